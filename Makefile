@@ -1,0 +1,36 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types format bench
+
+demo: .venv/installed        ## train a small language model on the Python standard library
+	$(BIN)/python train.py
+
+test: .venv/installed-dev    ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev    ## style and formatting
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: .venv/installed-dev   ## static types
+	$(BIN)/mypy
+
+format: .venv/installed-dev  ## mend what can be mended by itself
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: .venv/installed-dev   ## measure against the peers
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/tokenizer.py
+
+NATIVE := pyproject.toml CMakeLists.txt $(wildcard src/lmlab/tokenizer/_core/*)
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: $(NATIVE) | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: $(NATIVE) | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ .venv/installed

@@ -1,0 +1,1 @@
+"""lmlab: a Hydra-configured laboratory for training language models from scratch."""
