@@ -43,9 +43,7 @@ public:
             if (byte_ids_[byte] == kNone)
                 throw std::invalid_argument("the vocabulary has no token for byte " + std::to_string(byte));
         }
-        std::size_t expected = 1 << 10;
-        while (expected < (merges ? merges->size() : vocab_.size())) expected *= 2;
-        resize(4 * expected);
+        resize(1 << 10);
         if (by_id_) add_all_splits();
         else add_merges(*merges);
         for (unsigned a = 0; a < 256; ++a)
@@ -113,8 +111,8 @@ private:
         std::vector<std::uint64_t> old(slots, kEmpty);
         old.swap(slots_);
         slot_shift_ = static_cast<unsigned>(64 - std::countr_zero(slots));
-        filter_.assign(slots / 16, 0);  // four bits for a slot
-        filter_shift_ = slot_shift_ - 2;
+        filter_.assign(slots / 4, 0);  // sixteen bits for a slot
+        filter_shift_ = slot_shift_ - 4;
         for (const std::uint64_t slot : old)
             if (slot != kEmpty) place(slot);
     }
@@ -140,7 +138,7 @@ private:
 
     void insert(std::uint32_t a, std::uint32_t b, std::size_t rank_of_pair) {
         if (rank(a, b) != kNone) return;  // the first mention counts
-        if (2 * ++used_ > slots_.size()) resize(2 * slots_.size());
+        if (5 * ++used_ > 4 * slots_.size()) resize(2 * slots_.size());
         place(join(a, b) << kRankBits | rank_of_pair);
     }
 

@@ -69,16 +69,18 @@ private:
     }
 };
 
-// Keys of kWords words with as many bytes of ids.
-template <std::size_t kWords>
+// Pretokens shorter than kWords words and their ids, which take less than kPayload bytes.
+template <std::size_t kWords, std::size_t kPayload>
 class Cache {
 public:
-    static constexpr std::size_t kPayload = kWords * 8;
-    static constexpr std::size_t kLongest = kWords * 8 - 1;
+    static constexpr std::size_t kCopied = kPayload;
+    static constexpr std::size_t kLongest = kWords * 8 - 1;  // bytes of a pretoken
+    static constexpr Byte kElsewhere = 255;                  // the count where the ids do not fit
 
-    struct WideKey {
+    // Padded with zeros, the size in the last byte. Not cleared by itself: arrays of it cost nothing.
+    struct Key {
         std::uint64_t words[kWords];
-        bool operator==(const WideKey& other) const {  // without a branch for each word
+        bool operator==(const Key& other) const {  // without a branch for each word
             std::uint64_t difference = 0;
             for (std::size_t i = 0; i < kWords; ++i) difference |= words[i] ^ other.words[i];
             return difference == 0;
@@ -86,9 +88,10 @@ public:
     };
 
     struct Entry {
-        WideKey key;
-        Byte ids[kPayload - 2];
-        Byte count, used;
+        Key key;
+        Byte payload[kPayload];  // ids; in the last two bytes how many, and whether used lately
+        Byte& count() { return payload[kPayload - 2]; }
+        Byte& used() { return payload[kPayload - 1]; }
     };
     struct alignas(64) Set {  // whole cache lines
         Entry entries[2];
@@ -96,38 +99,41 @@ public:
 
     explicit Cache(std::size_t sets) : sets_(sets) {}
 
-    Set& set_of(const WideKey& key) { return sets_[index(key)]; }
+    Set& set_of(const Key& key) { return sets_[index(key)]; }
 
     // The entry with this key, or nullptr. Which of the two it is costs no branch.
-    static const Entry* find(Set& set, const WideKey& key) {
+    static Entry* find(Set& set, const Key& key) {
         const bool second = set.entries[1].key == key;
         Entry& entry = set.entries[second];
         if (!second && !(entry.key == key)) return nullptr;
-        if (entry.used == 0) entry.used = 1;  // a store would delay the copy of the ids
+        if (entry.used() == 0) entry.used() = 1;  // a store would delay the copy of the ids
         return &entry;
     }
 
-    // Replaces an entry that was not used since something else was replaced.
+    // Replaces an entry that was not used since something else was replaced. Returns whether the
+    // ids had room.
     template <class Id>
-    static void insert(Set& set, const WideKey& key, const std::vector<std::uint32_t>& ids) {
-        if (ids.size() * sizeof(Id) > kPayload - 2) return;
-        const bool second = set.entries[0].used != 0;
-        set.entries[0].used = set.entries[1].used = 0;
+    static bool insert(Set& set, const Key& key, const std::vector<std::uint32_t>& ids) {
+        const bool second = set.entries[0].used() != 0;
+        set.entries[0].used() = set.entries[1].used() = 0;
         Entry& entry = set.entries[second];
         entry.key = key;
-        entry.count = static_cast<Byte>(ids.size());
-        Byte* out = entry.ids;
+        entry.count() = kElsewhere;
+        if (ids.size() * sizeof(Id) > kPayload - 2) return false;
+        entry.count() = static_cast<Byte>(ids.size());
+        Byte* out = entry.payload;
         for (const std::uint32_t wide : ids) {
             const Id id = static_cast<Id>(wide);
             std::memcpy(out, &id, sizeof id);
             out += sizeof id;
         }
+        return true;
     }
 
 private:
     std::vector<Set> sets_;
 
-    std::size_t index(const WideKey& key) const {
+    std::size_t index(const Key& key) const {
         const auto& w = key.words;
         std::uint64_t hash = mix(w[0] ^ 0x9E3779B97F4A7C15u, w[1] ^ 0xD1B54A32D192ED03u);
         if constexpr (kWords == 4) hash = mix(hash ^ w[2], w[3] ^ 0xA0761D6478BD642Fu);
@@ -143,10 +149,13 @@ public:
         : bpe(std::move(vocab), merges), specials(std::move(specials)), pattern(pattern),
           id_bytes(bpe.vocab().size() <= 65536 ? 2 : 4) {}
 
+    using Words = Cache<2, 16>;
+    using LongWords = Cache<4, 64>;
+
     // What one thread works with; its caches stay warm from one text to the next.
     struct Scratch {
-        Cache<2> words{1 << 17};
-        Cache<4> long_words{1 << 14};
+        Words words{1 << 17};
+        LongWords long_words{1 << 14};
         Bpe::Workspace work;
     };
 
@@ -198,20 +207,20 @@ private:
 
         // All keys are made and their sets fetched before the first is looked up.
         void pretokens(const Byte* p, const Byte* const* ends, std::size_t count) {
-            Cache<2>::WideKey keys[kBlockBytes];
-            Cache<2>::Set* sets[kBlockBytes];
+            Words::Key keys[kBlockBytes];
+            Words::Set* sets[kBlockBytes];
             const Byte* begin = p;
             for (std::size_t i = 0; i < count; begin = ends[i++]) {
                 const std::size_t size = static_cast<std::size_t>(ends[i] - begin);
-                const Key key = make_key(begin, std::min(size, Cache<2>::kLongest), end_);
+                const lmlab::Key key = make_key(begin, std::min(size, Words::kLongest), end_);
                 keys[i] = {{key.low, key.high}};
                 sets[i] = &scratch_.words.set_of(keys[i]);
                 __builtin_prefetch(sets[i]);
             }
             for (std::size_t i = 0; i < count; p = ends[i++]) {
                 const std::size_t size = static_cast<std::size_t>(ends[i] - p);
-                if (size <= Cache<2>::kLongest) look_up(scratch_.words, *sets[i], keys[i], p, size);
-                else long_pretoken(p, size);
+                if (size > Words::kLongest || !copy<Words>(*sets[i], keys[i]))
+                    not_at_hand(p, size, *sets[i], keys[i]);
             }
         }
 
@@ -224,27 +233,40 @@ private:
         const Byte* end_;
         Byte* out_;
 
-        void long_pretoken(const Byte* p, std::size_t size) {
-            if (size > Cache<4>::kLongest) {
+        // Writes the ids of a pretoken if the set has them.
+        template <class C>
+        bool copy(typename C::Set& set, const typename C::Key& key) {
+            auto* entry = C::find(set, key);
+            if (entry == nullptr || entry->count() == C::kElsewhere) return false;
+            std::memcpy(out_, entry->payload, C::kCopied);
+            out_ += entry->count() * sizeof(Id);
+            return true;
+        }
+
+        void not_at_hand(const Byte* p, std::size_t size, Words::Set& set, const Words::Key& key) {
+            if (size > LongWords::kLongest) {
                 merge(p, size);
                 return;
             }
-            Cache<4>::WideKey key{};
-            std::memcpy(key.words, p, size);
-            key.words[3] |= std::uint64_t{size} << 56;
-            look_up(scratch_.long_words, scratch_.long_words.set_of(key), key, p, size);
-        }
-
-        template <class C>
-        void look_up(C&, typename C::Set& set, const typename C::WideKey& key, const Byte* p,
-                     std::size_t size) {
-            if (const auto* entry = C::find(set, key)) {
-                std::memcpy(out_, entry->ids, C::kPayload);
-                out_ += entry->count * sizeof(Id);
+            if (size <= Words::kLongest && Words::find(set, key) == nullptr) {
+                merge(p, size);
+                if (Words::insert<Id>(set, key, scratch_.work.ids)) return;
+                const LongWords::Key long_key = make_long_key(p, size);
+                LongWords::insert<Id>(scratch_.long_words.set_of(long_key), long_key, scratch_.work.ids);
                 return;
             }
+            const LongWords::Key long_key = make_long_key(p, size);
+            LongWords::Set& long_set = scratch_.long_words.set_of(long_key);
+            if (copy<LongWords>(long_set, long_key)) return;
             merge(p, size);
-            C::template insert<Id>(set, key, scratch_.work.ids);
+            LongWords::insert<Id>(long_set, long_key, scratch_.work.ids);
+        }
+
+        static LongWords::Key make_long_key(const Byte* p, std::size_t size) {
+            LongWords::Key key{};
+            std::memcpy(key.words, p, size);
+            key.words[3] |= std::uint64_t{size} << 56;
+            return key;
         }
 
         void merge(const Byte* p, std::size_t size) {
