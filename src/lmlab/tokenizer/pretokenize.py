@@ -5,7 +5,8 @@ then cuts the rest into pretokens, and BPE merges never cross a pretoken.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 import regex
 
@@ -72,19 +73,38 @@ def split_special(text: str, special_tokens: Sequence[str]) -> Iterator[tuple[st
 
     At each place the longest special token that matches there wins.
     """
-    if not special_tokens:
-        if text:
-            yield text, False
-        return
+    yield from split_special_stream([text], special_tokens)
+
+
+def split_special_stream(
+    pieces: Iterable[str], special_tokens: Sequence[str]
+) -> Iterator[tuple[str, bool]]:
+    """`split_special` of the joined pieces, as soon as each part is certain.
+
+    Holds no more text than lies between two special tokens, which may straddle pieces.
+    """
     longest_first = sorted(special_tokens, key=len, reverse=True)
-    start = 0
-    for match in regex.finditer("|".join(map(regex.escape, longest_first)), text):
-        if match.start() > start:
-            yield text[start : match.start()], False
-        yield match.group(), True
-        start = match.end()
-    if start < len(text):
-        yield text[start:], False
+    longest = len(longest_first[0]) if longest_first else 0
+    # (?!) matches nowhere.
+    special = regex.compile("|".join(map(regex.escape, longest_first)) or "(?!)")
+    held: list[str] = []  # ordinary text whose end is not known yet
+    tail = ""  # text after it that may begin a special token
+    for piece in itertools.chain(pieces, [None]):
+        tail += piece or ""
+        start = 0
+        for match in special.finditer(tail):
+            if piece is not None and match.start() + longest > len(tail):
+                break  # a longer special token may still come to match here
+            if text := "".join(held) + tail[start : match.start()]:
+                yield text, False
+            held.clear()
+            yield match.group(), True
+            start = match.end()
+        certain = len(tail) if piece is None else max(start, len(tail) - longest + 1)
+        held.append(tail[start:certain])
+        tail = tail[certain:]
+    if text := "".join(held):
+        yield text, False
 
 
 def split_pretokens(text: str, pattern: str) -> Iterator[str]:
