@@ -12,8 +12,7 @@ import zstandard
 from tqdm import tqdm
 
 from lmlab.errors import DataError
-from lmlab.tokenizer._stopgap import InvalidUtf8
-from lmlab.tokenizer.native import Errors, Sink
+from lmlab.tokenizer.native import Errors, InvalidUtf8, Sink
 
 CHUNK = 1 << 20
 _COMPRESSED = (".gz", ".zst")
@@ -53,16 +52,16 @@ def decode_chunks(chunks: Iterable[bytes], source: str, errors: Errors = "strict
         try:
             text = decoder.decode(data or b"", data is None)
         except UnicodeDecodeError as error:
-            raise DataError(invalid_utf8(source, start + error.start)) from None
+            problem = f"invalid UTF-8 at byte {start + error.start}"
+            raise invalid_utf8(source, problem) from None
         if text:
             yield text
 
 
-def invalid_utf8(source: str, offset: int) -> str:
-    """The message for bytes that are no UTF-8."""
-    return (
-        f"{source}: invalid UTF-8 at byte {offset}; convert the text, or pass errors='replace' "
-        "to read U+FFFD in its place"
+def invalid_utf8(source: str, problem: object) -> DataError:
+    """The error for bytes of `source` that are no UTF-8; `problem` names the byte."""
+    return DataError(
+        f"{source}: {problem}; convert the text, or read U+FFFD in its place with errors='replace'"
     )
 
 
@@ -77,7 +76,7 @@ def add_file(sink: Sink, path: Path) -> None:
             sink.add_file(path)
         sink.end_text()
     except InvalidUtf8 as error:
-        raise DataError(invalid_utf8(str(path), error.offset)) from None
+        raise invalid_utf8(str(path), error) from None
 
 
 def check_readable(path: Path) -> None:
