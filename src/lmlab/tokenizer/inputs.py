@@ -6,7 +6,7 @@ import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Never
+from typing import IO, Any, Never
 
 import zstandard
 from tqdm import tqdm
@@ -25,17 +25,32 @@ def read_chunks(path: Path, chunk: int = CHUNK) -> Iterator[bytes]:
     """
     try:
         with path.open("rb") as file:
-            stream: Any = file
-            if path.suffix == ".gz":
-                stream = gzip.GzipFile(fileobj=file)
-            elif path.suffix == ".zst":
-                stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+            if path.suffix == ".zst":
+                yield from _read_zstd(file)
+                return
+            stream: Any = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
             while data := stream.read(chunk):
                 yield data
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise DataError(f"{path}: broken {path.suffix} file: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _read_zstd(file: IO[bytes]) -> Iterator[bytes]:
+    """The content of one or more zstd frames; EOFError when the last is cut."""
+    # Not zstandard's stream_reader, which takes a frame that is cut for the end of the file.
+    frame = None
+    while data := file.read(1 << 14):
+        while data:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            if content := frame.decompress(data):
+                yield content
+            data = frame.unused_data if frame.eof else b""
+            if frame.eof:
+                frame = None
+    if frame is not None:
+        raise EOFError("the end is missing")
 
 
 def decode_chunks(chunks: Iterable[bytes], source: str, errors: Errors = "strict") -> Iterator[str]:
