@@ -1,7 +1,6 @@
 """`lmlab tokenizer` as a user runs it: a process, its exit code and what it prints."""
 
 import gzip
-import os
 import resource
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizer_strategies import trained
 
 from lmlab.tokenizer import Tokenizer, train_bpe
 
@@ -110,9 +110,9 @@ def test_inspect(folder: Path, small: Tokenizer) -> None:
     assert len(lines) == lines.index("") + 5
 
 
-def test_compare(tmp_path: Path, text: Path, folder: Path, small: Tokenizer) -> None:
+def test_compare(tmp_path: Path, text: Path, folder: Path, small: Tokenizer, corpus: str) -> None:
     other = tmp_path / "tokenizer.json"
-    Tokenizer(small.vocab, small.merges[:100], [END]).to_huggingface(other)
+    trained(corpus, 400, [END]).to_huggingface(other)
     short = tmp_path / "short.txt"
     short.write_text("some words")
     result = lmlab("tokenizer", "compare", folder, other, "--on", text, short, "--quiet")
@@ -187,7 +187,7 @@ def test_bad_encoding(tmp_path: Path, text: Path, folder: Path) -> None:
 
 def test_cut_vocabulary(text: Path, folder: Path) -> None:
     merges = folder / "merges.txt"
-    merges.write_bytes(merges.read_bytes()[:-10])
+    merges.write_bytes(merges.read_bytes()[: -len(merges.read_bytes().splitlines(True)[-1])])
     refused(lmlab("tokenizer", "inspect", folder), "merges.txt", "changed or cut")
 
 
@@ -247,4 +247,3 @@ def test_ctrl_c_stops_within_a_second(tmp_path: Path, corpus: str, folder: Path)
     assert process.returncode == 130
     assert "Traceback" not in process.stderr.read()
     assert not out.exists()
-    assert os.listdir(tmp_path) == ["long.txt"] or not out.exists()
