@@ -75,54 +75,62 @@ class Cache {
 public:
     static constexpr std::size_t kPayload = kWords * 8;
     static constexpr std::size_t kLongest = kWords * 8 - 1;
-    using WideKey = std::array<std::uint64_t, kWords>;
+
+    struct WideKey {
+        std::uint64_t words[kWords] = {};
+        bool operator==(const WideKey& other) const {  // without a branch for each word
+            std::uint64_t difference = 0;
+            for (std::size_t i = 0; i < kWords; ++i) difference |= words[i] ^ other.words[i];
+            return difference == 0;
+        }
+    };
 
     struct Entry {
-        WideKey key{};
-        alignas(8) Byte payload[kPayload] = {};  // ids, and in the last two bytes how many
-        std::size_t count() const {
-            std::uint16_t n;
-            std::memcpy(&n, payload + kPayload - 2, 2);
-            return n;
-        }
+        WideKey key;
+        Byte ids[kPayload - 2];
+        Byte count, used;
+    };
+    struct Set {
+        Entry entries[2];
     };
 
     explicit Cache(std::size_t sets) : sets_(sets) {}
 
-    // The entry with this key in front of its set, or nullptr.
-    const Entry* find(const WideKey& key) {
-        Set& set = sets_[index(key)];
-        if (set.first.key == key) return &set.first;
-        if (set.second.key != key) return nullptr;
-        std::swap(set.first, set.second);
-        return &set.first;
+    Set& set_of(const WideKey& key) { return sets_[index(key)]; }
+
+    // The entry with this key, or nullptr. Which of the two it is costs no branch.
+    static const Entry* find(Set& set, const WideKey& key) {
+        const bool second = set.entries[1].key == key;
+        Entry& entry = set.entries[second];
+        if (!second && !(entry.key == key)) return nullptr;
+        if (entry.used == 0) entry.used = 1;  // a store would delay the copy of the ids
+        return &entry;
     }
 
+    // Replaces an entry that was not used since something else was replaced.
     template <class Id>
-    void insert(const WideKey& key, const std::vector<std::uint32_t>& ids) {
+    static void insert(Set& set, const WideKey& key, const std::vector<std::uint32_t>& ids) {
         if (ids.size() * sizeof(Id) > kPayload - 2) return;
-        Set& set = sets_[index(key)];
-        set.second = set.first;
-        set.first.key = key;
-        Byte* out = set.first.payload;
+        const bool second = set.entries[0].used != 0;
+        set.entries[0].used = set.entries[1].used = 0;
+        Entry& entry = set.entries[second];
+        entry.key = key;
+        entry.count = static_cast<Byte>(ids.size());
+        Byte* out = entry.ids;
         for (const std::uint32_t wide : ids) {
             const Id id = static_cast<Id>(wide);
             std::memcpy(out, &id, sizeof id);
             out += sizeof id;
         }
-        const std::uint16_t count = static_cast<std::uint16_t>(ids.size());
-        std::memcpy(set.first.payload + kPayload - 2, &count, 2);
     }
 
 private:
-    struct Set {
-        Entry first, second;
-    };
     std::vector<Set> sets_;
 
     std::size_t index(const WideKey& key) const {
-        std::uint64_t hash = mix(key[0] ^ 0x9E3779B97F4A7C15u, key[1] ^ 0xD1B54A32D192ED03u);
-        if constexpr (kWords == 4) hash = mix(hash ^ key[2], key[3] ^ 0xA0761D6478BD642Fu);
+        const auto& w = key.words;
+        std::uint64_t hash = mix(w[0] ^ 0x9E3779B97F4A7C15u, w[1] ^ 0xD1B54A32D192ED03u);
+        if constexpr (kWords == 4) hash = mix(hash ^ w[2], w[3] ^ 0xA0761D6478BD642Fu);
         return hash & (sets_.size() - 1);
     }
 };
@@ -137,8 +145,8 @@ public:
 
     // What one thread works with; its caches stay warm from one text to the next.
     struct Scratch {
-        Cache<2> words{1 << 15};
-        Cache<4> long_words{1 << 12};
+        Cache<2> words{1 << 17};
+        Cache<4> long_words{1 << 14};
         Bpe::Workspace work;
     };
 
@@ -165,8 +173,9 @@ public:
     void encode_pretoken(const Byte* p, std::size_t size, IdBuffer& out, Scratch& scratch) const {
         if (size == 0) return;
         out.reserve((size + kSlack) * id_bytes);
-        if (id_bytes == 2) Writer<std::uint16_t>{*this, scratch, out, p + size}.pretoken(p, p + size);
-        else Writer<std::uint32_t>{*this, scratch, out, p + size}.pretoken(p, p + size);
+        const Byte* end = p + size;
+        if (id_bytes == 2) Writer<std::uint16_t>(*this, scratch, out, end).pretokens(p, &end, 1);
+        else Writer<std::uint32_t>(*this, scratch, out, end).pretokens(p, &end, 1);
     }
 
     const Bpe bpe;
@@ -187,18 +196,22 @@ private:
             : encoder_(encoder), scratch_(scratch), buffer_(buffer), end_(end), out_(buffer.reserve(0)) {}
         ~Writer() { buffer_.advance_to(out_); }
 
-        void pretoken(const Byte* p, const Byte* next) {
-            const std::size_t size = static_cast<std::size_t>(next - p);
-            if (size <= Cache<2>::kLongest) {
-                const Key key = make_key(p, size, end_);
-                lookup(scratch_.words, {key.low, key.high}, p, size);
-            } else if (size <= Cache<4>::kLongest) {
-                std::array<std::uint64_t, 4> key{};
-                std::memcpy(key.data(), p, size);
-                key[3] |= std::uint64_t{size} << 56;
-                lookup(scratch_.long_words, key, p, size);
-            } else {
-                merge(p, size);
+        // All keys are made and their sets fetched before the first is looked up.
+        void pretokens(const Byte* p, const Byte* const* ends, std::size_t count) {
+            Cache<2>::WideKey keys[kBlockBytes];
+            Cache<2>::Set* sets[kBlockBytes];
+            const Byte* begin = p;
+            for (std::size_t i = 0; i < count; begin = ends[i++]) {
+                const std::size_t size = static_cast<std::size_t>(ends[i] - begin);
+                const Key key = make_key(begin, std::min(size, Cache<2>::kLongest), end_);
+                keys[i] = {{key.low, key.high}};
+                sets[i] = &scratch_.words.set_of(keys[i]);
+                __builtin_prefetch(sets[i]);
+            }
+            for (std::size_t i = 0; i < count; p = ends[i++]) {
+                const std::size_t size = static_cast<std::size_t>(ends[i] - p);
+                if (size <= Cache<2>::kLongest) look_up(scratch_.words, *sets[i], keys[i], p, size);
+                else long_pretoken(p, size);
             }
         }
 
@@ -211,15 +224,27 @@ private:
         const Byte* end_;
         Byte* out_;
 
+        void long_pretoken(const Byte* p, std::size_t size) {
+            if (size > Cache<4>::kLongest) {
+                merge(p, size);
+                return;
+            }
+            Cache<4>::WideKey key;
+            std::memcpy(key.words, p, size);
+            key.words[3] |= std::uint64_t{size} << 56;
+            look_up(scratch_.long_words, scratch_.long_words.set_of(key), key, p, size);
+        }
+
         template <class C>
-        void lookup(C& cache, const typename C::WideKey& key, const Byte* p, std::size_t size) {
-            if (const auto* entry = cache.find(key)) {
-                std::memcpy(out_, entry->payload, C::kPayload);
-                out_ += entry->count() * sizeof(Id);
+        void look_up(C&, typename C::Set& set, const typename C::WideKey& key, const Byte* p,
+                     std::size_t size) {
+            if (const auto* entry = C::find(set, key)) {
+                std::memcpy(out_, entry->ids, C::kPayload);
+                out_ += entry->count * sizeof(Id);
                 return;
             }
             merge(p, size);
-            cache.template insert<Id>(key, scratch_.work.ids);
+            C::template insert<Id>(set, key, scratch_.work.ids);
         }
 
         void merge(const Byte* p, std::size_t size) {

@@ -431,8 +431,9 @@ private:
 nb::list split(nb::bytes text, const std::string& pattern, const std::vector<nb::bytes>& specials) {
     struct Collect {
         nb::list found;
-        void pretoken(const Byte* p, const Byte* next) {
-            found.append(nb::bytes(p, static_cast<std::size_t>(next - p)));
+        void pretokens(const Byte* p, const Byte* const* ends, std::size_t count) {
+            for (std::size_t i = 0; i < count; p = ends[i++])
+                found.append(nb::bytes(p, static_cast<std::size_t>(ends[i] - p)));
         }
         void special(const Special&) {}
     } collect;
