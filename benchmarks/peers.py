@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.corpora import END, documents
+
 from lmlab.tokenizer.pretokenize import PATTERNS
 
 Merges = list[tuple[bytes, bytes]]
@@ -45,9 +46,7 @@ def train_rustbpe(path: Path, vocab_size: int, threads: int, timed: Timed) -> Me
 
     tokenizer = rustbpe.Tokenizer()
     timed(
-        lambda: tokenizer.train_from_iterator(
-            documents(path), vocab_size, pattern=PATTERNS["gpt2"]
-        )
+        lambda: tokenizer.train_from_iterator(documents(path), vocab_size, pattern=PATTERNS["gpt2"])
     )
     ranks = {bytes(token): rank for token, rank in tokenizer.get_mergeable_ranks()}
     return merges_of_ranks(ranks)
@@ -152,13 +151,13 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if cores:
         os.sched_setaffinity(0, cores[: request["threads"]])
-    seconds = 0.0
+    seconds, peak = 0.0, 0
 
     def timed(work: Callable[[], Any]) -> Any:
-        nonlocal seconds
+        nonlocal seconds, peak
         start = time.perf_counter()
         result = work()
-        seconds = time.perf_counter() - start
+        seconds, peak = time.perf_counter() - start, peak_memory()
         return result
 
     path = Path(request["path"])
@@ -176,7 +175,7 @@ def main() -> None:
             digest.update(array.tobytes())
             count += len(array)
         answer |= {"digest": digest.hexdigest(), "tokens": count}
-    print(json.dumps(answer | {"seconds": seconds, "peak": peak_memory()}))
+    print(json.dumps(answer | {"seconds": seconds, "peak": peak}))
 
 
 if __name__ == "__main__":
