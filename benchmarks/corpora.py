@@ -7,17 +7,17 @@ that depends on their content alone, so that any beginning of a corpus is a fair
 import gettext
 import gzip
 import hashlib
+import itertools
 import re
 import sys
 import sysconfig
-import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lmlab.files import atomic_write
 
 END = "<|endoftext|>"
-_DOCSTRING = re.compile(r'"""([^"\\]{200,}?)"""')
+_NO_PROSE = re.compile(r"[^A-Za-z ,.;'\n()-]")
 
 
 def code() -> Iterator[str]:
@@ -27,12 +27,20 @@ def code() -> Iterator[str]:
 
 
 def english() -> Iterator[str]:
-    """Docstrings and guides."""
-    for path in _files({".py"}):
-        docstrings = [textwrap.dedent(text).strip() for text in _DOCSTRING.findall(_read(path))]
-        if docstrings:
-            yield "\n\n".join(docstrings)
-    yield from guides()
+    """The paragraphs of prose in docstrings, guides and manual pages, each of them once."""
+    seen: set[int] = set()
+    for text in itertools.chain(map(_read, _files({".py"})), guides(), manuals()):
+        new = []
+        for paragraph in re.split(r"\n\s*\n", text):
+            paragraph = re.sub(r"\n[ \t]+", "\n", paragraph.strip())
+            whole = len(paragraph) >= 80 and paragraph[0].isupper() and paragraph[-1] in ".:!?"
+            if not whole or len(_NO_PROSE.sub("", paragraph)) < 0.93 * len(paragraph):
+                continue
+            if hash(paragraph) not in seen:
+                seen.add(hash(paragraph))
+                new.append(paragraph)
+        if new:
+            yield "\n\n".join(new) + "\n"
 
 
 def guides() -> Iterator[str]:
@@ -41,6 +49,16 @@ def guides() -> Iterator[str]:
         yield _read(path)
     for path in _files({""}, name="METADATA"):
         yield _read(path)
+
+
+def manuals() -> Iterator[str]:
+    """Manual pages, without the commands that set them."""
+    for path in sorted(Path("/usr/share/man").glob("man*/*.gz")):
+        lines = []
+        for line in re.sub(r"\\(f.|&|/)", "", _read(path)).split("\n"):
+            kept = re.sub(r"^\.[BI]R? ", "", line)
+            lines.append("" if kept.startswith((".", "'")) else kept)
+        yield "\n".join(lines).replace("\\-", "-")
 
 
 def languages() -> Iterator[str]:
@@ -130,6 +148,7 @@ def _files(suffixes: set[str], name: str = "") -> Iterator[Path]:
 def _read(path: Path) -> str:
     """The text of a file; nothing when it is not UTF-8."""
     try:
-        return path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError):
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    except (OSError, EOFError, UnicodeDecodeError):
         return ""

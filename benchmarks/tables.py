@@ -10,18 +10,16 @@ from pathlib import Path
 from lmlab.files import atomic_write
 
 
-def machine(packages: Sequence[str]) -> str:
+def machine(packages: Sequence[str] = ()) -> str:
     """One line that says where and when, and with which versions."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0].split(":", 1)[1].strip() if names else model
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     today = datetime.datetime.now(datetime.UTC).date()
-    return (
-        f"{today}, {model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
-    )
+    where = [str(today), model, f"{os.cpu_count()} cores", f"Python {platform.python_version()}"]
+    return ", ".join(where + [f"{name} {importlib.metadata.version(name)}" for name in packages])
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], *, text: int = 1) -> str:
