@@ -62,6 +62,13 @@ def _signature(root: Any) -> str:
 
 
 def _run(cfg: DictConfig) -> None:
+    try:
+        _train(cfg)
+    except UserError as error:  # here, because Hydra prints "Error executing job" before raising
+        fail(str(error))
+
+
+def _train(cfg: DictConfig) -> None:
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
     try:
@@ -122,7 +129,7 @@ def _explain_missing(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     options = [option for option in error.options or [] if option != choice]
     if not group or not options:
-        return f"config error: {str(error).splitlines()[-1]}"
+        return f"config error: {str(error).splitlines()[0]}"
     hint = did_you_mean(choice, options)
     problem = f"'{choice}' is not one of {', '.join(map(repr, options))}"
     return str(ConfigError(group, problem + (f" ({hint.removeprefix(', ')})" if hint else "")))

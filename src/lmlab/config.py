@@ -160,14 +160,20 @@ def _whole_floats_to_int(values: Any) -> Any:
 def _explain(error: ErrorDetails, values: Any) -> tuple[str, str]:
     """Return the path in the user's terms and what is wrong there."""
     path: list[str] = []
+    classes: list[type[BaseModel]] = [RunConfig]
     last = len(error["loc"]) - 1
-    inside = False
+    inside = skip = False
     for index, part in enumerate(error["loc"]):
-        # The tag of a union's member is part of pydantic's location, not of the user's keys.
+        if skip:  # the tag of a union's member is pydantic's, not a key of the user's
+            skip = False
+            continue
         inside = isinstance(values, Mapping) and part in values
         if inside or index == last:
             path.append(str(part))
         values = values[part] if inside else values
+        fields = [cls.model_fields[part] for cls in classes if part in cls.model_fields]
+        classes = [member for field in fields for member in members(field.annotation)]
+        skip = len(classes) > 1
     kind, given, context = error["type"], error["input"], error.get("ctx", {})
     where = ".".join(path)
     if kind == "extra_forbidden":
@@ -180,7 +186,8 @@ def _explain(error: ErrorDetails, values: Any) -> tuple[str, str]:
         return where, str(context["error"])
     if kind in ("literal_error", "union_tag_invalid"):
         expected = context["expected"] if kind == "literal_error" else context["expected_tags"]
-        expected = expected.replace(" or ", ", ")
+        for old, new in ((" or ", ", "), ("True", "true"), ("False", "false")):
+            expected = expected.replace(old, new)
         value = given if kind == "literal_error" else context["tag"]
         hint = did_you_mean(str(value), [word.strip("'") for word in expected.split(", ")])
         return where, f"{_show(value)} is not one of {expected}" + (

@@ -2,6 +2,7 @@
 
 import textwrap
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -13,7 +14,7 @@ Train a language model:  python train.py [GROUP=CHOICE ...] [KEY=VALUE ...]
 
   python train.py                                the default: three minutes on two CPU cores
   python train.py model=small lr=3e-4            another model, another learning rate
-  python train.py data=text 'data.files=[notes/*.md]'   your own text
+  python train.py data=text 'data.paths=[notes/*.md]'   your own text
   python train.py -m lr=1e-3,3e-3 seed=0,1       every combination, one after the other
   python train.py -m sweep=lr_tuning             a sweep from sweeps/
   python train.py resume=runs/default/...        continue a run
@@ -37,7 +38,7 @@ def help_text(conf: Path) -> str:
         )
     lines += ["", "Keys (KEY=VALUE); null means: derived or off"]
     lines += _describe(RunConfig, "")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace("$", "$$") + "\n"  # Hydra takes it for a string.Template
 
 
 def _groups(conf: Path) -> list[tuple[str, Path]]:
@@ -51,21 +52,26 @@ def _choices(folder: Path, group: str) -> list[Path]:
 
 
 def _describe(cls: type[BaseModel], prefix: str) -> list[str]:
-    lines: list[str] = []
+    leaves: list[str] = []
+    nested: list[str] = []
     for name, field in cls.model_fields.items():
         path = f"{prefix}{name}"
         variants = members(field.annotation)
-        if not variants:
-            if name != "kind":
-                lines += _entry(path, field.description or "")
-            continue
+        if not variants and name != "kind":
+            leaves += _entry(path, _choices_text(field.annotation) + (field.description or ""))
         for variant in variants:
             summary = (variant.__doc__ or "").strip().splitlines()[0]
             kind = variant.model_fields.get("kind")
-            choice = f"={kind.annotation.__args__[0]}" if kind and kind.annotation else ""
-            lines += ["", f"  {path}{choice}: {summary}"]
-            lines += _describe(variant, f"{path}.")
-    return lines
+            choice = f"={get_args(kind.annotation)[0]}" if kind else ""
+            nested += ["", f"  {path}{choice}: {summary}"]
+            nested += _describe(variant, f"{path}.")
+    return leaves + nested
+
+
+def _choices_text(annotation: Any) -> str:
+    if get_origin(annotation) is not Literal:
+        return ""
+    return "/".join(str(choice).lower() for choice in get_args(annotation)) + ": "
 
 
 def _entry(path: str, text: str) -> list[str]:
