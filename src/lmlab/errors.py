@@ -9,7 +9,9 @@ class ConfigError(UserError):
     """A configuration that cannot be meant; the message names the key, the value and what is allowed."""
 
     def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"config error at '{path}': {problem}" if path else f"config error: {problem}")
+        super().__init__(
+            f"config error at '{path}': {problem}" if path else f"config error: {problem}"
+        )
 
 
 class DataError(UserError):

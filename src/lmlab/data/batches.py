@@ -15,13 +15,12 @@ Tokens = Integer[np.ndarray, " length"]
 class Batches:
     """The batches of a run, `batches(step)`: windows at random places, drawn anew at each step.
 
-    The windows of a step are a function of (seed, step), by a counter-based generator (Philox; Salmon et al.,
-    2011): resuming needs no loader state, and the batch is the same for any number of processes.
+    The windows of a step are a function of (seed, step), by a counter-based generator (Philox;
+    Salmon et al., 2011): resuming needs no loader state, and the batch is the same for any number
+    of processes.
     """
 
-    def __init__(
-        self, tokens: Tokens, batch_size: int, context_length: int, seed: int
-    ) -> None:
+    def __init__(self, tokens: Tokens, batch_size: int, context_length: int, seed: int) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
         self._places = count_starts(tokens, context_length)
@@ -31,7 +30,7 @@ class Batches:
         self.seed = seed
 
     def starts(self, step: int) -> Int64[np.ndarray, " batch"]:
-        """Return where the windows of `step` begin: uniform over [0, length - context - 1], both included."""
+        """Return where the windows of `step` begin: uniform over [0, length - context - 1]."""
         # The step fills the counter's high half: the steps' streams never meet.
         raw = np.random.Philox(key=self.seed, counter=step << 128).random_raw(self.batch_size)
         # Scaled by exact integers; NumPy's own distributions may change between its versions.
@@ -66,8 +65,8 @@ def validation_starts(
 ) -> Int64[np.ndarray, " windows"]:
     """Return where `windows` evenly spaced windows that do not overlap begin; None: all there are.
 
-    There are floor((length - 1) / context) of them, and never more are returned. The places depend on the
-    arguments alone, so every evaluation of every run measures the same text.
+    There are floor((length - 1) / context) of them, and never more are returned. The places depend
+    on the arguments alone, so every evaluation of every run measures the same text.
     """
     count_starts(tokens, context_length)
     available = (len(tokens) - 1) // context_length
@@ -95,7 +94,7 @@ def count_starts(tokens: Tokens, context_length: int) -> int:
         raise ValueError(f"context_length must be >= 1, got {context_length}")
     if len(tokens) <= context_length:
         raise DataError(
-            f"a corpus of {len(tokens):,} tokens is shorter than one context: {context_length:,} tokens and the "
-            "next one; use more text, or lower the context length"
+            f"a corpus of {len(tokens):,} tokens is shorter than one context: {context_length:,} "
+            "tokens and the next one; use more text, or lower the context length"
         )
     return len(tokens) - context_length

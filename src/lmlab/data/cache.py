@@ -1,4 +1,4 @@
-"""Directories that are complete or not there: built once, checked when opened, rebuilt when damaged."""
+"""Directories that are complete or absent: built once, checked when opened, rebuilt if damaged."""
 
 import contextlib
 import errno
@@ -37,9 +37,9 @@ class Entry:
 def obtain(root: Path, name: str, build: Callable[[Path], dict[str, Any]]) -> Entry:
     """Return the directory `root`/`name`, built by `build` where it is missing or damaged.
 
-    `build` fills the empty directory it is given and returns what meta.json shall say; nothing is seen under
-    the final name before it is complete. Any number of processes may ask at once: one builds, the others wait.
-    Raises DataError when the disk is full or may not be written.
+    `build` fills the empty directory it is given and returns what meta.json shall say; nothing is
+    seen under the final name before it is complete. Any number of processes may ask at once: one
+    builds, the others wait. Raises DataError when the disk is full or may not be written.
     """
     directory = root / name
     if (meta := _meta(directory)) is not None:
@@ -99,10 +99,11 @@ def _meta(directory: Path, tell: bool = False) -> dict[str, Any] | None:
 
 
 def _seal(directory: Path, meta: dict[str, Any]) -> None:
-    """Write meta.json, which is what makes the directory whole, and get everything onto the disk."""
+    """Write meta.json, which makes the directory whole, and get everything onto the disk."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
     files = {
-        path.relative_to(directory).as_posix(): [path.stat().st_size, _checksum(path)] for path in paths
+        path.relative_to(directory).as_posix(): [path.stat().st_size, _checksum(path)]
+        for path in paths
     }
     (directory / META).write_text(json.dumps({**meta, "files": files}, indent=2) + "\n")
     for path in [*paths, directory / META]:
@@ -113,7 +114,7 @@ def _seal(directory: Path, meta: dict[str, Any]) -> None:
 
 
 def _checksum(path: Path) -> int:
-    """CRC-32 of a small file, or of evenly spaced samples of a big one: a start must not read gigabytes."""
+    """CRC-32 of a small file, or of samples of a big one: a start must not read gigabytes."""
     size = path.stat().st_size
     checksum = 0
     with path.open("rb") as file:
@@ -148,7 +149,7 @@ def _temporary(root: Path, name: str) -> Path:
 
 
 def _remove_leftovers(root: Path, mine: str) -> None:
-    """Remove the temporary directories of processes that were killed: those whose lock nobody holds."""
+    """Remove the temporary directories of killed processes: those whose lock nobody holds."""
     for path in root.glob(".*.*.tmp"):
         name = path.name.removeprefix(".").rsplit(".", 2)[0]
         if name == mine:  # we hold that lock

@@ -15,7 +15,7 @@ class _Cached(Config):
 
 
 class StdlibConfig(_Cached):
-    """The source files of the running Python's standard library: real text that is on every machine."""
+    """The source files of the running Python's standard library: real text, on every machine."""
 
     kind: Literal["stdlib"]
     validation_fraction: Fraction
@@ -29,11 +29,12 @@ class TextConfig(_Cached):
     paths: list[str]
     """Files or globs (`**` descends); files are read in sorted order, each once."""
     validation_paths: list[str] | None
-    """Files or globs held out for validation; null: validation_fraction of the documents of paths."""
+    """Files or globs held out for validation; null: validation_fraction of the documents is."""
     validation_fraction: Fraction
-    """Share of the documents (chosen by a hash of their text) held out; unused with validation_paths."""
+    """Share of the documents (chosen by a hash of their text) held out without validation_paths."""
     separator: Annotated[str, Field(min_length=1)] | None
-    r"""What stands between two documents of a plain text file (`\n`, `\t` are understood); null: a file is a document."""
+    r"""What stands between two documents of a plain text file (`\n` and `\t` are understood);
+    null: each file is one document."""
     jsonl_field: str
     """The field of each line of a .jsonl file that holds the document."""
 
@@ -70,13 +71,13 @@ class _Downloaded(_Cached):
 
 
 class TinyStoriesConfig(_Downloaded):
-    """TinyStories, version 2: short stories written by GPT-4 (Eldan and Li, 2023, arXiv:2305.07759)."""
+    """TinyStories, version 2: short stories by GPT-4 (Eldan and Li, 2023, arXiv:2305.07759)."""
 
     kind: Literal["tinystories"]
 
 
 class OpenWebTextConfig(_Downloaded):
-    """A sample of OpenWebText: web pages that were linked to from Reddit (Gokaslan and Cohen, 2019)."""
+    """A sample of OpenWebText: web pages linked to from Reddit (Gokaslan and Cohen, 2019)."""
 
     kind: Literal["openwebtext"]
 

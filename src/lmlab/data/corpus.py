@@ -44,7 +44,7 @@ class Corpus:
 
     training: tuple[Path, ...]
     validation: tuple[Path, ...]
-    """Files held out as a whole; where there are none, `validation_fraction` of the documents is."""
+    """Files held out as a whole; without any, `validation_fraction` of the documents is."""
     validation_fraction: float
     separator: str | None
     jsonl_field: str
@@ -57,12 +57,14 @@ class Corpus:
         return sum(path.stat().st_size for path in (*self.validation, *self.training))
 
     def documents(
-        self, counts: Counts, advance: Advance = lambda _: None) -> Iterator[tuple[bool, str]]:
-        """Yield (held out for validation?, document), the same ones in the same order on every pass.
+        self, counts: Counts, advance: Advance = lambda _: None
+    ) -> Iterator[tuple[bool, str]]:
+        """Yield (held out for validation?, document), the same in the same order on every pass.
 
-        The side a document falls on is a hash of its text without surrounding white space, so identical
-        documents fall on one side. With validation files of its own, a corpus gives those first, and then
-        its training documents without those that the validation files have too.
+        The side a document falls on is a hash of its text without surrounding white space, so
+        identical documents fall on one side. With validation files of its own, a corpus gives
+        those first, and then its training documents without those that the validation files have
+        too.
         """
         held_out: set[bytes] = set()
         for path in self.validation:
@@ -101,10 +103,11 @@ def cache_root(config: DataConfig) -> Path:
 
 
 def identify(config: DataConfig) -> dict[str, Any]:
-    """Return what the text depends on, as JSON: the settings, and for local files path, size and time.
+    """Return, as JSON, what the text depends on: settings; path, size and time of local files.
 
-    Downloads count by address and hash, so that their prepared data outlive the files themselves. Local
-    files are not read for this: a start on many gigabytes that are prepared already must stay quick.
+    Downloads count by address and hash, so that their prepared data outlive the files themselves.
+    Local files are not read for this: a start on many gigabytes that are prepared already must
+    stay quick.
     """
     settings = config.model_dump(mode="json", exclude={"cache_dir", "license"})
     if isinstance(config, StdlibConfig | TextConfig):
@@ -133,13 +136,19 @@ def _local(config: StdlibConfig | TextConfig) -> Corpus:
         files = tuple(_standard_library())
         return Corpus(files, (), config.validation_fraction, None, jsonl_field="text", lenient=True)
     if not config.paths:
-        raise ConfigError("data.paths", "is empty; name your files, e.g. 'data.paths=[books/*.txt]'")
+        raise ConfigError(
+            "data.paths", "is empty; name your files, e.g. 'data.paths=[books/*.txt]'"
+        )
     if config.validation_paths == []:
-        raise ConfigError("data.validation_paths", "is empty; name files, or null to hold documents out")
+        raise ConfigError(
+            "data.validation_paths", "is empty; name files, or null to hold documents out"
+        )
     validation = _expand("data.validation_paths", config.validation_paths or [])
     training = [path for path in _expand("data.paths", config.paths) if path not in validation]
     if not training:
-        raise ConfigError("data.paths", "names nothing that data.validation_paths does not name too")
+        raise ConfigError(
+            "data.paths", "names nothing that data.validation_paths does not name too"
+        )
     return Corpus(
         tuple(training),
         tuple(validation),
@@ -155,7 +164,9 @@ def _standard_library() -> list[Path]:
     installed = {"site-packages", "dist-packages", "__pycache__"}
     files = [path for path in root.rglob("*.py") if installed.isdisjoint(path.parts)]
     if not files:
-        raise DataError(f"{root}: this Python has no standard library source; use data=text instead")
+        raise DataError(
+            f"{root}: this Python has no standard library source; use data=text instead"
+        )
     return sorted(files)
 
 
@@ -163,12 +174,14 @@ def _expand(key: str, patterns: list[str]) -> list[Path]:
     found: set[Path] = set()
     for pattern in patterns:
         # A name with brackets in it is a file first, a pattern second.
-        literal = Path(pattern).expanduser()
-        names = [str(literal)] if literal.exists() else glob.glob(str(literal), recursive=True)  # noqa: PTH207
+        path = Path(pattern).expanduser()
+        names = [str(path)] if path.exists() else glob.glob(str(path), recursive=True)  # noqa: PTH207
         files = {Path(name).resolve() for name in names if not Path(name).is_dir()}
         if not files:
-            what = f"is a directory; name its files, e.g. {pattern}/**/*.txt" if literal.is_dir() else "matches no file"
-            raise DataError(f"{key}: {pattern!r} {what} (in {Path.cwd()})")
+            problem = f"matches no file in {Path.cwd()}"
+            if path.is_dir():
+                problem = f"is a directory; name its files, e.g. {pattern}/**/*.txt"
+            raise DataError(f"{key}: {pattern!r} {problem}")
         found |= files
     return sorted(found)
 

@@ -38,9 +38,10 @@ class _Broken(Exception):
 def download_all(
     files: Mapping[str, RemoteFile], directory: Path, *, license: str, progress: bool
 ) -> list[Path]:
-    """Return copies in `directory` of `files` (configuration key -> file), fetching what is missing.
+    """Return local copies of `files` (configuration key -> file), fetching what is missing.
 
-    The licence is shown once, before the first byte is fetched. Raises DataError where a file cannot be had.
+    The licence is shown once, before the first byte is fetched. Raises DataError where a file
+    cannot be had.
     """
     with storage_errors(directory, "downloading"):
         directory.mkdir(parents=True, exist_ok=True)
@@ -83,8 +84,8 @@ class _Download:
             self.part.unlink()
             if pieces == 1:
                 raise DataError(
-                    f"{self.file.url}: its sha256 is {actual}, not {self.file.sha256}; nothing is kept: "
-                    f"if you trust what is there now, set {self.key}.sha256={actual}"
+                    f"{self.file.url}: its sha256 is {actual}, not {self.file.sha256}; nothing is "
+                    f"kept: if you trust what is there now, set {self.key}.sha256={actual}"
                 )
             say(f"{self.part}: its pieces do not fit together; downloading it again from the start")
             pieces = 1
@@ -106,8 +107,9 @@ class _Download:
                 furthest = max(size, furthest)
                 if failures >= ATTEMPTS:
                     raise DataError(
-                        f"{self.file.url}: the download fails ({_reason(error)}); {size:,} bytes are kept, start "
-                        f"again to go on, or bring the file to {self.target} by other means"
+                        f"{self.file.url}: the download fails ({_reason(error)}); "
+                        f"{size:,} bytes are kept, start again to go on, or bring the file to "
+                        f"{self.target} by other means"
                     ) from None
                 time.sleep(PAUSE * 2 ** (failures - 1))
 
@@ -136,7 +138,9 @@ class _Download:
     def _span(self, answer: requests.Response, have: int) -> tuple[int, int | None]:
         """Return where the answer's bytes begin in the file, and the length of the whole file."""
         status = answer.status_code
-        given = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range", ""))
+        given = re.fullmatch(
+            r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range", "")
+        )
         if status == HTTPStatus.OK:
             length = answer.headers.get("Content-Length", "")
             return 0, int(length) if length.isdecimal() else None
@@ -150,7 +154,8 @@ class _Download:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in PASSING:
             raise _Broken(f"the server answers {status} {answer.reason}")
         raise DataError(
-            f"{self.file.url}: the server answers {status} {answer.reason}; correct {self.key}.url, "
+            f"{self.file.url}: the server answers {status} {answer.reason}; correct "
+            f"{self.key}.url, "
             f"or bring the file to {self.target} by other means"
         )
 
@@ -182,7 +187,7 @@ class _Download:
 
 
 def _validator(answer: requests.Response) -> str | None:
-    """Return what If-Range may name: a strong entity tag, or else the time of the last change (RFC 9110, 13.1.5)."""
+    """Return what If-Range may name: a strong tag, else the last change (RFC 9110, 13.1.5)."""
     tag = answer.headers.get("ETag", "")
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
 

@@ -15,7 +15,7 @@ from lmlab.data.cache import Entry, obtain
 from lmlab.data.config import DataConfig
 from lmlab.data.corpus import Corpus, Counts, cache_root, identify, open_corpus
 from lmlab.data.progress import bar
-from lmlab.errors import DataError
+from lmlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from lmlab.tokenizer import Tokenizer
@@ -69,15 +69,17 @@ class Prepared:
     """They were prepared by an earlier start."""
 
 
-def prepare(
-    data: DataConfig, tokenizer: "TokenizerConfig", *, progress: bool = True
-) -> Prepared:
+def prepare(data: DataConfig, tokenizer: "TokenizerConfig", *, progress: bool = True) -> Prepared:
     """Return the token shards of a corpus, preparing them unless that was done before.
 
-    They lie in `<cache_dir>/<kind>-<fingerprint>/`, where the fingerprint covers the corpus and the tokenizer's
-    configuration; a damaged directory is built again. Raises DataError or ConfigError for text, files, disks
-    or settings that do not serve.
+    They lie in `<cache_dir>/<kind>-<fingerprint>/`, where the fingerprint covers the corpus and
+    the tokenizer's configuration; a damaged directory is built again. Raises DataError or
+    ConfigError for text, files, disks or settings that do not serve.
     """
+    if END_OF_DOCUMENT not in tokenizer.special_tokens:
+        raise ConfigError(
+            "tokenizer.special_tokens", f"lacks {END_OF_DOCUMENT!r}, which ends every document"
+        )
     root = cache_root(data)
     source = {"format": FORMAT, "corpus": identify(data)}
     fingerprint = _hash({**source, "tokenizer": tokenizer.model_dump(mode="json")})
@@ -86,19 +88,21 @@ def prepare(
         corpus = open_corpus(data, progress=progress)
         meta = _build(corpus, tokenizer, root, directory, progress)
         if {"format": FORMAT, "corpus": identify(data)} != source:
-            raise DataError(f"{data.kind}: the files of the corpus changed while they were read; start again")
+            raise DataError(
+                f"{data.kind}: the files of the corpus changed while they were read; start again"
+            )
         return {"fingerprint": fingerprint, "corpus": data.kind, **meta}
 
     return _open(obtain(root, f"{data.kind}-{fingerprint}", build))
 
 
 def require_context(prepared: Prepared, context_length: int) -> None:
-    """Raise DataError unless both shards hold one context of `context_length` tokens and its next token."""
+    """Raise DataError unless both shards hold `context_length` tokens and the next one."""
     for split, tokens in (("training", prepared.train), ("validation", prepared.val)):
         if len(tokens) <= context_length:
             raise DataError(
-                f"{prepared.directory}: its {split} text has {len(tokens):,} tokens, but one context takes "
-                f"{context_length + 1:,}: add text, or lower the context length"
+                f"{prepared.directory}: its {split} text has {len(tokens):,} tokens, but one "
+                f"context takes {context_length + 1:,}: add text, or lower the context length"
             )
 
 
@@ -120,11 +124,9 @@ def _open(entry: Entry) -> Prepared:
 def _build(
     corpus: Corpus, config: "TokenizerConfig", root: Path, directory: Path, progress: bool
 ) -> dict[str, Any]:
-    """Write train.bin, val.bin and tokenizer/ into `directory`: three passes over the text, none holding it."""
+    """Fill `directory`: three passes over the text, none of which holds it in memory."""
     counts, hashes = _survey(corpus, progress)
     tokenizer = _tokenizer(corpus, config, hashes["train_hash"], root, progress)
-    if END_OF_DOCUMENT not in tokenizer.special_tokens:
-        raise DataError(f"the tokenizer lacks {END_OF_DOCUMENT!r}; add it to tokenizer.special_tokens")
     tokenizer.save(directory / "tokenizer")
     measured = _encode(corpus, tokenizer, counts, directory, progress)
     return {
@@ -145,7 +147,10 @@ def _survey(corpus: Corpus, progress: bool) -> tuple[Counts, dict[str, str]]:
             encoded = text.encode()
             digests[held_out].update(b"%d:%b" % (len(encoded), encoded))
             counts.add(held_out, len(encoded))
-    advice = "add text, set data.separator if a file holds several documents, or name data.validation_paths"
+    advice = (
+        "add text, set data.separator if a file holds several documents, "
+        "or name data.validation_paths"
+    )
     total = counts.train_documents + counts.val_documents
     for split, documents in (
         ("validation", counts.val_documents),
@@ -153,7 +158,10 @@ def _survey(corpus: Corpus, progress: bool) -> tuple[Counts, dict[str, str]]:
     ):
         if not documents:
             dropped = f" and {counts.duplicates:,} duplicates" if counts.duplicates else ""
-            raise DataError(f"too small a corpus: none of its {total:,} documents{dropped} is left for {split}; {advice}")
+            raise DataError(
+                f"too small a corpus: none of its {total:,} documents{dropped} is left for "
+                f"{split}; {advice}"
+            )
     return counts, {"train_hash": digests[False].hexdigest(), "val_hash": digests[True].hexdigest()}
 
 
@@ -243,9 +251,10 @@ class _Xz:
 
     def __init__(self, size: int) -> None:
         # A dictionary larger than the text would only cost memory (10 times its size).
+        preset = 9 | lzma.PRESET_EXTREME
         dictionary = max(4096, min(size, XZ_LIMIT))
         self._compressor = lzma.LZMACompressor(
-            filters=[{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": dictionary}]
+            filters=[{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary}]
         )
         self._left = XZ_LIMIT
         self._read = self._written = 0
@@ -261,7 +270,8 @@ class _Xz:
 
 
 def _dtype(tokenizer: "Tokenizer") -> "np.dtype[Any]":
-    return np.dtype(tokenizer.dtype).newbyteorder("<")
+    dtype: np.dtype[Any] = np.dtype(tokenizer.dtype)
+    return dtype.newbyteorder("<")
 
 
 def _hash(value: object) -> str:

@@ -25,11 +25,11 @@ class InvalidText(DataError):
 def read_documents(
     path: Path, *, separator: str | None, jsonl_field: str, advance: Advance = lambda _: None
 ) -> Iterator[str]:
-    """Yield the documents of `path` in order, verbatim; those of nothing but white space are left out.
+    """Yield the documents of `path` in order, verbatim; those of white space alone are left out.
 
-    A .jsonl (or .ndjson) file has one in `jsonl_field` of each line; in any other file they stand between
-    `separator`s, or with None the file is one. `advance` is told the bytes read from the disk.
-    Raises DataError naming the file, and the byte or line, for what cannot be read.
+    A .jsonl (or .ndjson) file has one in `jsonl_field` of each line; in any other file they stand
+    between `separator`s, or with None the file is one. `advance` is told the bytes read from the
+    disk. Raises DataError naming the file, and the byte or line, for what cannot be read.
     """
     blocks = read_blocks(path, advance)
     packed = path.suffix in (".gz", ".zst")
@@ -51,7 +51,9 @@ def read_blocks(path: Path, advance: Advance) -> Iterator[bytes]:
         else:
             yield from _plain_blocks(path, advance)
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        raise DataError(f"{path}: damaged or cut short ({error}); pack or download it again") from None
+        raise DataError(
+            f"{path}: damaged or cut short ({error}); pack or download it again"
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -59,7 +61,7 @@ def read_blocks(path: Path, advance: Advance) -> Iterator[bytes]:
 def split_blocks(
     blocks: Iterable[bytes], separator: bytes | None, path: Path
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, piece) for what stands between separators, as bytes.split would on the whole."""
+    """Yield (offset, piece) for what stands between separators, as bytes.split does."""
     pending = bytearray()
     offset = 0
     for block in blocks:
@@ -74,8 +76,8 @@ def split_blocks(
             pending = bytearray(rest)
         if len(pending) > MAX_DOCUMENT:
             raise DataError(
-                f"{path}: a document of more than {MAX_DOCUMENT >> 20} MiB starts at byte {offset}: "
-                "set data.separator to what stands between documents, or split the file"
+                f"{path}: a document of more than {MAX_DOCUMENT >> 20} MiB starts at byte "
+                f"{offset}: set data.separator to what stands between documents, or split the file"
             )
     yield offset, bytes(pending)
 
@@ -117,7 +119,8 @@ def _decode(path: Path, offset: int, piece: bytes) -> str:
         return piece.decode()
     except UnicodeDecodeError as error:
         raise InvalidText(
-            f"{path}: invalid UTF-8 at byte {offset + error.start}: convert the file to UTF-8, or leave it out"
+            f"{path}: invalid UTF-8 at byte {offset + error.start}: convert the file to UTF-8, or "
+            "leave it out"
         ) from None
 
 
@@ -129,15 +132,24 @@ def _jsonl(path: Path, blocks: Iterable[bytes], field: str) -> Iterator[str]:
         try:
             row = json.loads(text)
         except (ValueError, RecursionError):
-            raise DataError(f"{path}:{number}: not a JSON object; a .jsonl file has one on each line") from None
+            raise DataError(
+                f"{path}:{number}: not a JSON object; a .jsonl file has one on each line"
+            ) from None
         value = row.get(field) if isinstance(row, dict) else None
         if not isinstance(value, str):
-            has = f"it has {', '.join(map(repr, row)) or 'none'}" if isinstance(row, dict) else "it is no object"
+            has = (
+                f"it has {', '.join(map(repr, row)) or 'none'}"
+                if isinstance(row, dict)
+                else "it is no object"
+            )
             raise DataError(
-                f"{path}:{number}: no text in field {field!r} ({has}); set data.jsonl_field to the field that has it"
+                f"{path}:{number}: no text in field {field!r} ({has}); set data.jsonl_field to "
+                "the field that has it"
             )
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise InvalidText(f"{path}:{number}: field {field!r} has half a surrogate pair, which is no text") from None
+            raise InvalidText(
+                f"{path}:{number}: field {field!r} has half a surrogate pair, which is no text"
+            ) from None
         yield value
