@@ -1,0 +1,19 @@
+"""Smoothing noisy curves."""
+
+
+def smoothing_weight(points: int) -> float:
+    """Return the weight that averages over about a fortieth of a curve of so many points."""
+    return min(0.99, 1 - 1 / max(1.0, points / 40))
+
+
+def smooth(values: list[float], weight: float) -> list[float]:
+    """Return the exponential moving average of a loss curve.
+
+    Early on it averages over an eighth of the points so far at most, as otherwise it would trail
+    the steep beginning visibly.
+    """
+    average, smoothed = 0.0, []
+    for index, value in enumerate(values):
+        average += max(1 - weight, 1 / (1 + index / 8)) * (value - average)
+        smoothed.append(average)
+    return smoothed
