@@ -32,7 +32,7 @@ from lmlab.training.throughput import measured_peak
 
 
 def run(config: RunConfig, directory: Path) -> None:
-    """Train in the run directory, or go on where a run there stopped; ends with report and summary."""
+    """Train in the run directory, or go on where a run there stopped."""
     with Run(directory) as run:
         if _is_over(run, config):
             return
@@ -132,7 +132,7 @@ def _train(
 
 
 def measure(config: RunConfig, vocab_size: int) -> tuple[int, int]:
-    """Return the parameters of the configured model, and the FLOPs of one sequence's forward pass."""
+    """Return the model's parameters, and the FLOPs of one sequence's forward pass."""
     written_out = config.model.attention.model_copy(update={"backend": "written_out"})
     countable = config.model.model_copy(update={"attention": written_out})
     model = build(countable, vocab_size, device="meta")
