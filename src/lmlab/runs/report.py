@@ -24,8 +24,10 @@ _TITLES = {
     "mfu": "Model FLOPs utilization",
 }
 _FILES = ("loss.png", "metrics.jsonl", "result.json", "config.yaml", "environment.json")
-# Characters that a browser drops or that act on what is around them; tab and newline may stay.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# What a browser drops, what acts on the text around it, what UTF-8 cannot hold.
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def write_report(run_dir: Path) -> Path:
@@ -153,7 +155,15 @@ def _count(value: float | None) -> str:
     """Return a number in three or four digits: 2.14 M."""
     if value is None:
         return "–"
-    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+    for size, unit in (
+        (1e21, "Z"),
+        (1e18, "E"),
+        (1e15, "P"),
+        (1e12, "T"),
+        (1e9, "G"),
+        (1e6, "M"),
+        (1e4, "k"),
+    ):
         if abs(value) >= size:
             return f"{value / (1e3 if unit == 'k' else size):.3g}\u202f{unit}"
     return f"{value:,.0f}"
