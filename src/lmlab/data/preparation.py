@@ -181,7 +181,10 @@ def _tokenizer(
 
 
 def _training(corpus: Corpus) -> Iterator[str]:
-    return (text for held_out, text in corpus.documents(Counts()) if not held_out)
+    # The mark keeps merges from reaching out of one document into the next.
+    for held_out, text in corpus.documents(Counts()):
+        if not held_out:
+            yield text + END_OF_DOCUMENT
 
 
 def _encode(
