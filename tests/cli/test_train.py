@@ -193,7 +193,8 @@ def test_divergence_is_a_result(train: Train, tiny: list[str], tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     values = result(tmp_path / "run")
     assert values["status"] == "diverged"
-    assert rows(tmp_path / "run")[-1]["train/loss"] is None
+    last = rows(tmp_path / "run")[-1]
+    assert last["train/loss"] is None or last["grad_norm"] is None
     assert "diverged" in done.stdout
 
 
@@ -203,12 +204,12 @@ def test_a_sweep_started_again_skips_what_is_finished(
     sweep = ["-m", *tiny, "name=s", "budget.steps=2", "lr=1e-3,2e-3"]
     assert train(*sweep).returncode == 0
     runs = sorted((tmp_path / "runs" / "sweeps" / "s").iterdir())
-    assert len(runs) == 2
-    assert "lr=0.001" in runs[0].name
+    runs = [run for run in runs if run.is_dir()]
+    assert [run.name[:8] for run in runs] == ["lr=0.001", "lr=0.002"]
     stamps = [(run / "result.json").stat().st_mtime_ns for run in runs]
     done = train(*reversed(sweep[2:]), "-m")
     assert done.returncode == 0, done.stderr
-    assert sorted((tmp_path / "runs" / "sweeps" / "s").iterdir()) == runs
+    assert sorted(run for run in runs[0].parent.iterdir() if run.is_dir()) == runs
     assert [(run / "result.json").stat().st_mtime_ns for run in runs] == stamps
 
 
@@ -231,5 +232,5 @@ def test_a_device_that_is_not_there(train: Train, tiny: list[str]) -> None:
 def test_a_corpus_shorter_than_a_context(train: Train, tiny: list[str]) -> None:
     done = train(*tiny, "model.context_length=1000000")
     assert done.returncode == 1
-    assert "1000000" in done.stderr.splitlines()[-1]
+    assert "one context takes 1,000,001" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -38,6 +38,8 @@ def run(config: RunConfig, directory: Path) -> None:
             return
         device = resolve_device(config.trainer.device)
         prepared = prepare(config.data, config.tokenizer)
+        if prepared.reused:
+            run.say(f"reusing the prepared data in {prepared.directory}")
         require_context(prepared, config.model.context_length)
         run.write_text(CONFIG, config.to_yaml())
         run.write_json("environment.json", environment(_device_name(device)))
