@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fake import metrics, write_run
+from fake_run import metrics, write_run
 
 
 @pytest.fixture(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake import write_run
+from fake_run import write_run
 
 from lmlab.runs.curves import smooth, smoothing_weight
 from lmlab.runs.report import write_report
@@ -72,7 +72,7 @@ def visit(run_dir: Path, width: int = 1200, *options: str) -> dict[str, Any]:
     profile = f"--user-data-dir={run_dir / 'profile'}"
     window = f"--window-size={width},2000"
     command = [CHROMIUM, *OPTIONS, profile, window, *options, "--dump-dom", page]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
     found = re.search(r"SEEN(.*)END</body>", done.stdout, re.DOTALL)
     assert found, done.stdout[:2000]

@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from fake import CONFIG, metrics, write_run
+from fake_run import CONFIG, metrics, write_run
 from matplotlib.image import imread
 
 from lmlab.runs.plot import TRAIN, VALIDATION, write_loss_plot

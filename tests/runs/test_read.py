@@ -3,7 +3,7 @@ import math
 from pathlib import Path
 
 import pytest
-from fake import CONFIG, NASTY, SAMPLE, metrics, write_run
+from fake_run import CONFIG, NASTY, SAMPLE, metrics, write_run
 
 from lmlab.errors import DataError
 from lmlab.runs.read import Run, read_run

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake import CONFIG, ENVIRONMENT, NASTY, metrics, write_run
+from fake_run import CONFIG, ENVIRONMENT, NASTY, metrics, write_run
 
 import lmlab.runs.report as report
 from lmlab.runs.report import write_report
