@@ -113,9 +113,16 @@ def identify(config: DataConfig) -> dict[str, Any]:
     if isinstance(config, StdlibConfig | TextConfig):
         corpus = _local(config)
         for name in ("training", "validation"):
-            stats = [(path, path.stat()) for path in getattr(corpus, name)]
-            settings[f"{name}_files"] = [[str(p), s.st_size, s.st_mtime_ns] for p, s in stats]
+            settings[f"{name}_files"] = [_stamp(path) for path in getattr(corpus, name)]
     return settings
+
+
+def _stamp(path: Path) -> list[str | int]:
+    try:
+        stat = path.stat()
+    except OSError as error:  # a link to nowhere, for one
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
 def open_corpus(config: DataConfig, *, progress: bool) -> Corpus:
