@@ -83,7 +83,7 @@ def test_a_lenient_corpus_counts_what_it_passes_over(
     counts = Counts()
     assert halves(open_corpus(config, progress=False), counts)[0] == ["a = 1", "b = 1"]
     assert counts.skipped_files == 1
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "site-packages"))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "empty"))
     with pytest.raises(DataError, match="use data=text"):
         open_corpus(config, progress=False)
 

@@ -167,9 +167,11 @@ def _local(config: StdlibConfig | TextConfig) -> Corpus:
 
 def _standard_library() -> list[Path]:
     root = Path(sysconfig.get_path("stdlib"))
-    # Debian's Python keeps installed packages in dist-packages.
-    installed = {"site-packages", "dist-packages", "__pycache__"}
-    files = [path for path in root.rglob("*.py") if installed.isdisjoint(path.parts)]
+    files: list[Path] = []
+    for folder, folders, names in os.walk(root):
+        # Never entered: installed packages (in Debian's Python, dist-packages) can be very many.
+        folders[:] = [name for name in folders if name not in ("site-packages", "dist-packages")]
+        files += [Path(folder, name) for name in names if name.endswith(".py")]
     if not files:
         raise DataError(
             f"{root}: this Python has no standard library source; use data=text instead"
