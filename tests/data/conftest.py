@@ -1,13 +1,19 @@
 """Configurations as the project ships them, changed where a test needs it."""
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from lmlab.data.config import TextConfig
 from lmlab.tokenizer.config import BPEConfig, ByteConfig
+
+# A busy machine is no failure.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 END = "<|endoftext|>"
 
@@ -42,3 +48,18 @@ def text(tmp_path: Path) -> Callable[..., TextConfig]:
         return TextConfig(**{**settings, **changes})
 
     return text
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system takes root")
+    yield path
+    # Lazily: shards may still be mapped.
+    subprocess.run(["umount", "--lazy", str(path)], check=True)

@@ -83,7 +83,7 @@ def test_a_lenient_corpus_counts_what_it_passes_over(
     counts = Counts()
     assert halves(open_corpus(config, progress=False), counts)[0] == ["a = 1", "b = 1"]
     assert counts.skipped_files == 1
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "site-packages"))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "empty"))
     with pytest.raises(DataError, match="use data=text"):
         open_corpus(config, progress=False)
 
@@ -120,6 +120,7 @@ def test_globs_and_formats_together(tmp_path: Path) -> None:
         ({"paths": ["none/*.txt"]}, DataError, r"data\.paths: 'none/\*\.txt' matches no file in /"),
         ({"paths": ["gone.txt"]}, DataError, r"data\.paths: 'gone\.txt' matches no file in /"),
         ({"paths": ["sub"]}, DataError, r"is a directory; name its files, e\.g\. sub/\*\*/\*\.txt"),
+        ({"paths": ["*.md"]}, DataError, r"/gone: cannot be read: No such file"),
         ({"validation_paths": []}, ConfigError, r"data\.validation_paths.*is empty"),
         ({"validation_paths": ["no"]}, DataError, r"data\.validation_paths: 'no' matches no file"),
         ({"validation_paths": ["*.txt"]}, ConfigError, r"data\.paths.*names nothing that"),
@@ -135,8 +136,9 @@ def test_bad_paths_are_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "link.md").symlink_to("gone")
     with pytest.raises(kind, match=problem) as caught:
-        open_corpus(text(**{"paths": ["a.txt"], **change}), progress=False)
+        identify(text(**{"paths": ["a.txt"], **change}))
     assert "\n" not in str(caught.value)
 
 
@@ -172,6 +174,15 @@ def test_the_fraction_is_met_and_the_split_is_stable(tmp_path: Path) -> None:
     # More text, another order: what was held out stays held out.
     path.write_text("new|" + "|".join(f"document {i}" for i in reversed(range(20_000))))
     assert set(halves(open_corpus(config, progress=False))[1]) - {"new"} == validation
+
+
+def test_the_split_stays_what_it_is(tmp_path: Path) -> None:
+    """Results are compared across versions of this project: the held-out text must not move."""
+    path = tmp_path / "a.txt"
+    path.write_text("|".join(f"document {i}" for i in range(30)))
+    config = text(paths=[str(path)], separator="|", validation_fraction=0.2)
+    held_out = halves(open_corpus(config, progress=False))[1]
+    assert held_out == [f"document {i}" for i in [2, 10, 13, 14, 17]]
 
 
 def test_validation_files_of_its_own(tmp_path: Path) -> None:

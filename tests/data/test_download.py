@@ -245,3 +245,15 @@ def test_processes_that_ask_at_once_download_once(server: Server, fetch: Fetch) 
     for thread in threads:
         thread.join()
     assert server.requests == [None, "bytes=150000-"]
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_came(
+    server: Server, fetch: Fetch, small_disk: Path, tmp_path: Path
+) -> None:
+    server.content = bytes(2 << 20)
+    (tmp_path / "down").symlink_to(small_disk)
+    with pytest.raises(DataError, match="No space left on device while downloading") as caught:
+        fetch(None)
+    assert "data.cache_dir" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert left(small_disk) == {"corpus.txt.part", "corpus.txt.json", "LICENSE.txt", ".lock"}

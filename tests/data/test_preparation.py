@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmlab import tokenizer as tokenizer_package
-from lmlab.data import Prepared, preparation, prepare, require_context
+from lmlab.data import Prepared, preparation, prepare, require_context, shards
 from lmlab.data.config import TextConfig
 from lmlab.data.corpus import Counts, open_corpus
 from lmlab.errors import ConfigError, DataError
@@ -79,7 +79,7 @@ def test_any_documents_survive_the_way_through_the_shards(
         separator=None,
         jsonl_field="text",
     )
-    with mock.patch.object(preparation, "BATCH_BYTES", batch):
+    with mock.patch.object(shards, "BATCH", batch):
         prepared = prepare(config, byte, progress=False)
     assert documents(prepared, "val") == [t for t in [*texts, "other text"] if t.strip()]
 
@@ -157,7 +157,7 @@ def test_xz_measures_the_validation_text(text: Text, byte: ByteConfig) -> None:
     measured = prepare(config, byte, progress=False).meta.xz_bits_per_byte
     assert measured * len(validation) / 8 == pytest.approx(packed, abs=8)
     limited = text([story * 20 for story in STORIES], "other.txt")
-    with mock.patch.object(preparation, "XZ_LIMIT", 1000):
+    with mock.patch.object(shards, "XZ_LIMIT", 1000):
         measured = prepare(limited, byte, progress=False).meta.xz_bits_per_byte
     packed = len(lzma.compress(validation[:1000], preset=9 | lzma.PRESET_EXTREME))
     assert measured * 1000 / 8 == pytest.approx(packed, abs=8)
