@@ -27,7 +27,10 @@ MISTAKES = {
     "range": (["optimizer.lr=-1.0"], "config error at 'optimizer.lr': must be > 0, got -1.0"),
     "text for a number": (["model.d_model=abc"], "must be a whole number, got 'abc'"),
     "number as text": (["model.d_model='64'"], "must be a whole number, got '64'"),
-    "bool for a number": (["seed=true"], "config error at 'seed': must be a whole number, got true"),
+    "bool for a number": (
+        ["seed=true"],
+        "config error at 'seed': must be a whole number, got true",
+    ),
     "null": (["optimizer.beta1=null"], "'optimizer.beta1': must be a number, got null"),
     "fraction of a step": (["budget.steps=1.5"], "'budget.steps': must be a whole number, got 1.5"),
     "foreign key": (["optimizer=sgd", "optimizer.beta1=0.5"], "optimizer.beta1"),
