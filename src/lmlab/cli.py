@@ -20,10 +20,10 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 after a UserError, 130 after Ctrl-C."""
-    parser = Parser(prog="lmlab", description="A laboratory for training language models.")
-    commands: argparse._SubParsersAction[argparse.ArgumentParser] = parser.add_subparsers(
-        metavar="COMMAND", required=True
+    parser: argparse.ArgumentParser = Parser(
+        prog="lmlab", description="A laboratory for training language models."
     )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
     lmlab.tokenizer.cli.register(commands)
     try:
         options = parser.parse_args(arguments)

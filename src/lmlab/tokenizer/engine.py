@@ -1,4 +1,4 @@
-"""Ids from text whatever the pattern: the native scanners, or `regex` in front of native merging."""
+"""Ids from text, whatever the pattern: native scanners, or `regex` before native merging."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

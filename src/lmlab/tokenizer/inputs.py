@@ -6,7 +6,7 @@ import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
 import zstandard
 from tqdm import tqdm
@@ -26,12 +26,11 @@ def read_chunks(path: Path, chunk: int = CHUNK) -> Iterator[bytes]:
     """
     try:
         with path.open("rb") as file:
+            stream: Any = file
             if path.suffix == ".gz":
                 stream = gzip.GzipFile(fileobj=file)
             elif path.suffix == ".zst":
                 stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-            else:
-                stream = file
             while data := stream.read(chunk):
                 yield data
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
