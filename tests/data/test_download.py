@@ -49,6 +49,8 @@ class Server:
             handler.end_headers()
             return
         body = self.content[start:]
+        if fault == "short":  # as some mirrors do, whatever range was asked for
+            body = body[: len(body) // 3]
         handler.send_response(206 if start else 200)
         if start:
             first = 0 if fault == "wrong place" else start
@@ -127,6 +129,14 @@ def test_a_cut_connection_is_resumed_where_it_broke(server: Server, fetch: Fetch
     server.faults = ["cut", "cut"]
     assert fetch().read_bytes() == CONTENT
     assert server.requests == [None, "bytes=150000-", "bytes=225000-"]
+
+
+def test_a_server_that_gives_less_than_there_is_gets_asked_again(
+    server: Server, fetch: Fetch
+) -> None:
+    server.faults = ["cut", "short"]
+    assert fetch(None).read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=150000-", "bytes=200000-"]
 
 
 def test_a_later_start_resumes(server: Server, fetch: Fetch, tmp_path: Path) -> None:
