@@ -297,8 +297,12 @@ def test_file_that_ends_inside_a_character(of_pattern: Tokenizer, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("cut.gz", gzip.compress(b"word" * 1000)[:-20]), ("foreign.gz", b"not gzip at all")]
-    + [("cut.zst", zstandard.compress(b"word" * 1000)[:-4]), ("foreign.zst", b"not zstd")],
+    [
+        ("cut.gz", gzip.compress(b"word" * 1000)[:-20]),
+        ("cut.zst", zstandard.compress(b"word" * 1000)[:-4]),
+        ("foreign.gz", b"not gzip at all"),
+        ("foreign.zst", b"not zstd"),
+    ],
 )
 def test_broken_compressed_file(small: Tokenizer, tmp_path: Path, name: str, data: bytes) -> None:
     path = write_plain(tmp_path / name, data)

@@ -92,11 +92,11 @@ def test_round_trips_with_awkward_special_tokens(
     tokenizer.to_tiktoken(folder / "ranks")
     again = Tokenizer.from_tiktoken(folder / "ranks", tokenizer.special_tokens)
     assert parts(again) == parts(tokenizer)
-    try:
-        tokenizer.to_huggingface(folder / "tokenizer.json")
-    except UserError as error:
-        assert "cannot hold the special token" in str(error)
+    if {"a", "é"} & set(specials):  # byte 0xe9 is written é
+        with pytest.raises(UserError, match="cannot hold the special token"):
+            tokenizer.to_huggingface(folder / "tokenizer.json")
     else:
+        tokenizer.to_huggingface(folder / "tokenizer.json")
         assert parts(Tokenizer.from_huggingface(folder / "tokenizer.json")) == parts(tokenizer)
 
 
@@ -287,7 +287,7 @@ def test_huggingface_model_of_another_kind(small: Tokenizer, tmp_path: Path, key
         (lambda text: text + "Zm9v x\n", "line 500 is no token and rank"),
         (lambda text: text + "!!! 600\n", "line 500 is no token and rank"),
         (lambda text: text + "Zm9v 3\n", "line 500 is no token and rank"),
-        (lambda text: text[: len(text) // 2], r"is no token and rank|is no merge|no token for"),
+        (lambda text: text[: text.index("\n", len(text) // 2) - 1], "is no token and rank"),
         (lambda text: text.split("\n", 1)[1], "no token for byte 0x00"),
         (lambda text: text + "d29ybGQgd2FyIHRocmVl 900\n", "no merge of two earlier tokens"),
     ],

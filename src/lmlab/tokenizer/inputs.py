@@ -6,7 +6,7 @@ import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Never
+from typing import IO, Any
 
 import zstandard
 from tqdm import tqdm
@@ -102,14 +102,14 @@ def check_readable(path: Path) -> None:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def byte_bar(paths: Sequence[Path], description: str, *, show: bool) -> "tqdm[Never]":
+def byte_bar(paths: Sequence[Path], description: str, *, show: bool) -> "tqdm[Any]":
     """A progress bar over the bytes of files, with an end in sight when none is compressed."""
     plain = all(path.is_file() and path.suffix not in _COMPRESSED for path in paths)
     total = sum(path.stat().st_size for path in paths) if plain else None
     return tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=not show)
 
 
-def counted(chunks: Iterable[bytes], bar: "tqdm[Never]") -> Iterator[bytes]:
+def counted(chunks: Iterable[bytes], bar: "tqdm[Any]") -> Iterator[bytes]:
     """The same chunks, which move the bar as they pass."""
     for chunk in chunks:
         yield chunk
