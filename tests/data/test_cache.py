@@ -45,6 +45,7 @@ def visible(root: Path) -> set[str]:
 def test_processes_that_ask_at_once_prepare_once(text: Text, tmp_path: Path) -> None:
     code = """
         import time
+        from pathlib import Path
         from lmlab.data import preparation
         encode = preparation._encode
         def slow(*arguments):
@@ -52,11 +53,18 @@ def test_processes_that_ask_at_once_prepare_once(text: Text, tmp_path: Path) -> 
             time.sleep(1.5)
             return encode(*arguments)
         preparation._encode = slow
+        print("ready", flush=True)
+        while not (Path(data.cache_dir).parent / "go").exists():
+            time.sleep(0.01)
         prepared = prepare(data, byte, progress=False)
         print(prepared.reused, len(prepared.train), prepared.tokenizer.vocab_size)
     """
     config = text(STORIES)
     processes = [start(code, config) for _ in range(3)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    (tmp_path / "go").touch()
     results = [(*process.communicate(timeout=60), process.returncode) for process in processes]
     assert [returncode for *_, returncode in results] == [0, 0, 0]
     outputs = sorted(out.split("\n") for out, *_ in results)
