@@ -1,6 +1,7 @@
 """Text from files: plain, `.gz` or `.zst`, streamed, with the byte that is no UTF-8 named."""
 
 import codecs
+import contextlib
 import gzip
 import itertools
 import zlib
@@ -102,11 +103,15 @@ def check_readable(path: Path) -> None:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def byte_bar(paths: Sequence[Path], description: str, *, show: bool) -> "tqdm[Any]":
+@contextlib.contextmanager
+def byte_bar(paths: Sequence[Path], description: str, *, show: bool) -> "Iterator[tqdm[Any]]":
     """A progress bar over the bytes of files, with an end in sight when none is compressed."""
-    plain = all(path.is_file() and path.suffix not in _COMPRESSED for path in paths)
+    plain = bool(paths) and all(p.is_file() and p.suffix not in _COMPRESSED for p in paths)
     total = sum(path.stat().st_size for path in paths) if plain else None
-    return tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=not show)
+    with tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=not show) as bar:
+        yield bar
+        if total is not None:
+            bar.update(total - bar.n)
 
 
 def counted(chunks: Iterable[bytes], bar: "tqdm[Any]") -> Iterator[bytes]:
