@@ -1,4 +1,4 @@
-"""The command line: Hydra composes, `load` checks, the task runs; the user's mistakes end in one line."""
+"""The command line: Hydra composes, `load` checks, the task runs."""
 
 import contextlib
 import errno
@@ -25,7 +25,7 @@ DEFAULT_LAUNCHER = "local"
 
 
 def main(conf: Path) -> None:
-    """Run `train.py`: compose from the folder `conf`, check, train; exits with 1 on a user's mistake."""
+    """Compose from the folder `conf`, check, train; a mistake is one line and exit code 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
     register_resolvers(conf)
     command: Callable[[], Any] = hydra.main(
@@ -96,7 +96,7 @@ def _checked(cfg: DictConfig, settings: Any, directory: Path) -> RunConfig:
 
 
 def _remove_empty(directory: Path) -> None:
-    """Remove the directory that Hydra has made for a run that never began, and parents left empty."""
+    """Remove the directory that Hydra has made for a run that never began."""
     with contextlib.suppress(OSError):
         directory.rmdir()
         directory.parent.rmdir()

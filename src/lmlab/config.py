@@ -66,7 +66,7 @@ class RunConfig(Config):
 
 
 def load(config: DictConfig | Mapping[str, Any]) -> RunConfig:
-    """Check a composed configuration; raises ConfigError for the first thing that is wrong in it."""
+    """Check a composed configuration; raises ConfigError for the first thing wrong in it."""
     if isinstance(config, DictConfig):
         try:
             values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -104,7 +104,7 @@ def load_yaml(path: Path) -> RunConfig:
 
 
 def difference(old: RunConfig, new: RunConfig) -> str:
-    """Return the keys whose values differ and matter to the result, `key: old -> new`, comma-separated."""
+    """Return the keys that differ and matter to the result, as `key: old -> new, ...`."""
     before, after = flatten(old.identity()), flatten(new.identity())
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return ", ".join(f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}" for key in keys)
@@ -128,7 +128,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def members(annotation: Any) -> list[type[BaseModel]]:
-    """Return the configuration classes that a field can hold: itself, or the members of its union."""
+    """Return the configuration classes that a field can hold: one, or a union's members."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if get_origin(annotation) is Annotated:

@@ -1,4 +1,4 @@
-"""Exports that are imported when they are asked for, so that a configuration never imports torch."""
+"""Exports imported when they are asked for, so that a configuration never imports torch."""
 
 import importlib
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The launcher `local`: checks every job of a sweep before the first one starts, then runs them in turn."""
+"""The launcher `local`: checks every job of a sweep, then runs them one after the other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ class LocalLauncher(BasicLauncher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Load the configuration of every job, then run them; raises ConfigError before any starts."""
+        """Load every job's configuration, then run them; raises ConfigError before any starts."""
         from lmlab.config import load
 
         assert self.hydra_context is not None
         assert self.config is not None
         for overrides in job_overrides:
             job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            load(OmegaConf.masked_copy(job, [key for key in job if key != "hydra"]))
+            load(OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"]))
         return super().launch(job_overrides, initial_job_idx)
 
 

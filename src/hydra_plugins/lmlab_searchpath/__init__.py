@@ -1,4 +1,4 @@
-"""Serve the top-level folders experiments/ and sweeps/ as the Hydra groups `experiment` and `sweep`.
+"""Serve the folders experiments/ and sweeps/ as the Hydra groups `experiment` and `sweep`.
 
 Hydra's own `hydra.searchpath` is relative to the working directory, so from elsewhere it finds
 nothing and the default configuration is trained without a word; this looks beside the primary

@@ -11,7 +11,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def forward_flops(model: nn.Module, context_length: int) -> int:
-    """Return the matrix-product FLOPs of one sequence's forward pass; `model` is on the meta device.
+    """Return the matrix-product FLOPs of one sequence's forward pass of a model on meta.
 
     A multiplication and an addition count as two; scores count in full, causal or not.
     """

@@ -46,7 +46,7 @@ def obtain(root: Path, name: str, build: Callable[[Path], dict[str, Any]]) -> En
         return Entry(directory, meta, reused=True)
     with storage_errors(root, "preparing data"):
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root, name):
+        with locked(_lock_path(root, name), f"preparing {directory}"):
             if (meta := _meta(directory, tell=True)) is not None:
                 return Entry(directory, meta, reused=True)
             _remove_leftovers(root, name)
@@ -125,23 +125,24 @@ def _checksum(path: Path) -> int:
     return checksum
 
 
-def _lock(root: Path, name: str) -> FileLock:
-    (root / ".locks").mkdir(exist_ok=True)
-    return FileLock(root / ".locks" / f"{name}.lock")
-
-
 @contextlib.contextmanager
-def _locked(root: Path, name: str) -> Iterator[None]:
-    lock = _lock(root, name)
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock file `path`, waiting for it (and saying so) while another process does."""
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0.5)
     except Timeout:
-        say(f"{root / name}: another process is preparing it; waiting")
+        say(f"another process is {doing}; waiting for it")
         lock.acquire()
     try:
         yield
     finally:
         lock.release()
+
+
+def _lock_path(root: Path, name: str) -> Path:
+    (root / ".locks").mkdir(exist_ok=True)
+    return root / ".locks" / f"{name}.lock"
 
 
 def _temporary(root: Path, name: str) -> Path:
@@ -155,5 +156,5 @@ def _remove_leftovers(root: Path, mine: str) -> None:
         if name == mine:  # we hold that lock
             shutil.rmtree(path, ignore_errors=True)
         else:
-            with contextlib.suppress(Timeout), _lock(root, name).acquire(timeout=0):
+            with contextlib.suppress(Timeout), FileLock(_lock_path(root, name), timeout=0):
                 shutil.rmtree(path, ignore_errors=True)

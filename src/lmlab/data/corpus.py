@@ -113,9 +113,16 @@ def identify(config: DataConfig) -> dict[str, Any]:
     if isinstance(config, StdlibConfig | TextConfig):
         corpus = _local(config)
         for name in ("training", "validation"):
-            stats = [(path, path.stat()) for path in getattr(corpus, name)]
-            settings[f"{name}_files"] = [[str(p), s.st_size, s.st_mtime_ns] for p, s in stats]
+            settings[f"{name}_files"] = [_stamp(path) for path in getattr(corpus, name)]
     return settings
+
+
+def _stamp(path: Path) -> list[str | int]:
+    try:
+        stat = path.stat()
+    except OSError as error:  # a link to nowhere, for one
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
 def open_corpus(config: DataConfig, *, progress: bool) -> Corpus:
@@ -160,9 +167,11 @@ def _local(config: StdlibConfig | TextConfig) -> Corpus:
 
 def _standard_library() -> list[Path]:
     root = Path(sysconfig.get_path("stdlib"))
-    # Debian's Python keeps installed packages in dist-packages.
-    installed = {"site-packages", "dist-packages", "__pycache__"}
-    files = [path for path in root.rglob("*.py") if installed.isdisjoint(path.parts)]
+    files: list[Path] = []
+    for folder, folders, names in os.walk(root):
+        # Never entered: installed packages (in Debian's Python, dist-packages) can be very many.
+        folders[:] = [name for name in folders if name not in ("site-packages", "dist-packages")]
+        files += [Path(folder, name) for name in names if name.endswith(".py")]
     if not files:
         raise DataError(
             f"{root}: this Python has no standard library source; use data=text instead"

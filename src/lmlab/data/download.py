@@ -12,9 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3
-from filelock import FileLock
 
-from lmlab.data.cache import storage_errors
+from lmlab.data.cache import locked, storage_errors
 from lmlab.data.config import RemoteFile
 from lmlab.data.progress import bar, say
 from lmlab.errors import DataError
@@ -45,7 +44,7 @@ def download_all(
     """
     with storage_errors(directory, "downloading"):
         directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(directory / ".lock"):
+        with locked(directory / ".lock", f"downloading to {directory}"):
             notice = directory / "LICENSE.txt"
             if not notice.exists():
                 say(license)

@@ -1,7 +1,6 @@
 """Text to token shards: train.bin and val.bin, plain little-endian ids that np.memmap opens."""
 
 import json
-import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
@@ -15,19 +14,15 @@ from lmlab.data.cache import Entry, obtain
 from lmlab.data.config import DataConfig
 from lmlab.data.corpus import Corpus, Counts, cache_root, identify, open_corpus
 from lmlab.data.progress import bar
+from lmlab.data.shards import END_OF_DOCUMENT, Shard, Xz, id_type
 from lmlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from lmlab.tokenizer import Tokenizer
     from lmlab.tokenizer.config import TokenizerConfig
 
-END_OF_DOCUMENT = "<|endoftext|>"
 FORMAT = 1
 """Part of every fingerprint; raise it when prepared data of before must not be used any more."""
-BATCH_BYTES = 8 << 20
-"""Text that is encoded at a time."""
-XZ_LIMIT = 64 << 20
-"""Bytes of validation text that xz is measured on at most: it takes seconds for each MiB."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +128,7 @@ def _build(
         **vars(counts),
         **hashes,
         **measured,
-        "dtype": _dtype(tokenizer).str,
+        "dtype": id_type(tokenizer).str,
         "vocab_size": tokenizer.vocab_size,
     }
 
@@ -181,17 +176,20 @@ def _tokenizer(
 
 
 def _training(corpus: Corpus) -> Iterator[str]:
-    return (text for held_out, text in corpus.documents(Counts()) if not held_out)
+    # The mark keeps merges from reaching out of one document into the next.
+    for held_out, text in corpus.documents(Counts()):
+        if not held_out:
+            yield text + END_OF_DOCUMENT
 
 
 def _encode(
     corpus: Corpus, tokenizer: "Tokenizer", expected: Counts, directory: Path, progress: bool
 ) -> dict[str, Any]:
-    xz = _Xz(expected.val_bytes)
     counts = Counts()
     with (
-        _Shard(directory / "train.bin", tokenizer) as train,
-        _Shard(directory / "val.bin", tokenizer) as val,
+        Xz(expected.val_bytes) as xz,
+        Shard(directory / "train.bin", tokenizer) as train,
+        Shard(directory / "val.bin", tokenizer) as val,
         bar("encoding", corpus.size, progress) as shown,
     ):
         for held_out, text in corpus.documents(counts, shown.update):
@@ -200,78 +198,14 @@ def _encode(
             (val if held_out else train).add(text)
             if held_out:
                 xz.add(encoded)
+        bits_per_byte = xz.bits_per_byte()
     if counts != expected:
         raise DataError("the files of the corpus changed while they were read; start again")
     return {
         "train_tokens": train.tokens,
         "val_tokens": val.tokens,
-        "xz_bits_per_byte": xz.bits_per_byte(),
+        "xz_bits_per_byte": bits_per_byte,
     }
-
-
-class _Shard:
-    """A file of token ids; documents are encoded many at a time, on all cores."""
-
-    def __init__(self, path: Path, tokenizer: "Tokenizer") -> None:
-        self.tokens = 0
-        self._file = path.open("wb", buffering=1 << 20)
-        self._tokenizer = tokenizer
-        self._dtype = _dtype(tokenizer)
-        self._end = np.array([tokenizer.special_tokens[END_OF_DOCUMENT]], self._dtype)
-        self._waiting: list[str] = []
-        self._characters = 0
-
-    def __enter__(self) -> "_Shard":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        try:
-            if kind is None:
-                self._flush()
-        finally:
-            self._file.close()
-
-    def add(self, text: str) -> None:
-        self._waiting.append(text)
-        self._characters += len(text)
-        if self._characters >= BATCH_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        for ids in self._tokenizer.encode_batch(self._waiting):
-            self._file.write(ids.astype(self._dtype, copy=False).tobytes())
-            self._file.write(self._end.tobytes())
-            self.tokens += len(ids) + 1
-        self._waiting.clear()
-        self._characters = 0
-
-
-class _Xz:
-    """How small xz makes a text: what a language model has to beat."""
-
-    def __init__(self, size: int) -> None:
-        # A dictionary larger than the text would only cost memory (10 times its size).
-        preset = 9 | lzma.PRESET_EXTREME
-        dictionary = max(4096, min(size, XZ_LIMIT))
-        self._compressor = lzma.LZMACompressor(
-            filters=[{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary}]
-        )
-        self._left = XZ_LIMIT
-        self._read = self._written = 0
-
-    def add(self, text: bytes) -> None:
-        text = text[: self._left]
-        self._left -= len(text)
-        self._read += len(text)
-        self._written += len(self._compressor.compress(text))
-
-    def bits_per_byte(self) -> float:
-        return 8 * (self._written + len(self._compressor.flush())) / self._read
-
-
-def _dtype(tokenizer: "Tokenizer") -> "np.dtype[Any]":
-    dtype: np.dtype[Any] = np.dtype(tokenizer.dtype)
-    return dtype.newbyteorder("<")
 
 
 def _hash(value: object) -> str:

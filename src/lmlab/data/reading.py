@@ -135,17 +135,15 @@ def _jsonl(path: Path, blocks: Iterable[bytes], field: str) -> Iterator[str]:
             raise DataError(
                 f"{path}:{number}: not a JSON object; a .jsonl file has one on each line"
             ) from None
-        value = row.get(field) if isinstance(row, dict) else None
-        if not isinstance(value, str):
-            has = (
-                f"it has {', '.join(map(repr, row)) or 'none'}"
-                if isinstance(row, dict)
-                else "it is no object"
-            )
+        if not isinstance(row, dict) or field not in row:
+            has = ", ".join(map(repr, row)) if isinstance(row, dict) else "no object"
             raise DataError(
-                f"{path}:{number}: no text in field {field!r} ({has}); set data.jsonl_field to "
-                "the field that has it"
+                f"{path}:{number}: no field {field!r} (there is {has or 'none'}); "
+                "set data.jsonl_field to the one that holds the text"
             )
+        value = row[field]
+        if not isinstance(value, str):
+            raise DataError(f"{path}:{number}: field {field!r} holds {value!r:.40}, not text")
         try:
             value.encode()
         except UnicodeEncodeError:

@@ -15,7 +15,7 @@ def next_token(
 ) -> int:
     """Draw one token: temperature 0 is argmax, `top_p` the nucleus of Holtzman et al. (2020).
 
-    The nucleus is the smallest set of likeliest tokens whose probability reaches `top_p`, renormalised.
+    The nucleus is the smallest set of likeliest tokens whose probability reaches `top_p`.
     """
     if temperature == 0:
         return int(logits.argmax())

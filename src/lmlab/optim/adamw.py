@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
 
-    With `t` from 1: `m = b1 m + (1-b1) g`, `v = b2 v + (1-b2) g^2`, `theta -= lr * wd * theta`, then
+    With `t` from 1: `m = b1 m + (1-b1) g`, `v = b2 v + (1-b2) g^2`, `theta -= lr * wd * theta`,
     `theta -= lr sqrt(1-b2^t) / (1-b1^t) * m / (sqrt(v) + eps sqrt(1-b2^t))`.
     Parameters without a gradient are left alone.
     """
@@ -53,7 +53,7 @@ class AdamW(Optimizer):
 
     def _update(self, params: list[Tensor], t: int, group: dict[str, Any]) -> None:
         (beta1, beta2), lr = group["betas"], group["lr"]
-        grads = [p.grad for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
         m = [self.state[p]["exp_avg"] for p in params]
         v = [self.state[p]["exp_avg_sq"] for p in params]
         torch._foreach_lerp_(m, grads, 1 - beta1)

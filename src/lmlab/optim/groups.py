@@ -8,11 +8,12 @@ from torch import nn
 def parameter_groups(
     model: nn.Module, weight_decay: float, decay_embeddings: bool = False
 ) -> list[dict[str, Any]]:
-    """Return two groups, with and without decay: norms and biases (fewer than two dimensions) never decay.
+    """Return two groups, with and without decay; norms and biases (below 2-D) never decay.
 
     Raises AssertionError unless every parameter is in exactly one group.
     """
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

@@ -1,8 +1,9 @@
 """Metrics to Weights & Biases, besides the run directory."""
 
+import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
@@ -45,17 +46,11 @@ class WandbLogger:
         self._run.finish()
 
 
-def _default_mode(wandb: Any) -> str | None:
+def _default_mode(wandb: Any) -> Literal["offline"] | None:
     """Return None, wandb's own choice, when it can make one: $WANDB_MODE or a login."""
-    import os
-
-    if os.environ.get("WANDB_MODE") or wandb.Api().api_key if _has_key(wandb) else False:
+    if os.environ.get("WANDB_MODE") or wandb.login(prompt=False):
         return None
     return "offline"
-
-
-def _has_key(wandb: Any) -> bool:
-    return bool(wandb.api.api_key)
 
 
 def _run_id(directory: Path) -> str:

@@ -15,11 +15,12 @@ def run_directory(name: str, resume: str | None) -> str:
 
 
 def run_signature(overrides: list[str], fingerprint: str) -> str:
-    """Return the folder name of a sweep's run: its own settings, readable and sorted, and the fingerprint.
+    """Return the folder name of a sweep's run: its settings, sorted, and the fingerprint.
 
     It depends on the run's configuration only, not on job numbers, times or the order of the axes,
     so that starting a sweep again finds the runs that are there.
     """
-    shown = sorted(o for o in overrides if not o.startswith(("sweep=", "name=", "hydra")))
+    shown = [o for o in overrides if not o.startswith(("sweep=", "name=", "hydra"))]
+    shown.sort(key=lambda override: (len(override), override))  # axes are short, paths are cut
     readable = re.sub(r"[^\w.=,+-]", "-", ",".join(shown))[:MAX_READABLE]
     return f"{readable}_{fingerprint[:8]}".lstrip("_")

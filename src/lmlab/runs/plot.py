@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy import multiply
 
 from lmlab.files import atomic_write
+from lmlab.runs.curves import smooth, smoothing_weight, wants_log_scale
 from lmlab.runs.read import Run, read_run
-from lmlab.runs.smooth import smooth, smoothing_weight
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TRAIN, VALIDATION, INK, FAINT = "#2f6fb5", "#d9480f", "#30363d", "#8b949e"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -41,7 +44,7 @@ def write_loss_plot(run_dir: Path) -> Path:
     run, path = read_run(run_dir), run_dir / "loss.png"
     with rc_context(_STYLE), atomic_write(path, "wb") as file:
         figure = Figure(figsize=(9.6, 4.0), dpi=160, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
+        FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2, sharey=True)
         divisor, unit = _time_unit(run)
         _draw(left, run, "step", 1.0)
@@ -49,18 +52,25 @@ def write_loss_plot(run_dir: Path) -> Path:
         left.set(xlabel="step", ylabel="loss (nats per token)")
         right.set(xlabel=f"time ({unit})")
         left.xaxis.set_major_formatter("{x:,.0f}")
-        left.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-        _scale(left, run)
+        left.xaxis.set_major_locator(
+            MaxNLocator(7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+        )
+        if wants_log_scale(run.losses()):
+            left.set_yscale("log")
+            left.yaxis.set_major_formatter("{x:g}")
+            left.yaxis.set_minor_formatter("")
         _bits_axis(right, run)
         if left.lines:
-            left.legend(loc="upper right", edgecolor="none")  # curves fall: there is room
+            # curves fall, diverging ones rise: room is on the other side
+            side = "left" if left.get_yscale() == "log" else "right"
+            left.legend(loc=f"upper {side}", edgecolor="none")
         else:
             left.set(xticks=[], yticks=[])
             right.set_xticks([])
             left.text(0.5, 0.5, "nothing logged yet", transform=left.transAxes, ha="center")
         title = figure.suptitle(_title(run), x=0.012, ha="left", fontsize=11.5, fontweight="bold")
         title.set_parse_math(False)  # a dollar sign in a name is a dollar sign
-        canvas.print_png(file, metadata={"Title": f"{run.name}: loss"})
+        figure.savefig(file, format="png", metadata={"Title": f"{run.name}: loss"})
     return path
 
 
@@ -94,7 +104,7 @@ def _draw(axes: Axes, run: Run, x: str, divisor: float) -> None:
     if ratio and xz:
         axes.axhline(xz / ratio, color=FAINT, linestyle="--", linewidth=1.1)
         # at the right end, on the side of the line that the curve does not end on
-        above = ys[-1] < xz / ratio
+        above = bool(ys) and ys[-1] < xz / ratio
         axes.annotate(
             f"xz: {xz:.2f} bits per byte",
             (0.99, xz / ratio),
@@ -108,21 +118,14 @@ def _draw(axes: Axes, run: Run, x: str, divisor: float) -> None:
         )
 
 
-def _scale(axes: Axes, run: Run) -> None:
-    """Use a logarithmic scale where a diverging loss would flatten everything else."""
-    losses = run.series("train/loss")[1] + run.series("val/loss")[1]
-    if losses and min(losses) > 0 and max(losses) > 20 * min(losses):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
-
-
 def _bits_axis(axes: Axes, run: Run) -> None:
     """Give `axes` a second scale on the right: the validation loss in bits per byte."""
     ratio = run.bits_per_byte_over_loss()
     if ratio is None:
         return
-    scale = axes.secondary_yaxis("right", functions=(lambda y: y * ratio, lambda y: y / ratio))
+    scale = axes.secondary_yaxis(
+        "right", functions=(partial(multiply, ratio), partial(multiply, 1 / ratio))
+    )
     scale.set_ylabel("validation bits per byte")
     if axes.get_yscale() == "log":
         scale.yaxis.set_major_formatter("{x:g}")

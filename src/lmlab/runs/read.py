@@ -57,6 +57,10 @@ class Run:
         ]
         return [point[0] for point in points], [point[1] for point in points]
 
+    def losses(self) -> list[float]:
+        """Return all finite losses, of training and of validation."""
+        return self.series("train/loss")[1] + self.series("val/loss")[1]
+
     def best(self) -> dict[str, float] | None:
         """Return the row with the lowest validation loss."""
         rows = [row for row in self.rows if math.isfinite(row.get("val/loss", math.nan))]

@@ -32,12 +32,14 @@ from lmlab.training.throughput import measured_peak
 
 
 def run(config: RunConfig, directory: Path) -> None:
-    """Train in the run directory, or go on where a run there stopped; ends with report and summary."""
+    """Train in the run directory, or go on where a run there stopped."""
     with Run(directory) as run:
         if _is_over(run, config):
             return
         device = resolve_device(config.trainer.device)
         prepared = prepare(config.data, config.tokenizer)
+        if prepared.reused:
+            run.say(f"reusing the prepared data in {prepared.directory}")
         require_context(prepared, config.model.context_length)
         run.write_text(CONFIG, config.to_yaml())
         run.write_json("environment.json", environment(_device_name(device)))
@@ -132,7 +134,7 @@ def _train(
 
 
 def measure(config: RunConfig, vocab_size: int) -> tuple[int, int]:
-    """Return the parameters of the configured model, and the FLOPs of one sequence's forward pass."""
+    """Return the model's parameters, and the FLOPs of one sequence's forward pass."""
     written_out = config.model.attention.model_copy(update={"backend": "written_out"})
     countable = config.model.model_copy(update={"attention": written_out})
     model = build(countable, vocab_size, device="meta")

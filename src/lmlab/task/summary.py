@@ -1,5 +1,6 @@
 """What a run says about itself: one line before it starts, a few when it has ended."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ def describe(
 ) -> str:
     """Return the resolved choices that matter, in one line."""
     return (
-        f"{parameters:,} parameters, vocabulary {vocab_size:,}; {steps:,} steps, {tokens:,} tokens, "
+        f"{parameters:,} parameters, vocabulary {vocab_size:,}; "
+        f"{steps:,} steps, {tokens:,} tokens, "
         f"{tokens * flops_per_token:.3g} FLOPs; {device}, {precision}"
     )
 
@@ -34,5 +36,9 @@ def summarise(result: dict[str, Any], directory: Path, report: Path, plot: Path)
         last = samples.read_text(encoding="utf-8").rpartition("=== step ")[2]
         text = last.partition("\n")[2].strip("\n")
         lines += ["  sample", *(f"    | {line}" for line in text.splitlines())]
-    lines += [f"  report            {report}", f"  loss curve        {plot}"]
+    lines += [f"  report            {_short(report)}", f"  loss curve        {_short(plot)}"]
     return "\n".join(lines)
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

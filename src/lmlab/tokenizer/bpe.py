@@ -1,25 +1,24 @@
 """The tokenizer: text to ids and back, over the native encoder."""
 
-import itertools
+import contextlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from lmlab.errors import DataError, UserError
+from lmlab.errors import DataError
 from lmlab.files import atomic_write
 from lmlab.tokenizer import formats, interchange
-from lmlab.tokenizer._stopgap import Encoder
-from lmlab.tokenizer.inputs import Errors, decode_chunks, read_chunks
+from lmlab.tokenizer.engine import Engine
+from lmlab.tokenizer.inputs import read_chunks
+from lmlab.tokenizer.native import Errors, Ids
 from lmlab.tokenizer.pretokenize import to_utf8
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
-Ids = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 PathLike = str | Path
-
-_PIECE = 1 << 15  # characters that `encode_iterable` gathers before it encodes
 
 
 class Tokenizer:
@@ -41,7 +40,7 @@ class Tokenizer:
 
     def _set(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._encoder = Encoder(vocabulary)
+        self._engine = Engine(vocabulary)
 
     @classmethod
     def _of(cls, vocabulary: Vocabulary) -> Self:
@@ -100,21 +99,23 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`."""
-        return self.encode_array(text).tolist()
+        ids: list[int] = self.encode_array(text).tolist()
+        return ids
 
     def encode_array(self, text: str | bytes, *, errors: Errors = "strict") -> Ids:
         """The ids of `text`, or of UTF-8 bytes, as an array of `dtype`, shape (tokens,).
 
         Bytes that are no UTF-8 are a DataError, or U+FFFD with `errors="replace"`.
         """
-        if isinstance(text, bytes):
-            text = "".join(decode_chunks([text], "bytes", errors))
-        to_utf8(text)
-        return self._encoder.encode(text)
+        if isinstance(text, str):
+            text = to_utf8(text)
+        elif errors == "replace":
+            text = text.decode(errors="replace").encode()
+        return self._engine.encode(text)
 
     def encode_batch(self, texts: Sequence[str], *, num_threads: int | None = None) -> list[Ids]:
         """The ids of each text, in parallel; `num_threads` None means every core."""
-        return [self.encode_array(text) for text in texts]
+        return self._engine.encode_batch([to_utf8(text) for text in texts], num_threads)
 
     def encode_iterable(self, pieces: Iterable[str]) -> Iterator[int]:
         """The ids of the joined pieces, lazily; the same ids however the text is cut.
@@ -122,42 +123,62 @@ class Tokenizer:
         Holds little more than one pretoken. With a pattern of your own, whose look-around could
         reach anywhere, it holds the text between two special tokens.
         """
-        return self._encoder.stream(pieces)
+        for ids in self._engine.stream(pieces):
+            yield from ids.tolist()
 
     def encode_file(
-        self, path: PathLike, out: PathLike, *, errors: Errors = "strict", progress: bool = False
+        self,
+        path: PathLike | Sequence[PathLike],
+        out: PathLike,
+        *,
+        errors: Errors = "strict",
+        num_threads: int | None = None,
+        progress: bool = False,
     ) -> int:
-        """Encode a text file (plain, .gz or .zst) to raw ids of `dtype`; returns how many.
+        """Encode text files (plain, .gz or .zst) to raw ids of `dtype`; returns how many.
 
-        `out` appears when it is complete: an error or a full disk leaves what was there before.
+        Each file is a text of its own; the ids follow one another. `out` appears when it is
+        complete: an error or a full disk leaves what was there before.
         """
-        pieces = decode_chunks(read_chunks(Path(path)), str(path), errors)
-        count = 0
-        with atomic_write(Path(out), "wb") as file:
-            ids = self.encode_iterable(pieces)
-            while chunk := list(itertools.islice(ids, 1 << 16)):
-                file.write(np.array(chunk, self.dtype).tobytes())
-                count += len(chunk)
-        return count
+        with writing(Path(out)) as file:
+            return self._engine.encode_files(_paths(path), file, errors, num_threads, progress)
+
+    def count_file(
+        self,
+        path: PathLike | Sequence[PathLike],
+        *,
+        errors: Errors = "strict",
+        num_threads: int | None = None,
+        progress: bool = False,
+    ) -> int:
+        """How many ids `encode_file` would write."""
+        with Path(os.devnull).open("wb") as nowhere:
+            return self._engine.encode_files(_paths(path), nowhere, errors, num_threads, progress)
 
     # Decoding
 
-    def decode(self, ids: Iterable[int], *, errors: str = "replace") -> str:
+    def decode(self, ids: Iterable[int] | npt.NDArray[Any], *, errors: str = "replace") -> str:
         """The text of `ids`; bytes that are no UTF-8, as of half a character, become U+FFFD."""
         return self.decode_bytes(ids).decode(errors=errors)
 
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+    def decode_bytes(self, ids: Iterable[int] | npt.NDArray[Any]) -> bytes:
         """The bytes of `ids`; an id that the vocabulary does not have is a DataError."""
-        tokens = self.vocab
-        sequence = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-        try:
-            return b"".join([tokens[i] for i in sequence])
-        except (KeyError, TypeError):
-            position = next(p for p, i in enumerate(sequence) if i not in tokens)
-            raise DataError(
-                f"id {sequence[position]!r} at position {position} is not in this vocabulary of "
-                f"{self.vocab_size} tokens; were the ids made by another tokenizer?"
-            ) from None
+        return self._engine.decode(np.asarray(ids if hasattr(ids, "__array__") else list(ids)))
+
+    def decode_file(self, path: PathLike) -> Iterator[bytes]:
+        """The bytes behind a file of raw ids, in pieces; a file that is cut is a DataError."""
+        position, rest = 0, b""
+        for chunk in read_chunks(Path(path)):
+            data = rest + chunk
+            whole = len(data) - len(data) % self.dtype.itemsize
+            ids, rest = np.frombuffer(data[:whole], self.dtype), data[whole:]
+            try:
+                yield self._engine.decode(ids, position)
+            except DataError as error:
+                raise DataError(f"{path}: {error}") from None
+            position += len(ids)
+        if rest:
+            raise DataError(f"{path}: ends inside an id: the file is cut, or not {self.dtype}")
 
     # Files
 
@@ -205,6 +226,20 @@ class Tokenizer:
     ) -> Self:
         """Load a file of tiktoken ranks."""
         return cls._of(interchange.read_tiktoken(Path(path), special_tokens, pattern))
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """`atomic_write` of bytes; a full disk and the like are a DataError that names `path`."""
+    try:
+        with atomic_write(path, "wb") as file:
+            yield file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _paths(path: PathLike | Sequence[PathLike]) -> list[Path]:
+    return [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
 
 
 def byte_tokenizer(special_tokens: Sequence[str] = ()) -> Tokenizer:

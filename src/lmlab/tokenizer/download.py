@@ -29,7 +29,9 @@ def fetch(path: Path, url: str | None, sha256: str | None, *, progress: bool = F
             if "Content-Encoding" in response.headers:
                 size = None  # counts the compressed bytes
             with (
-                tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=not progress) as bar,
+                tqdm(
+                    total=size, unit="B", unit_scale=True, desc=path.name, disable=not progress
+                ) as bar,
                 atomic_write(path, "wb") as file,
             ):
                 for chunk in response.iter_content(1 << 16):
@@ -38,8 +40,12 @@ def fetch(path: Path, url: str | None, sha256: str | None, *, progress: bool = F
                     received += len(chunk)
                     bar.update(len(chunk))
                 if size is not None and received != size:
-                    raise DataError(f"{url}: the connection was cut after {received} of {size} bytes; try again")
+                    raise DataError(
+                        f"{url}: the connection was cut after {received} of {size} bytes; try again"
+                    )
                 if sha256 is not None and digest.hexdigest() != sha256:
-                    raise DataError(f"{url}: sha256 is {digest.hexdigest()}, not the expected {sha256}")
+                    raise DataError(
+                        f"{url}: sha256 is {digest.hexdigest()}, not the expected {sha256}"
+                    )
     except (requests.RequestException, OSError) as error:
         raise DataError(f"{url}: cannot be downloaded to {path}: {error}") from None

@@ -2,17 +2,21 @@
 
 import codecs
 import gzip
+import itertools
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Never
 
 import zstandard
+from tqdm import tqdm
 
 from lmlab.errors import DataError
+from lmlab.tokenizer._stopgap import InvalidUtf8
+from lmlab.tokenizer.native import Errors, Sink
 
-Errors = Literal["strict", "replace"]
 CHUNK = 1 << 20
+_COMPRESSED = (".gz", ".zst")
 
 
 def read_chunks(path: Path, chunk: int = CHUNK) -> Iterator[bytes]:
@@ -22,12 +26,11 @@ def read_chunks(path: Path, chunk: int = CHUNK) -> Iterator[bytes]:
     """
     try:
         with path.open("rb") as file:
+            stream: Any = file
             if path.suffix == ".gz":
                 stream = gzip.GzipFile(fileobj=file)
             elif path.suffix == ".zst":
                 stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-            else:
-                stream = file
             while data := stream.read(chunk):
                 yield data
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
@@ -44,21 +47,15 @@ def decode_chunks(chunks: Iterable[bytes], source: str, errors: Errors = "strict
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     read = 0
-    for data, final in _with_end(chunks):
+    for data in itertools.chain(chunks, [None]):
         start = read - len(decoder.getstate()[0])  # where what the decoder still holds begins
-        read += len(data)
+        read += len(data or b"")
         try:
-            text = decoder.decode(data, final)
+            text = decoder.decode(data or b"", data is None)
         except UnicodeDecodeError as error:
             raise DataError(invalid_utf8(source, start + error.start)) from None
         if text:
             yield text
-
-
-def _with_end(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
-    for data in chunks:
-        yield data, False
-    yield b"", True
 
 
 def invalid_utf8(source: str, offset: int) -> str:
@@ -67,3 +64,60 @@ def invalid_utf8(source: str, offset: int) -> str:
         f"{source}: invalid UTF-8 at byte {offset}; convert the text, or pass errors='replace' "
         "to read U+FFFD in its place"
     )
+
+
+def add_file(sink: Sink, path: Path) -> None:
+    """Give a native sink one file as a text of its own, decompressed by its suffix."""
+    try:
+        if path.suffix in _COMPRESSED or not path.is_file():  # a pipe, or what is an error anyway
+            for chunk in read_chunks(path):
+                sink.add(chunk)
+        else:
+            check_readable(path)
+            sink.add_file(path)
+        sink.end_text()
+    except InvalidUtf8 as error:
+        raise DataError(invalid_utf8(str(path), error.offset)) from None
+
+
+def check_readable(path: Path) -> None:
+    """Raise a DataError when `path` cannot be opened for reading."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def byte_bar(paths: Sequence[Path], description: str, *, show: bool) -> "tqdm[Never]":
+    """A progress bar over the bytes of files, with an end in sight when none is compressed."""
+    plain = all(path.is_file() and path.suffix not in _COMPRESSED for path in paths)
+    total = sum(path.stat().st_size for path in paths) if plain else None
+    return tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=not show)
+
+
+def counted(chunks: Iterable[bytes], bar: "tqdm[Never]") -> Iterator[bytes]:
+    """The same chunks, which move the bar as they pass."""
+    for chunk in chunks:
+        yield chunk
+        bar.update(len(chunk))
+
+
+def text_size(path: Path) -> int:
+    """The bytes of a file's text, decompressed."""
+    if path.suffix in _COMPRESSED or not path.is_file():
+        return sum(map(len, read_chunks(path)))
+    return path.stat().st_size
+
+
+def gather(pieces: Iterable[str], size: int) -> Iterator[str]:
+    """The pieces joined to texts of at least `size` characters, but for the last."""
+    held: list[str] = []
+    length = 0
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        if length >= size:
+            yield "".join(held)
+            held, length = [], 0
+    if held:
+        yield "".join(held)

@@ -10,7 +10,7 @@ any number of threads and any cut of the pieces.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -36,25 +36,24 @@ Ids = NDArray[np.uint16] | NDArray[np.uint32]
 Progress = Callable[[int], object]
 """Called now and then with what has been done so far; what it raises stops the work."""
 
-NATIVE_PATTERNS: tuple[PatternName, ...] = ("gpt2", "cl100k", "o200k")
 CHUNK_BYTES = 1 << 19
 """Bytes of text that a thread works on at a time; small enough to stay in a core's own cache."""
+
+InvalidUtf8: type[ValueError] = _core.InvalidUtf8
+"""A text is not UTF-8; the message says at which byte, counted from the beginning of that text."""
 
 
 class Sink(Protocol):
     """What takes texts piece by piece."""
 
-    def add_file(self, path: Path) -> None: ...
-    def add(self, piece: bytes) -> None: ...
-    def end_text(self) -> None: ...
+    def add_file(self, path: Path) -> None:
+        """Add all of a plain file to the current text."""
 
+    def add(self, piece: bytes) -> None:
+        """Add the next piece of the current text."""
 
-class InvalidUtf8(ValueError):
-    """A text is not UTF-8; `offset` counts bytes from the beginning of that text."""
-
-    def __init__(self, offset: int) -> None:
-        super().__init__(f"invalid UTF-8 at byte {offset}")
-        self.offset = offset
+    def end_text(self) -> None:
+        """End the current text."""
 
 
 def default_threads() -> int:
@@ -62,11 +61,12 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Counter:
-    """Counts pretokens and learns merges from them; memory grows with the distinct pretokens.
+def _threads(num_threads: int | None) -> int:
+    return max(1, default_threads() if num_threads is None else num_threads)
 
-    `pattern=None` takes ready pretokens through `add_pretokens` instead of texts.
-    """
+
+class Counter:
+    """Counts pretokens and learns merges from them; memory grows with the distinct pretokens."""
 
     def __init__(
         self,
@@ -78,88 +78,131 @@ class Counter:
         progress: Progress | None = None,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
-        """`progress` gets the bytes read so far. Raises InvalidUtf8 from the adding methods."""
+        """`pattern=None` takes ready pretokens (`add_pretokens`) and no texts.
+
+        `progress` gets the bytes read so far. The adding methods raise InvalidUtf8.
+        """
+        self._core = _core.Counter(
+            pattern or "gpt2",
+            list(special_tokens),
+            _threads(num_threads),
+            chunk_bytes,
+            errors == "replace",
+            progress,
+        )
 
     def add_file(self, path: Path) -> None:
         """Add all of a plain file to the current text."""
+        self._core.add_file(os.fspath(path))
 
     def add(self, piece: bytes) -> None:
         """Add the next piece of the current text."""
+        self._core.add(piece)
 
     def end_text(self) -> None:
         """End the current text."""
+        self._core.end_text()
 
     def add_pretokens(self, pretokens: Sequence[bytes]) -> None:
         """Count pretokens that some other pattern has cut."""
+        self._core.add_pretokens(pretokens)
 
     def counts(self) -> dict[bytes, int]:
-        """The count of each distinct pretoken so far (ends the current text)."""
+        """The count of each distinct pretoken; the counter is used up."""
+        found: dict[bytes, int] = self._core.counts()
+        return found
 
     def train(
         self, num_merges: int, progress: Progress | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """Learn up to `num_merges` merges, in the order of creation, and give the counts up.
+        """Learn up to `num_merges` merges, in the order of creation; the counter is used up.
 
         `progress` gets the merges done so far.
         """
+        merges: list[tuple[bytes, bytes]] = self._core.train(num_merges, progress)
+        return merges
 
 
 def split_pretokens(
-    text: bytes, pattern: PatternName, special_tokens: Sequence[bytes] = ()
+    text: str | bytes, pattern: PatternName, special_tokens: Sequence[bytes] = ()
 ) -> list[bytes]:
-    """The pretokens of a valid UTF-8 text, without its special tokens: for tests and inspection."""
+    """The pretokens of a text, without its special tokens: for tests and inspection."""
+    data = text.encode() if isinstance(text, str) else text
+    found: list[bytes] = _core.split(data, pattern, list(special_tokens))
+    return found
 
 
 class Encoder:
-    """Encodes and decodes with one vocabulary. Safe to use from several threads at once."""
+    """Encodes and decodes with one vocabulary; may be used from several threads at once."""
 
     def __init__(
         self,
         vocab: Sequence[bytes],
         merges: Sequence[tuple[bytes, bytes]] | None,
-        special_tokens: dict[bytes, int],
+        special_tokens: Mapping[bytes, int],
         pattern: PatternName | None,
     ) -> None:
         """`vocab[i]` is the bytes of id i (b"" where there is no token, as in holes).
 
         With `merges`, pairs merge in that order. With None the ids are ranks as tiktoken means
         them: a pretoken that is a token is that token, and otherwise the neighbours whose
-        concatenation has the lowest id merge first. `special_tokens` maps to ids, whose entries in
-        `vocab` must be the same bytes. `pattern=None` leaves only `encode_pretokens`.
-        Raises ValueError for a vocabulary without all 256 bytes, a merge whose parts or result are
-        missing, and a special token that is empty.
+        concatenation has the lowest id merge first. `special_tokens` maps to ids below
+        len(vocab). `pattern=None` leaves only `encode_pretokens`. Raises ValueError for a
+        vocabulary without all 256 bytes, a merge whose parts or result are missing, and an empty
+        special token.
         """
-
-    @property
-    def dtype(self) -> "np.dtype[Any]":
+        self._pattern = pattern
+        self._core = _core.Encoder(
+            list(vocab),
+            None if merges is None else list(merges),
+            list(special_tokens.items()),
+            pattern or "gpt2",
+        )
+        self.dtype: np.dtype[Any] = np.dtype(np.uint16 if len(vocab) <= 65536 else np.uint32)
         """uint16 up to 65,536 ids, uint32 above."""
 
     def encode(self, text: str | bytes, *, num_threads: int = 1) -> Ids:
         """The ids of one text. Raises InvalidUtf8; UnicodeEncodeError for a lone surrogate."""
+        ids: Ids = self._core.encode(text, num_threads)
+        return ids
 
     def encode_batch(
         self, texts: Sequence[str | bytes], *, num_threads: int | None = None
     ) -> list[Ids]:
         """The ids of each text, texts in parallel."""
+        arrays: list[Ids] = self._core.encode_batch(list(texts), _threads(num_threads))
+        return arrays
 
     def encode_pretokens(self, pretokens: Sequence[bytes]) -> Ids:
-        """The ids of pretokens that some other pattern has cut; no special tokens are looked for."""
+        """The ids of pretokens that some other pattern has cut; special tokens are not found."""
+        ids: Ids = self._core.encode_pretokens(pretokens)
+        return ids
 
     def stream(self, *, errors: Errors = "strict") -> "EncoderStream":
         """An encoder of one text that comes in pieces."""
+        return EncoderStream(_core.EncoderStream(self._core, errors == "replace"))
 
     def decode_bytes(self, ids: Sequence[int] | Ids) -> bytes:
-        """The bytes of the ids. Raises IndexError that names the first id out of range."""
+        """The bytes of the ids. Raises IndexError that names the first id without a token."""
+        text: bytes = self._core.decode(np.ascontiguousarray(ids, dtype=np.int64))
+        return text
 
 
 class EncoderStream:
     """Encodes one text that comes in pieces; the pieces' ids together are those of the whole."""
 
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
     def feed(self, piece: bytes) -> Ids:
-        """Add a piece; gives the ids that no further text can change."""
+        """Add a piece; gives ids that no further text can change."""
+        ids: Ids = self._core.feed(piece)
+        return ids
 
     def finish(self) -> Ids:
         """The rest of the ids; the stream is empty again after it."""
+        ids: Ids = self._core.finish()
+        return ids
 
 
 class FileEncoder:
@@ -175,16 +218,29 @@ class FileEncoder:
         progress: Progress | None = None,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
-        """`descriptor` is written with os.write semantics; `progress` gets the bytes read so far."""
+        """`descriptor` is open for writing; `progress` gets the bytes read so far."""
+        self._core = _core.FileEncoder(
+            encoder._core,
+            descriptor,
+            _threads(num_threads),
+            chunk_bytes,
+            errors == "replace",
+            progress,
+        )
 
     def add_file(self, path: Path) -> None:
         """Add all of a plain file to the current text."""
+        self._core.add_file(os.fspath(path))
 
     def add(self, piece: bytes) -> None:
         """Add the next piece of the current text."""
+        self._core.add(piece)
 
     def end_text(self) -> None:
         """End the current text."""
+        self._core.end_text()
 
     def finish(self) -> int:
         """Write what is left; the number of ids written. Raises OSError when the disk is full."""
+        written: int = self._core.finish()
+        return written

@@ -30,12 +30,12 @@ PATTERNS = {
         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     ),
 }
-"""The patterns the native core scans by itself; any other `regex` pattern works too, more slowly."""
+"""The patterns that the native core scans; any other `regex` pattern works too, more slowly."""
 
 
 @functools.lru_cache(maxsize=32)
 def compile_pattern(pattern: str) -> regex.Pattern[str]:
-    """The compiled form of a pattern's name or of a `regex` pattern; a broken one is a UserError."""
+    """A pattern, given by name or written out, compiled; a broken one is a UserError."""
     try:
         return regex.compile(PATTERNS.get(pattern, pattern))
     except regex.error as error:
@@ -121,6 +121,7 @@ def split_pretokens(text: str, pattern: str) -> Iterator[str]:
             end = match.end()
     if end < len(text):
         raise UserError(
-            f"pattern {pattern!r} does not cover the text: nothing matches at {text[end:end + 20]!r}"
-            f"; add an alternative for it, such as '|.' under (?s), or use {', '.join(PATTERNS)}"
+            f"pattern {pattern!r} does not cover the text: nothing matches at "
+            f"{text[end : end + 20]!r}; end it with '|(?s:.)', or use "
+            f"{', '.join(PATTERNS)}"
         )

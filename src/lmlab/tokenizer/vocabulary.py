@@ -55,7 +55,9 @@ class Vocabulary:
             known = by_bytes.get(token)
             i = wanted.get(name, known if known is not None else max(tokens, default=-1) + 1)
             if i < 0 or tokens.get(i, token) != token:
-                raise DataError(f"special token {name!r} cannot have id {i}: it is {tokens.get(i)!r}")
+                raise DataError(
+                    f"special token {name!r} cannot have id {i}: it is {tokens.get(i)!r}"
+                )
             tokens[i] = token
             special[name] = i
         pattern = _SAME_PATTERN.get(pattern, pattern)
@@ -76,8 +78,8 @@ class Vocabulary:
             for token in (left, right, left + right):
                 if token not in ordinary:
                     raise DataError(
-                        f"merge {number}, {left!r} + {right!r}, needs the token {token!r}, which the "
-                        "vocabulary does not have: do the two belong together?"
+                        f"merge {number}, {left!r} + {right!r}, needs the token {token!r}, which "
+                        "the vocabulary does not have: do the two belong together?"
                     )
 
     @functools.cached_property

@@ -35,7 +35,7 @@ def load_checkpoint(src: str | Path | IO[bytes], model: nn.Module, optimizer: Op
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run: `step_00000500.pt`, the newest `keep` of them, and `latest`."""
+    """The folder `checkpoints/` of a run: the newest `keep` `step_00000500.pt`, and `latest`."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
@@ -64,8 +64,8 @@ class Checkpoints:
         return path
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the newest sound state, None without any, and a line on each that was passed over."""
-        warnings = []
+        """Return the newest sound state or None, and a line on each that was passed over."""
+        warnings: list[str] = []
         for path in self._newest():
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)

@@ -60,7 +60,7 @@ class TrainerConfig(Config):
     eval_every: Count
     """Steps between evaluations; the last step is always evaluated."""
     eval_windows: Count | None
-    """Validation windows of an evaluation, the same in every run; null: the whole validation set."""
+    """Validation windows of an evaluation, the same in every run; null: the whole set."""
     checkpoint_every: Count
     """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: Count

@@ -10,7 +10,7 @@ from lmlab.errors import ConfigError
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device; auto takes CUDA, then MPS, then the CPU. A device that is not there is an error."""
+    """Return the device; auto takes CUDA, MPS or CPU. One that is not there is an error."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")

@@ -69,7 +69,7 @@ class Outcome:
 class Parts:
     """What the loop runs."""
 
-    model: nn.Module
+    model: Callable[[Int[Tensor, "batch time"]], Tensor]
     """What is called: the compiled model, or the plain one."""
     plain_model: nn.Module
     """What is saved."""
@@ -130,7 +130,6 @@ def train(
             synchronize(parts.device)
         meter.stop(inputs)
         progress.training_seconds = meter.seconds
-        bar.update()
         row: Metrics = {}
         if logs or saves:
             loss, norm = stats.measured.loss.item(), stats.measured.grad_norm.item()
@@ -144,6 +143,7 @@ def train(
             row |= evaluate()
         if row:
             log(row)
+        bar.update()
         if saves:
             progress.seconds = time.perf_counter() - began
             checkpoints.save(progress.step, _state(parts, progress, run))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lmlab.optim.clip import clip_gradients
@@ -23,7 +23,7 @@ class StepStats:
 
 
 def optimize_step(
-    model: nn.Module,
+    model: Callable[[Int[Tensor, "batch time"]], Tensor],
     optimizer: Optimizer,
     objective: Objective,
     batch: tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]],
@@ -46,6 +46,7 @@ def optimize_step(
             loss = objective(model(x), y) * (len(x) / len(inputs))
         loss.backward()
         total += loss.detach()
-    norm = clip_gradients(model.parameters(), max_grad_norm)
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    norm = clip_gradients(parameters, max_grad_norm)
     optimizer.step()
     return StepStats(total, norm)

@@ -4,16 +4,25 @@ import json
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-NASTY = "</script><script>alert(1)</script>\n<!-- \x00\x1b[31m\x9b \u202e \U0001f600 \u2028 é &amp; {{ 7 * 7 }}"
+NASTY = (
+    "</script><script>alert(1)</script>\n</pre><img src=x onerror=alert(2)><!-- "
+    "\x00\x1b[31m\r\x9b \u202e \U0001f600 \u2028 é &amp; {{ 7 * 7 }}"
+)
 CONFIG = {
     "name": "demo",
     "seed": 0,
     "lr": 0.002,
     "task": {"kind": "pretrain"},
-    "tokenizer": {"kind": "bpe", "vocab_size": 4096, "pattern": "gpt2", "special_tokens": ["<|endoftext|>"]},
+    "tokenizer": {
+        "kind": "bpe",
+        "vocab_size": 4096,
+        "pattern": "gpt2",
+        "special_tokens": ["<|endoftext|>"],
+    },
     "data": {"kind": "stdlib", "cache_dir": "data", "validation_fraction": 0.01},
     "model": {
         "vocab_size": None,
@@ -27,7 +36,13 @@ CONFIG = {
         "ffn": {"kind": "swiglu", "d_ff": None},
         "position": {"kind": "rope", "theta": 10000.0},
     },
-    "optimizer": {"kind": "adamw", "lr": 0.002, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1},
+    "optimizer": {
+        "kind": "adamw",
+        "lr": 0.002,
+        "betas": [0.9, 0.95],
+        "eps": 1e-8,
+        "weight_decay": 0.1,
+    },
     "schedule": {"kind": "cosine", "warmup_fraction": 0.05, "min_lr_ratio": 0.1},
     "budget": {"kind": "steps", "steps": 1200},
     "trainer": {"batch_size": 16, "micro_batch_size": None, "eval_every": 100, "precision": "auto"},
@@ -53,15 +68,22 @@ SAMPLE = '''def _parse_header(self, line):
 '''
 
 
-def metrics(steps: int = 1200, log_every: int = 5, eval_every: int = 100) -> list[dict[str, float]]:
-    """Rows of a run that learns: a training row each `log_every`, a validation row each `eval_every`."""
+Row = dict[str, Any]
+
+
+def metrics(steps: int = 1200, log_every: int = 5, eval_every: int = 100) -> list[Row]:
+    """Rows of a run that learns, for training and for validation."""
     rng, rows = random.Random(0), []
 
     def loss(step: int) -> float:
         return 3.05 + 5.27 * (1 + step / 18) ** -0.62
 
     for step in range(steps + 1):
-        place = {"step": step, "tokens": step * 2048, "seconds": round(step * 0.148 + step // 100, 3)}
+        place = {
+            "step": step,
+            "tokens": step * 2048,
+            "seconds": round(step * 0.148 + step // 100, 3),
+        }
         if step and step % log_every == 0:
             rows.append(
                 place
@@ -79,7 +101,9 @@ def metrics(steps: int = 1200, log_every: int = 5, eval_every: int = 100) -> lis
     return rows
 
 
-def write_run(directory: Path, rows: list[dict[str, float]] | None = None, status: str | None = "finished") -> Path:
+def write_run(
+    directory: Path, rows: list[Row] | None = None, status: str | None = "finished"
+) -> Path:
     """Write a whole run directory; with `status=None` one without a result."""
     rows = metrics() if rows is None else rows
     directory.mkdir(parents=True, exist_ok=True)
@@ -88,7 +112,8 @@ def write_run(directory: Path, rows: list[dict[str, float]] | None = None, statu
     (directory / "environment.json").write_text(json.dumps(ENVIRONMENT))
     texts = {0: NASTY, 500: "import os\n\n\ndef self.the(return\n" * 3, 1200: SAMPLE}
     (directory / "samples.txt").write_text(
-        "".join(f"=== step {step} ===\n{text}\n\n" for step, text in texts.items()), encoding="utf-8"
+        "".join(f"=== step {step} ===\n{text}\n\n" for step, text in texts.items()),
+        encoding="utf-8",
     )
     if status:
         validation = [row for row in rows if "val/loss" in row] or [{}]

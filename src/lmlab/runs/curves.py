@@ -1,4 +1,4 @@
-"""Smoothing noisy curves."""
+"""How curves are shown: smoothing noise, choosing a scale."""
 
 
 def smoothing_weight(points: int) -> float:
@@ -17,3 +17,8 @@ def smooth(values: list[float], weight: float) -> list[float]:
         average += max(1 - weight, 1 / (1 + index / 8)) * (value - average)
         smoothed.append(average)
     return smoothed
+
+
+def wants_log_scale(values: list[float]) -> bool:
+    """Return whether a diverging curve would flatten everything else on a linear scale."""
+    return bool(values) and min(values) > 0 and max(values) > 20 * min(values)
