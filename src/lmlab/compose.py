@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,16 @@ def main(conf: Path) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
             raise
         fail(f"{error.strerror}: {error.filename or 'a file of the run'}")
+
+
+def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:
+    """Return what `python train.py OVERRIDES` would run; a mistake is a UserError of one line."""
+    register_resolvers(conf)
+    try:
+        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            return load(hydra.compose("config", overrides=list(overrides)))
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(explain(error)) from error
 
 
 def fail(message: str) -> None:

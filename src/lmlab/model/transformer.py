@@ -116,9 +116,14 @@ class Transformer(nn.Module):
 
     def metrics(self) -> dict[str, Float[Tensor, ""]]:
         """Return what the last forward pass is worth watching for: the load of each expert."""
-        return {
+        routings = [moe.routing for moe in self._moes if moe.routing is not None]
+        if not routings:
+            return {}
+        loads = torch.stack([routing.load.detach() for routing in routings])
+        metrics = {
             f"moe/load/layer_{layer}/expert_{expert}": load
-            for layer, moe in enumerate(self._moes)
-            if moe.routing is not None
-            for expert, load in enumerate(moe.routing.load.detach().unbind())
+            for layer, row in enumerate(loads.unbind())
+            for expert, load in enumerate(row.unbind())
         }
+        # 1 is balance, num_experts a layer that uses one expert only.
+        return metrics | {"moe/largest_load": loads.max() * loads.shape[1]}

@@ -16,6 +16,7 @@ from lmlab.errors import UserError
 from lmlab.files import atomic_write
 
 METRICS, SAMPLES, RESULT, CONFIG = "metrics.jsonl", "samples.txt", "result.json", "config.yaml"
+ACCOUNT = "account.json"
 
 
 class Run:
