@@ -34,7 +34,9 @@ class _Walk:
     def add(self, name: str, label: str, module: nn.Module, depth: int) -> None:
         """Append the lines of a module and of those inside it."""
         parameters = {id(p): p.numel() for p in module.parameters() if id(p) not in self.counted}
-        flops = sum(n for key, n in self.flops.items() if f"{key}.".startswith(f"{name}.".lstrip(".")))
+        flops = sum(
+            n for key, n in self.flops.items() if f"{key}.".startswith(f"{name}.".lstrip("."))
+        )
         kind = str(module.mask) if isinstance(module, SoftmaxAttention) else type(module).__name__
         title = f"{'  ' * depth}{label}: {kind}"
         self.lines.append((title, f"{sum(parameters.values()):,}", f"{flops:.4g}"))

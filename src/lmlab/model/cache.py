@@ -50,9 +50,7 @@ class KeyValueCache:
             kept = needed.reshape(-1, self.length).any(dim=0).nonzero().squeeze(-1)
             self.length = len(kept)
         room = max(2 * (self.length + k.shape[-2]), self.SMALLEST)
-        self._keys, self._values = (
-            x.new_empty(*x.shape[:-2], room, x.shape[-1]) for x in (k, v)
-        )
+        self._keys, self._values = (x.new_empty(*x.shape[:-2], room, x.shape[-1]) for x in (k, v))
         self._positions = positions.new_empty(*positions.shape[:-1], room)
         if kept is not None:
             self._keys[..., : self.length, :] = old[0][..., kept, :]

@@ -27,9 +27,7 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(d_out, d_in, device=device, dtype=dtype))
         truncated_normal_(self.weight, std=(2 / (d_in + d_out)) ** 0.5)
-        self.bias = (
-            nn.Parameter(torch.zeros(d_out, device=device, dtype=dtype)) if bias else None
-        )
+        self.bias = nn.Parameter(torch.zeros(d_out, device=device, dtype=dtype)) if bias else None
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """Map the last dimension."""

@@ -73,9 +73,7 @@ def rotate(x: Float[Tensor, "... time d_k"], rotation: Rotation) -> Float[Tensor
         (even, odd), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
         turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
     else:  # the same as one kernel: (even + i odd) (cos + i sin)
-        turned = torch.view_as_real(
-            torch.view_as_complex(pairs) * torch.view_as_complex(rotation)
-        )
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotation))
     return turned.flatten(-2).to(x.dtype)
 
 

@@ -31,9 +31,7 @@ class Transformer(nn.Module):
         self.logit_softcap = config.logit_softcap
         d_model = config.d_model
         norm = partial(NORMS[config.norm], d_model, config.norm_eps, device=device)
-        wrap = partial(
-            Residual, placement=config.norm_placement, norm=norm, dropout=config.dropout
-        )
+        wrap = partial(Residual, placement=config.norm_placement, norm=norm, dropout=config.dropout)
         self.token_embedding = Embedding(vocab_size, d_model, device=device)
         self.embedding_scale = d_model**0.5 if config.scale_embeddings else None
         self.position = POSITIONS[config.position.kind](config, device)
@@ -109,9 +107,7 @@ class Transformer(nn.Module):
                 losses.setdefault("moe/load_balancing_loss", []).append(
                     moe.load_balancing_loss * moe.routing.balance
                 )
-                losses.setdefault("moe/router_z_loss", []).append(
-                    moe.router_z_loss * moe.routing.z
-                )
+                losses.setdefault("moe/router_z_loss", []).append(moe.router_z_loss * moe.routing.z)
         return {name: torch.stack(layers).mean() for name, layers in losses.items()}
 
     def metrics(self) -> dict[str, Float[Tensor, ""]]:

@@ -115,10 +115,14 @@ class HybridAttentionConfig(Config):
         for name in self.pattern:
             if name not in self.members:
                 known = ", ".join(self.members) or "none"
-                raise ValueError(f"pattern names '{name}', which is not a member (members: {known})")
+                raise ValueError(
+                    f"pattern names '{name}', which is not a member (members: {known})"
+                )
         for name in self.members:
             if name not in self.pattern:
-                raise ValueError(f"the member '{name}' is not in the pattern, no layer would use it")
+                raise ValueError(
+                    f"the member '{name}' is not in the pattern, no layer would use it"
+                )
         return self
 
 

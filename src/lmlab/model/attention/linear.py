@@ -40,9 +40,7 @@ def chunked(
     """Return what `recurrent` does, computed in parallel within chunks (Yang et al. 2024, section 2.2)."""
     time = q.shape[-2]
     size = min(chunk_size, time)
-    q, k, v = (
-        F.pad(x, (0, 0, 0, -time % size)).unflatten(-2, (-1, size)) for x in (q, k, v)
-    )
+    q, k, v = (F.pad(x, (0, 0, 0, -time % size)).unflatten(-2, (-1, size)) for x in (q, k, v))
     added = k.mT @ v  # what each chunk adds to the state
     states = torch.cat((state.unsqueeze(2), added), dim=2).cumsum(dim=2)
     k, v, before = k.unsqueeze(2), v.unsqueeze(2), states[:, :, None, :-1]

@@ -107,9 +107,7 @@ class MoE(nn.Module):
         self, grouped: Float[Tensor, "choices d_model"], counts: Int[Tensor, "experts"]
     ) -> Float[Tensor, "choices d_model"]:
         if grouped.device.type == "cuda":
-            return grouped_experts(
-                grouped, counts, self.w1, self.w2, self.w3, self.activation
-            )
+            return grouped_experts(grouped, counts, self.w1, self.w2, self.w3, self.activation)
         return looped_experts(grouped, counts, self.w1, self.w2, self.w3, self.activation)
 
 
