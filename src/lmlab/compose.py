@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,16 @@ def main(conf: Path) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:
+    """Return what `python train.py OVERRIDES` would run; a mistake is a UserError of one line."""
+    register_resolvers(conf)
+    try:
+        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            return load(hydra.compose("config", overrides=list(overrides)))
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(explain(error)) from error
 
 
 def fail(message: str) -> None:

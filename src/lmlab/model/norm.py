@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lmlab.model.config import NormKind
+
 EPS = 1e-5
 
 
@@ -41,12 +43,14 @@ class LayerNorm(nn.Module):
         return (centred * inverse * self.weight + self.bias).to(x.dtype)
 
 
-def no_norm(d_model: int, *, device: torch.device | str | None = None) -> nn.Module:
+def no_norm(
+    d_model: int, eps: float = EPS, *, device: torch.device | str | None = None
+) -> nn.Module:
     """Return the identity, in the place of a norm."""
     return nn.Identity()
 
 
-NORMS: dict[str, Callable[..., nn.Module]] = {
+NORMS: dict[NormKind, Callable[..., nn.Module]] = {
     "rmsnorm": RMSNorm,
     "layernorm": LayerNorm,
     "none": no_norm,

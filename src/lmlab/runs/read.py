@@ -36,6 +36,7 @@ class Run:
     config: dict[str, Any]
     result: dict[str, Any]
     environment: dict[str, Any]
+    account: dict[str, Any]
     samples: tuple[Sample, ...]
 
     @property
@@ -98,6 +99,7 @@ def read_run(directory: Path) -> Run:
         config=_read_mapping(directory / "config.yaml"),
         result=_read_mapping(directory / "result.json"),
         environment=_read_mapping(directory / "environment.json"),
+        account=_read_mapping(directory / "account.json"),
         samples=tuple(_read_samples(directory / "samples.txt")),
     )
 

@@ -23,7 +23,15 @@ _TITLES = {
     "tokens_per_second": "Tokens per second",
     "mfu": "Model FLOPs utilization",
 }
-_FILES = ("loss.png", "metrics.jsonl", "result.json", "config.yaml", "environment.json")
+_FILES = (
+    "loss.png",
+    "metrics.jsonl",
+    "result.json",
+    "config.yaml",
+    "account.json",
+    "environment.json",
+)
+_NOT_DRAWN = ("train/moe/load/",)  # a chart for each expert of each layer would bury the others
 # What a browser drops, what acts on the text around it, what UTF-8 cannot hold.
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -51,6 +59,8 @@ def write_report(run_dir: Path) -> Path:
         losses_at={row["step"]: row["val/loss"] for row in run.rows if "val/loss" in row},
         config=_groups(run.config),
         environment=_groups(run.environment),
+        account=_groups({k: v for k, v in run.account.items() if k != "tree"}),
+        tree=run.account.get("tree"),
         files=[
             name for name in (*_FILES, "samples.txt", "checkpoints") if (run_dir / name).exists()
         ],
@@ -100,7 +110,11 @@ def _curves(run: Run) -> dict[str, Any]:
         for key in keys
     }
     columns = {key: column for key, column in columns.items() if any(v is not None for v in column)}
-    others = [key for key in columns if key not in (*_PLACE, *_LOSSES)]
+    others = [
+        key
+        for key in columns
+        if key not in (*_PLACE, *_LOSSES) and not key.startswith(_NOT_DRAWN)
+    ]
     bad = run.diverged_at()
     return {
         "columns": columns,

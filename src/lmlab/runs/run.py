@@ -18,7 +18,7 @@ from lmlab.errors import UserError
 from lmlab.files import atomic_write
 
 METRICS, SAMPLES, RESULT = "metrics.jsonl", "samples.txt", "result.json"
-CONFIG, ENVIRONMENT, LOCK = "config.yaml", "environment.json", ".lock"
+CONFIG, ENVIRONMENT, ACCOUNT, LOCK = "config.yaml", "environment.json", "account.json", ".lock"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

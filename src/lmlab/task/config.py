@@ -20,10 +20,18 @@ class SampleConfig(Config):
     """Sample from the smallest set of tokens with this probability."""
 
 
+class ObjectiveConfig(Config):
+    """What is minimised: cross-entropy, and what is added to it."""
+
+    z_loss: Annotated[float, Field(ge=0)]
+    """Weight of the mean squared logarithm of the softmax's normaliser (PaLM: 1e-4); 0: off."""
+
+
 class PretrainConfig(Config):
     """Predict the next token of a corpus."""
 
     kind: Literal["pretrain"]
+    objective: ObjectiveConfig
     sample: SampleConfig
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmlab.accounting.count import count_parameters, forward_flops
+from lmlab.accounting.account import account
+from lmlab.accounting.text import short
 from lmlab.config import RunConfig, difference, load_yaml
 from lmlab.data import Prepared, prepare, require_context
 from lmlab.data.batches import Batches, validation_starts
@@ -19,7 +20,7 @@ from lmlab.runs.environment import environment
 from lmlab.runs.logger import WandbLogger
 from lmlab.runs.plot import write_loss_plot
 from lmlab.runs.report import write_report
-from lmlab.runs.run import CONFIG, RESULT, Run
+from lmlab.runs.run import ACCOUNT, CONFIG, RESULT, Run
 from lmlab.task.config import PretrainConfig
 from lmlab.task.summary import describe, summarise
 from lmlab.training.budget import total_steps
@@ -27,7 +28,7 @@ from lmlab.training.checkpoint import Checkpoints
 from lmlab.training.device import autocast_for, resolve_device, resolve_precision
 from lmlab.training.evaluate import Evaluator
 from lmlab.training.loop import Outcome, Parts, train
-from lmlab.training.objective import cross_entropy
+from lmlab.training.objective import Penalties, cross_entropy
 from lmlab.training.throughput import measured_peak
 
 
@@ -107,12 +108,13 @@ def _train(
     torch.manual_seed(config.seed)
 
     vocab_size = prepared.tokenizer.vocab_size
-    parameters, flops = measure(config, vocab_size)
-    flops_per_token = 3 * flops / context_length  # a backward pass costs two forward ones
+    precision = resolve_precision(trainer.precision, device)
+    costs = account(config.model, config.optimizer, vocab_size, precision)
+    parameters, flops_per_token = costs.parameters, costs.flops_per_token
+    run.write_json(ACCOUNT, costs.to_dict())
     steps = total_steps(
         config.budget, trainer.batch_size * context_length, parameters, flops_per_token
     )
-    precision = resolve_precision(trainer.precision, device)
     model = build(config.model, vocab_size).to(device)
     compiled = trainer.compile is True or (trainer.compile == "auto" and device.type == "cuda")
     fast_model: Any = torch.compile(model) if compiled else model
@@ -128,20 +130,15 @@ def _train(
         device=device,
         flops_per_token=flops_per_token,
         peak=measured_peak(device, precision),
+        penalties=Penalties(config.task.objective.z_loss, model.auxiliary_losses),
+        watch=model.metrics,
     )
     tokens = steps * trainer.batch_size * context_length
     run.say(describe(parameters, vocab_size, steps, tokens, flops_per_token, device, precision))
+    run.say(short(costs))
     checkpoints = Checkpoints(run.directory / "checkpoints", trainer.keep_checkpoints)
     outcome = train(parts, steps, checkpoints, run, trainer)
     return outcome, {"parameters": parameters, "flops_per_token": flops_per_token}
-
-
-def measure(config: RunConfig, vocab_size: int) -> tuple[int, int]:
-    """Return the model's parameters, and the FLOPs of one sequence's forward pass."""
-    written_out = config.model.attention.model_copy(update={"backend": "written_out"})
-    countable = config.model.model_copy(update={"attention": written_out})
-    model = build(countable, vocab_size, device="meta")
-    return count_parameters(model), forward_flops(model, config.model.context_length)
 
 
 class Watch:

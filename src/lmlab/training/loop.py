@@ -18,7 +18,7 @@ from lmlab.optim.schedule import Schedule
 from lmlab.training.checkpoint import Checkpoints
 from lmlab.training.config import TrainerConfig
 from lmlab.training.device import random_state, set_random_state
-from lmlab.training.step import Objective, StepStats, optimize_step
+from lmlab.training.step import Objective, PenaltyTerms, StepStats, optimize_step
 from lmlab.training.throughput import Meter, synchronize
 
 Batches = Callable[[int], tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]]
@@ -83,6 +83,10 @@ class Parts:
     device: torch.device
     flops_per_token: float
     peak: float
+    penalties: PenaltyTerms | None = None
+    """What is minimised beside the objective, logged apart."""
+    watch: Callable[[], dict[str, Tensor]] = dict
+    """What else of the last forward pass is logged."""
 
 
 def train(
@@ -143,6 +147,7 @@ def train(
             diverged = not (math.isfinite(loss) and math.isfinite(norm))
             if logs or diverged:
                 row = {"train/loss": loss, "lr": lr, "grad_norm": norm} | meter.rates()
+                row |= _watched(stats.measured.penalties | parts.watch())
             if diverged:
                 log(row)
                 return ended("diverged")
@@ -180,6 +185,7 @@ def _step(parts: Parts, step: int, cfg: TrainerConfig) -> _Stepped:
         max_grad_norm=cfg.max_grad_norm,
         autocast=parts.autocast,
         device=parts.device,
+        penalties=parts.penalties,
     )
     return _Stepped(measured, batch[0].numel(), lr)
 
@@ -208,6 +214,10 @@ def _resume(parts: Parts, checkpoints: Checkpoints, run: Journal) -> Progress:
     run.rewind(state["files"])
     run.say(f"continuing after step {state['step']}")
     return Progress(**state["progress"])
+
+
+def _watched(values: dict[str, Tensor]) -> Metrics:
+    return {f"train/{name}": value.item() for name, value in values.items()}
 
 
 def _postfix(row: Metrics) -> str:

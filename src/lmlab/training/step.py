@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lmlab.optim.clip import clip_gradients
 
 Objective = Callable[[Float[Tensor, "batch time vocab"], Int[Tensor, "batch time"]], Tensor]
+PenaltyTerms = Callable[[Float[Tensor, "batch time vocab"]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class StepStats:
 
     loss: Float[Tensor, ""]
     grad_norm: Float[Tensor, ""]
+    penalties: dict[str, Float[Tensor, ""]]
 
 
 def optimize_step(
@@ -32,21 +34,30 @@ def optimize_step(
     max_grad_norm: float | None,
     autocast: Callable[[], AbstractContextManager[object]],
     device: torch.device,
+    penalties: PenaltyTerms | None = None,
 ) -> StepStats:
     """Accumulate the gradient of the mean loss over micro-batches, clip it, update the parameters.
+
+    The penalties are minimised with the loss, but are no part of the one that is returned.
 
     The result does not depend on `micro_batch_size`, up to rounding.
     """
     inputs, targets = (part.to(device, non_blocking=True) for part in batch)
     size = micro_batch_size or len(inputs)
     optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=device)
+    total, terms = torch.zeros((), device=device), dict[str, Tensor]()
     for x, y in zip(inputs.split(size), targets.split(size), strict=True):
+        share = len(x) / len(inputs)
         with autocast():
-            loss = objective(model(x), y) * (len(x) / len(inputs))
-        loss.backward()
+            logits = model(x)
+            loss = objective(logits, y) * share
+            added = penalties(logits) if penalties is not None else {}
+            added = {name: penalty * share for name, penalty in added.items()}
+        sum(added.values(), loss).backward()
         total += loss.detach()
+        for name, penalty in added.items():
+            terms[name] = terms.get(name, 0.0) + penalty.detach()
     parameters = (p for group in optimizer.param_groups for p in group["params"])
     norm = clip_gradients(parameters, max_grad_norm)
     optimizer.step()
-    return StepStats(total, norm)
+    return StepStats(total, norm, terms)

@@ -1,19 +1,24 @@
 """The choices of `model/ffn`."""
 
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
-from lmlab.model.config import FFNConfig
-from lmlab.model.ffn.glu import GLU
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from lmlab.model.ffn.config import FFNConfig
 
 
 def build_ffn(
-    config: FFNConfig, d_model: int, d_ff: int | None, device: torch.device | str | None = None
-) -> nn.Module:
-    """Build one layer's feed-forward; `d_ff` None derives the width that the choice is known for."""
-    return GLU(d_model, d_ff or gated_width(d_model), config.activation, device=device)
+    config: "FFNConfig", d_model: int, d_ff: int, device: "torch.device | str | None" = None
+) -> "nn.Module":
+    """Build the feed-forward of one layer."""
+    from lmlab.model.ffn.glu import GLU
+    from lmlab.model.ffn.mlp import MLP
+    from lmlab.model.ffn.moe import MoE
 
-
-def gated_width(d_model: int) -> int:
-    """Return 8/3 d_model rounded up to a multiple of 64: as many weights as 4 d_model without a gate."""
-    return -(-8 * d_model // (3 * 64)) * 64
+    if config.kind == "mlp":
+        return MLP(d_model, d_ff, config.activation, bias=config.bias, device=device)
+    if config.kind == "glu":
+        return GLU(d_model, d_ff, config.activation, device=device)
+    return MoE(config, d_model, d_ff, device=device)

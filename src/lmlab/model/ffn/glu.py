@@ -1,19 +1,21 @@
-"""Gated feed-forward networks (Shazeer 2020); `ACTIVATIONS` are the choices of its gate."""
+"""Gated feed-forward networks (Shazeer 2020); `GATES` are the choices of the gate's nonlinearity."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmlab.model.config import Activation
+from lmlab.model.ffn.config import GateActivation
 from lmlab.model.layers import Linear
 
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+GATES: dict[GateActivation, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
     "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "silu": F.silu,  # layers.silu is its definition; this one is a single kernel
 }
 
@@ -25,12 +27,12 @@ class GLU(nn.Module):
         self,
         d_model: int,
         d_ff: int,
-        activation: Activation = "silu",
+        activation: GateActivation = "silu",
         *,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[activation]
+        self.activation = GATES[activation]
         self.w1 = Linear(d_model, d_ff, device=device)
         self.w2 = Linear(d_ff, d_model, device=device)
         self.w3 = Linear(d_model, d_ff, device=device)
