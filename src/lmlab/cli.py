@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import lmlab.account
 import lmlab.tokenizer.cli
 from lmlab.errors import UserError
 
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     lmlab.tokenizer.cli.register(commands)
+    lmlab.account.register(commands)
     try:
         options = parser.parse_args(arguments)
         options.run(options)
