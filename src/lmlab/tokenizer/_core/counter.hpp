@@ -2,7 +2,7 @@
 //
 // Text is mostly a few thousand words over and over, and then very many that are seen once. So each
 // thread first counts in a small table that stays in its own cache (HotCounts): two entries per
-// slot, the older one leaves when a third pretoken comes. What leaves is added in batches to one
+// slot, the rarer one leaves when a third pretoken comes. What leaves is added in batches to one
 // table that all threads share, split by hash into parts with a lock each. Every distinct pretoken
 // is stored once, however many threads there are.
 //
@@ -10,6 +10,7 @@
 // byte; they are compared and hashed without following a pointer. Longer ones live in an arena.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
@@ -23,8 +24,8 @@ namespace lmlab {
 
 static_assert(std::endian::native == std::endian::little, "keys are masked as little-endian words");
 
-struct Key {  // empty when high == 0
-    std::uint64_t low = 0, high = 0;
+struct Key {  // empty when high == 0; not cleared by itself, so that arrays of keys cost nothing
+    std::uint64_t low, high;
     bool operator==(const Key&) const = default;
     unsigned size() const { return static_cast<unsigned>(high >> 56); }
 };
@@ -84,7 +85,7 @@ inline std::size_t scale(std::uint64_t hash, std::size_t slots) {
 class ShortCounts {
 public:
     struct Entry {
-        Key key;
+        Key key{};
         std::uint64_t count = 0;
     };
 
@@ -148,6 +149,13 @@ public:
 
     const std::vector<Entry>& entries() const { return entries_; }
     const Byte* bytes(const Entry& entry) const { return &arena_[entry.offset]; }
+    std::size_t bytes() const { return arena_.size(); }
+
+    void clear() {
+        entries_.clear();
+        arena_.clear();
+        std::fill(slots_.begin(), slots_.end(), 0);
+    }
 
 private:
     std::vector<std::size_t> slots_;  // index + 1 into entries_
@@ -179,11 +187,10 @@ public:
 
     Part& part(unsigned index) { return parts_[index]; }
 
-    void add_long(const Byte* p, std::size_t size) {
-        const std::uint64_t hash = hash_bytes(p, size);
-        Part& part = parts_[part_of(hash)];
+    void add_long(const Byte* bytes, const LongCounts::Entry& entry) {
+        Part& part = parts_[part_of(entry.hash)];
         const std::lock_guard lock(part.mutex);
-        part.longs.add(p, size, hash, 1);
+        part.longs.add(bytes, entry.size, entry.hash, entry.count);
     }
 
     // visit(bytes, size, count) for every distinct pretoken of one part.
@@ -218,7 +225,8 @@ public:
         for (std::size_t i = 0; i < count; p = ends[i++]) {
             const std::size_t size = static_cast<std::size_t>(ends[i] - p);
             if (size > kShort) {
-                shared_.add_long(p, size);
+                longs_.add(p, size, hash_bytes(p, size), 1);
+                if (longs_.bytes() > kLongBytes) send_longs();
                 continue;
             }
             const Key key = make_key(p, size, end);
@@ -236,18 +244,22 @@ public:
             slot = {};
         }
         for (unsigned part = 0; part < SharedCounts::kParts; ++part) send(part);
+        send_longs();
     }
 
 private:
     using Entry = ShortCounts::Entry;
-    struct Slot {
+    struct alignas(64) Slot {  // one cache line
         Entry entries[2];
     };
     static constexpr std::size_t kMost = 64;
     static constexpr std::size_t kSlots = 1 << 14;
     static constexpr std::size_t kBatch = 64;
 
+    static constexpr std::size_t kLongBytes = 1 << 18;
+
     SharedCounts& shared_;
+    LongCounts longs_;
     std::vector<Slot> slots_;
     std::vector<std::vector<Entry>> leaving_;
 
@@ -276,6 +288,12 @@ private:
         for (const Entry& entry : batch) part.shorts.prefetch(hash_key(entry.key));
         for (const Entry& entry : batch) part.shorts.add(entry.key, hash_key(entry.key), entry.count);
         batch.clear();
+    }
+
+    void send_longs() {
+        for (const LongCounts::Entry& entry : longs_.entries())
+            shared_.add_long(longs_.bytes(entry), entry);
+        longs_.clear();
     }
 };
 

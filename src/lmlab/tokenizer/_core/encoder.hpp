@@ -77,7 +77,7 @@ public:
     static constexpr std::size_t kLongest = kWords * 8 - 1;
 
     struct WideKey {
-        std::uint64_t words[kWords] = {};
+        std::uint64_t words[kWords];
         bool operator==(const WideKey& other) const {  // without a branch for each word
             std::uint64_t difference = 0;
             for (std::size_t i = 0; i < kWords; ++i) difference |= words[i] ^ other.words[i];
@@ -90,7 +90,7 @@ public:
         Byte ids[kPayload - 2];
         Byte count, used;
     };
-    struct Set {
+    struct alignas(64) Set {  // whole cache lines
         Entry entries[2];
     };
 
@@ -229,7 +229,7 @@ private:
                 merge(p, size);
                 return;
             }
-            Cache<4>::WideKey key;
+            Cache<4>::WideKey key{};
             std::memcpy(key.words, p, size);
             key.words[3] |= std::uint64_t{size} << 56;
             look_up(scratch_.long_words, scratch_.long_words.set_of(key), key, p, size);
