@@ -2,14 +2,16 @@
 
 
 class UserError(Exception):
-    """Something the user can put right; the message names what, where and what to do, in one line."""
+    """Something the user can put right; one line that names what, where and what to do."""
 
 
 class ConfigError(UserError):
-    """A configuration that cannot be meant; the message names the key, the value and what is allowed."""
+    """A configuration that cannot be meant; names the key, the value and what is allowed."""
 
     def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"config error at '{path}': {problem}" if path else f"config error: {problem}")
+        super().__init__(
+            f"config error at '{path}': {problem}" if path else f"config error: {problem}"
+        )
 
 
 class DataError(UserError):

@@ -1,4 +1,4 @@
-"""Publishing files atomically: a reader sees the old content or the new, never a half-written one."""
+"""Publishing files atomically: a reader sees the old content or the new, nothing between."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from typing import IO, Any
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Write to a temporary file beside `path`; fsync and rename it onto `path` when the block succeeds.
+    """Write to a temporary file beside `path`, renamed onto it when the block succeeds.
 
     When the block raises, the temporary file is removed and `path` stays as it was.
     """

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Config(BaseModel):
-    """A frozen group of settings: unknown keys are errors, values live in YAML, not in class defaults.
+    """A frozen group of settings: unknown keys are errors, and values live in YAML alone.
 
     The string under a field is its help text.
     """

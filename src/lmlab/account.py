@@ -1,0 +1,117 @@
+"""`lmlab account`: what a configured model costs, before anything runs."""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmlab.errors import UserError
+
+if TYPE_CHECKING:
+    from lmlab.tokenizer.config import TokenizerConfig
+
+EXAMPLES = """\
+examples:
+  lmlab account model=xl
+  lmlab account model=small model/attention=sliding_window model.attention.num_kv_heads=4
+  lmlab account model=xl budget.steps=400000 trainer.batch_size=1024 --peak 19.5e12 --mfu 0.5
+"""
+GPT2_VOCABULARY = 50257
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `account` to the `lmlab` command."""
+    parser = commands.add_parser(
+        "account",
+        help="count a model's parameters, FLOPs, memory and training time",
+        description="Count a model's parameters, FLOPs, memory and training time; nothing is run.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="what one would give to train.py"
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=_positive(int),
+        metavar="N",
+        help=f"default: the given tokenizer's, or {GPT2_VOCABULARY:,} (GPT-2's) without one",
+    )
+    for name, default, what in (
+        ("memory", 80e9, "bytes of the device"),
+        ("peak", 19.5e12, "FLOP/s of the device"),
+        ("mfu", 0.5, "share of the peak that training reaches"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=_positive(float),
+            default=default,
+            metavar="X",
+            help=f"{what} (default: {default:g})",
+        )
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the account of the model that the overrides compose."""
+    from lmlab.compose import compose_run
+
+    if not 0 < options.mfu <= 1:
+        raise UserError(f"--mfu is a share of the peak, between 0 and 1, got {options.mfu:g}")
+    config = compose_run(find_conf(), options.overrides)
+    named = [o for o in options.overrides if re.match(r"\+*(tokenizer|experiment|resume)\b", o)]
+    vocab_size = options.vocab_size or config.model.vocab_size
+    if vocab_size is None:
+        vocab_size = _declared(config.tokenizer) if named else GPT2_VOCABULARY
+
+    from lmlab.accounting.account import account
+    from lmlab.accounting.text import full
+    from lmlab.training.budget import total_steps
+
+    precision = "bf16" if config.trainer.precision == "bf16" else "fp32"
+    model = config.model.model_copy(update={"vocab_size": None})
+    counted = account(model, config.optimizer, vocab_size, precision)
+    per_step = config.trainer.batch_size * config.model.context_length
+    steps = total_steps(config.budget, per_step, counted.parameters, counted.flops_per_token)
+    tokens = steps * per_step
+    if options.json:
+        values: dict[str, Any] = counted.to_dict() | {
+            "largest_batch": counted.largest_batch(options.memory),
+            "tokens": tokens,
+            "training_seconds": counted.training_seconds(tokens, options.peak, options.mfu),
+        }
+        print(json.dumps({k: v for k, v in values.items() if k != "tree"}, indent=2))
+    else:
+        print(full(counted, tokens, options.memory, options.peak, options.mfu))
+
+
+def find_conf() -> Path:
+    """Return the folder `conf`: of the working directory, or else of the checkout of this code.
+
+    Raises UserError when there is neither.
+    """
+    places = (Path.cwd(), Path(__file__).parents[2])
+    for place in places:
+        if (place / "conf" / "config.yaml").is_file():
+            return place / "conf"
+    raise UserError(f"no conf/config.yaml in {' or '.join(map(str, places))}")
+
+
+def _declared(tokenizer: "TokenizerConfig") -> int:
+    """Return the vocabulary that the tokenizer will have; a bpe on little text ends up with less."""
+    if tokenizer.kind == "bpe":
+        return tokenizer.vocab_size
+    return 256 + len(tokenizer.special_tokens) if tokenizer.kind == "byte" else GPT2_VOCABULARY
+
+
+def _positive(kind: type[int] | type[float]) -> Any:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not 0 < value < float("inf") or (kind is int and value != int(value)):
+            raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+        return kind(value)
+
+    parse.__name__ = "number"
+    return parse

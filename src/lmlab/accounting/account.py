@@ -1,0 +1,104 @@
+"""What a configured model costs, before anything runs."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from lmlab.accounting.count import activations, count_parameters, flops_by_part
+from lmlab.accounting.tree import tree
+from lmlab.model import build
+from lmlab.model.config import ModelConfig
+from lmlab.optim import build_optimizer
+from lmlab.optim.config import OptimizerConfig
+
+FLOAT32 = 4
+SECONDS_PER_DAY = 86400
+
+
+@dataclass(frozen=True)
+class Account:
+    """Counts of one model; memory in bytes, FLOPs of one sequence of `context_length` tokens."""
+
+    parameters: int
+    vocab_size: int
+    context_length: int
+    forward_flops: dict[str, int]
+    """By part: projections, scores, ffn, head."""
+    weight_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+    """Of one sequence."""
+    cache_bytes: int
+    """Of one sequence of `context_length` tokens."""
+    cache_bytes_per_token: float
+    """The above by token; in a cache with bounds, most tokens cost less than the first."""
+    tree: str
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of one sequence's forward pass."""
+        return sum(self.forward_flops.values())
+
+    @property
+    def flops_per_token(self) -> float:
+        """FLOPs of training on one token: a backward pass costs two forward ones."""
+        return 3 * self.flops / self.context_length
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Memory that does not depend on the batch."""
+        return self.weight_bytes + self.gradient_bytes + self.optimizer_bytes
+
+    def largest_batch(self, memory: float) -> int:
+        """Return how many sequences can be trained on at once in `memory` bytes; 0: not one."""
+        return max(0, int((memory - self.fixed_bytes) // self.activation_bytes))
+
+    def training_seconds(self, tokens: float, peak: float, mfu: float) -> float:
+        """Return the time of training on `tokens` with a share `mfu` of `peak` FLOP/s."""
+        return tokens * self.flops_per_token / (peak * mfu)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self) | {"total_forward_flops": self.flops, "fixed_bytes": self.fixed_bytes}
+
+
+def account(
+    config: ModelConfig, optimizer: OptimizerConfig, vocab_size: int, precision: str = "fp32"
+) -> Account:
+    """Count a configured model; weights, gradients and optimizer are float32, the rest in `precision`."""
+    model = build(config, vocab_size, device="meta")
+    length = config.context_length
+    parameters = count_parameters(model)
+    element = FLOAT32 if precision == "fp32" else 2
+    cache = model.cache_elements(length) * element
+    return Account(
+        parameters=parameters,
+        vocab_size=model.vocab_size,
+        context_length=length,
+        forward_flops=flops_by_part(model, length),
+        weight_bytes=parameters * FLOAT32,
+        gradient_bytes=parameters * FLOAT32,
+        optimizer_bytes=_state_elements(build_optimizer(optimizer, model)) * FLOAT32,
+        activation_bytes=activations(model, length) * element,
+        cache_bytes=cache,
+        cache_bytes_per_token=cache / length,
+        tree=tree(model, length),
+    )
+
+
+def _state_elements(optimizer: Optimizer) -> int:
+    """Return how many numbers the optimizer keeps, by stepping once on the meta device."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return sum(
+        value.numel()
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor) and value.ndim
+    )

@@ -1,0 +1,127 @@
+"""Parameters, FLOPs and activations of a model, counted by running it on the meta device."""
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from lmlab.model.attention.heads import HeadProjections
+from lmlab.model.attention.softmax import SoftmaxAttention
+from lmlab.model.ffn.glu import GLU
+from lmlab.model.ffn.mlp import MLP
+from lmlab.model.ffn.moe import MoE
+from lmlab.model.norm import LayerNorm, RMSNorm
+
+PARTS = ("projections", "scores", "ffn", "head")
+"""Where FLOPs go: Q, K, V and output projections; scores and weighted sums; feed-forward; output head."""
+KEPT = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.exp}
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def forward_flops(model: nn.Module, context_length: int) -> int:
+    """Return the matrix-product FLOPs of one sequence's forward pass; `model` is on the meta device.
+
+    A multiplication and an addition count as two; scores count in full, causal or not.
+    """
+    return sum(flops_by_module(model, context_length).values())
+
+
+def flops_by_module(model: nn.Module, context_length: int) -> dict[str, int]:
+    """Return the FLOPs of one sequence's forward pass that each module does itself, by its name."""
+    with FlopCounterMode(display=False) as counter:
+        _run(model, context_length)
+    root = type(model).__name__
+    totals = {
+        name.removeprefix(root).removeprefix("."): sum(by_operation.values())
+        for name, by_operation in counter.get_flop_counts().items()
+        if name.split(".")[0] == root
+    }
+    own: Counter[str] = Counter()
+    for name, flops in totals.items():
+        own[name] += flops
+        if name:
+            parent = name
+            while (parent := parent.rpartition(".")[0]) and parent not in totals:
+                pass  # a list of modules is never called, and has no total
+            own[parent] -= flops
+    return {name: flops for name, flops in own.items() if flops}
+
+
+def flops_by_part(model: nn.Module, context_length: int) -> dict[str, int]:
+    """Return the FLOPs of one sequence's forward pass for each of `PARTS`."""
+    parts = dict.fromkeys(PARTS, 0)
+    for name, flops in flops_by_module(model, context_length).items():
+        parts[_part(model, name)] += flops
+    return parts
+
+
+def _part(model: nn.Module, name: str) -> str:
+    path = name.split(".")
+    for depth in range(1, len(path) + 1):
+        module = model.get_submodule(".".join(path[:depth]))
+        if isinstance(module, HeadProjections):
+            return "scores" if depth == len(path) else "projections"
+        if isinstance(module, GLU | MLP | MoE):
+            return "ffn"
+    return "head"
+
+
+def activations(model: nn.Module, context_length: int) -> int:
+    """Return the numbers that one sequence's forward pass keeps for the backward pass, loss included.
+
+    The convention: every result of a matrix product, of a norm and of a softmax (the loss has one
+    over the logits) is kept, and what is done element by element between them is computed again.
+    """
+    norms: list[int] = []
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output: norms.append(output.numel()))
+        for module in model.modules()
+        if isinstance(module, RMSNorm | LayerNorm)
+    ]
+    try:
+        with _Kept() as kept:
+            logits = _run(model, context_length)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return kept.numbers + sum(norms) + logits.numel()
+
+
+class _Kept(TorchDispatchMode):
+    """Adds up the sizes of what the operations in `KEPT` return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in KEPT:
+            self.numbers += out.numel()
+        return out
+
+
+def _run(model: nn.Module, context_length: int) -> Tensor:
+    """Run one sequence with attention written out, whatever its back end, and not in training."""
+    attentions = [m for m in model.modules() if isinstance(m, SoftmaxAttention)]
+    backends = [attention.backend for attention in attentions]
+    training = model.training
+    device = next(model.parameters()).device
+    try:
+        model.eval()
+        for attention in attentions:
+            attention.backend = "written_out"
+        with torch.no_grad():
+            logits: Tensor = model(torch.zeros(1, context_length, dtype=torch.long, device=device))
+    finally:
+        model.train(training)
+        for attention, backend in zip(attentions, backends, strict=True):
+            attention.backend = backend
+    return logits

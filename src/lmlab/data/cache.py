@@ -1,0 +1,160 @@
+"""Directories that are complete or absent: built once, checked when opened, rebuilt if damaged."""
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lmlab.data.progress import say
+from lmlab.errors import DataError
+from lmlab.files import fsync_directory
+
+META = "meta.json"
+_SAMPLES, _SAMPLE = 64, 1 << 16
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A directory of the cache, as opened."""
+
+    directory: Path
+    meta: dict[str, Any]
+    reused: bool
+    """It was there already."""
+
+
+def obtain(root: Path, name: str, build: Callable[[Path], dict[str, Any]]) -> Entry:
+    """Return the directory `root`/`name`, built by `build` where it is missing or damaged.
+
+    `build` fills the empty directory it is given and returns what meta.json shall say; nothing is
+    seen under the final name before it is complete. Any number of processes may ask at once: one
+    builds, the others wait. Raises DataError when the disk is full or may not be written.
+    """
+    directory = root / name
+    if (meta := _meta(directory)) is not None:
+        return Entry(directory, meta, reused=True)
+    with storage_errors(root, "preparing data"):
+        root.mkdir(parents=True, exist_ok=True)
+        with locked(_lock_path(root, name), f"preparing {directory}"):
+            if (meta := _meta(directory, tell=True)) is not None:
+                return Entry(directory, meta, reused=True)
+            _remove_leftovers(root, name)
+            temporary, damaged = _temporary(root, name), _temporary(root, name)
+            try:
+                temporary.mkdir()
+                _seal(temporary, build(temporary))
+                if directory.exists():  # a directory cannot be replaced in one step
+                    directory.replace(damaged)
+                temporary.replace(directory)
+                fsync_directory(root)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+                shutil.rmtree(damaged, ignore_errors=True)
+            return Entry(directory, json.loads((directory / META).read_text()), reused=False)
+
+
+@contextlib.contextmanager
+def storage_errors(where: Path, doing: str) -> Iterator[None]:
+    """Turn an operating system's refusal to write into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = "set data.cache_dir, or $LMLAB_DATA, to a directory that can be written"
+        if error.errno in _FULL:
+            advice = "free some space, or set data.cache_dir (or $LMLAB_DATA) to a larger disk"
+        elif error.errno not in _FORBIDDEN:
+            advice = f"see to {error.filename}" if error.filename else "see to that disk"
+        raise DataError(f"{where}: {error.strerror or error} while {doing}; {advice}") from error
+
+
+def _meta(directory: Path, tell: bool = False) -> dict[str, Any] | None:
+    """Return the meta of a sound directory, None for a missing or damaged one."""
+    if not directory.exists():
+        return None
+    try:
+        meta = json.loads((directory / META).read_bytes())
+        for name, (size, checksum) in meta["files"].items():
+            if (found := (directory / name).stat().st_size) != size:
+                raise ValueError(f"{name} has {found:,} bytes instead of {size:,}")
+            if _checksum(directory / name) != checksum:
+                raise ValueError(f"{name} has changed")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if tell:
+            reason = error.strerror if isinstance(error, OSError) else error
+            say(f"{directory} is damaged ({reason}); building it again")
+        return None
+    assert isinstance(meta, dict)
+    return meta
+
+
+def _seal(directory: Path, meta: dict[str, Any]) -> None:
+    """Write meta.json, which makes the directory whole, and get everything onto the disk."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    files = {
+        path.relative_to(directory).as_posix(): [path.stat().st_size, _checksum(path)]
+        for path in paths
+    }
+    (directory / META).write_text(json.dumps({**meta, "files": files}, indent=2) + "\n")
+    for path in [*paths, directory / META]:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    for path in [directory, *(path for path in directory.rglob("*") if path.is_dir())]:
+        fsync_directory(path)
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a small file, or of samples of a big one: a start must not read gigabytes."""
+    size = path.stat().st_size
+    checksum = 0
+    with path.open("rb") as file:
+        for index in range(_SAMPLES):
+            if size > _SAMPLES * _SAMPLE:
+                file.seek(index * (size - _SAMPLE) // (_SAMPLES - 1))
+            checksum = zlib.crc32(file.read(_SAMPLE), checksum)
+    return checksum
+
+
+@contextlib.contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock file `path`, waiting for it (and saying so) while another process does."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0.5)
+    except Timeout:
+        say(f"another process is {doing}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_path(root: Path, name: str) -> Path:
+    (root / ".locks").mkdir(exist_ok=True)
+    return root / ".locks" / f"{name}.lock"
+
+
+def _temporary(root: Path, name: str) -> Path:
+    return root / f".{name}.{secrets.token_hex(6)}.tmp"
+
+
+def _remove_leftovers(root: Path, mine: str) -> None:
+    """Remove the temporary directories of killed processes: those whose lock nobody holds."""
+    for path in root.glob(".*.*.tmp"):
+        name = path.name.removeprefix(".").rsplit(".", 2)[0]
+        if name == mine:  # we hold that lock
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(Timeout), FileLock(_lock_path(root, name), timeout=0):
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,212 @@
+"""Text to token shards: train.bin and val.bin, plain little-endian ids that np.memmap opens."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmlab.data.cache import Entry, obtain
+from lmlab.data.config import DataConfig
+from lmlab.data.corpus import Corpus, Counts, cache_root, identify, open_corpus
+from lmlab.data.progress import bar
+from lmlab.data.shards import END_OF_DOCUMENT, Shard, Xz, id_type
+from lmlab.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from lmlab.tokenizer import Tokenizer
+    from lmlab.tokenizer.config import TokenizerConfig
+
+FORMAT = 1
+"""Part of every fingerprint; raise it when prepared data of before must not be used any more."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What prepared data consist of; bytes are those of the UTF-8 text without separators."""
+
+    fingerprint: str
+    corpus: str
+    dtype: str
+    vocab_size: int
+    train_tokens: int
+    val_tokens: int
+    train_bytes: int
+    val_bytes: int
+    train_documents: int
+    val_documents: int
+    duplicates: int
+    """Training documents left out because the corpus's own validation files have them too."""
+    skipped_files: int
+    """Files left out because they are no UTF-8."""
+    train_hash: str
+    """Hash of the training documents, the same for the same text wherever it lies."""
+    val_hash: str
+    xz_bits_per_byte: float
+    """What `xz -9e` needs for the validation text (its first 64 MiB), in bits per byte."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Token ids of a corpus, on the disk."""
+
+    train: np.memmap[Any, Any]
+    """1-D, uint16 or uint32: documents in order, each followed by the id of <|endoftext|>."""
+    val: np.memmap[Any, Any]
+    tokenizer: "Tokenizer"
+    directory: Path
+    meta: Meta
+    reused: bool
+    """They were prepared by an earlier start."""
+
+
+def prepare(data: DataConfig, tokenizer: "TokenizerConfig", *, progress: bool = True) -> Prepared:
+    """Return the token shards of a corpus, preparing them unless that was done before.
+
+    They lie in `<cache_dir>/<kind>-<fingerprint>/`, where the fingerprint covers the corpus and
+    the tokenizer's configuration; a damaged directory is built again. Raises DataError or
+    ConfigError for text, files, disks or settings that do not serve.
+    """
+    if END_OF_DOCUMENT not in tokenizer.special_tokens:
+        raise ConfigError(
+            "tokenizer.special_tokens", f"lacks {END_OF_DOCUMENT!r}, which ends every document"
+        )
+    root = cache_root(data)
+    source = {"format": FORMAT, "corpus": identify(data)}
+    fingerprint = _hash({**source, "tokenizer": tokenizer.model_dump(mode="json")})
+
+    def build(directory: Path) -> dict[str, Any]:
+        corpus = open_corpus(data, progress=progress)
+        meta = _build(corpus, tokenizer, root, directory, progress)
+        if {"format": FORMAT, "corpus": identify(data)} != source:
+            raise DataError(
+                f"{data.kind}: the files of the corpus changed while they were read; start again"
+            )
+        return {"fingerprint": fingerprint, "corpus": data.kind, **meta}
+
+    return _open(obtain(root, f"{data.kind}-{fingerprint}", build))
+
+
+def require_context(prepared: Prepared, context_length: int) -> None:
+    """Raise DataError unless both shards hold `context_length` tokens and the next one."""
+    for split, tokens in (("training", prepared.train), ("validation", prepared.val)):
+        if len(tokens) <= context_length:
+            raise DataError(
+                f"{prepared.directory}: its {split} text has {len(tokens):,} tokens, but one "
+                f"context takes {context_length + 1:,}: add text, or lower the context length"
+            )
+
+
+def _open(entry: Entry) -> Prepared:
+    from lmlab.tokenizer import Tokenizer
+
+    meta = Meta(**{field.name: entry.meta[field.name] for field in fields(Meta)})
+    dtype = np.dtype(meta.dtype)
+    return Prepared(
+        train=np.memmap(entry.directory / "train.bin", dtype, mode="r"),
+        val=np.memmap(entry.directory / "val.bin", dtype, mode="r"),
+        tokenizer=Tokenizer.load(entry.directory / "tokenizer"),
+        directory=entry.directory,
+        meta=meta,
+        reused=entry.reused,
+    )
+
+
+def _build(
+    corpus: Corpus, config: "TokenizerConfig", root: Path, directory: Path, progress: bool
+) -> dict[str, Any]:
+    """Fill `directory`: three passes over the text, none of which holds it in memory."""
+    counts, hashes = _survey(corpus, progress)
+    tokenizer = _tokenizer(corpus, config, hashes["train_hash"], root, progress)
+    tokenizer.save(directory / "tokenizer")
+    measured = _encode(corpus, tokenizer, counts, directory, progress)
+    return {
+        **vars(counts),
+        **hashes,
+        **measured,
+        "dtype": id_type(tokenizer).str,
+        "vocab_size": tokenizer.vocab_size,
+    }
+
+
+def _survey(corpus: Corpus, progress: bool) -> tuple[Counts, dict[str, str]]:
+    """Read everything once, so that bad text is found before the long work begins."""
+    counts = Counts()
+    digests = {True: blake2b(digest_size=16), False: blake2b(digest_size=16)}
+    with bar("corpus", corpus.size, progress) as shown:
+        for held_out, text in corpus.documents(counts, shown.update):
+            encoded = text.encode()
+            digests[held_out].update(b"%d:%b" % (len(encoded), encoded))
+            counts.add(held_out, len(encoded))
+    advice = (
+        "add text, change data.validation_fraction, name data.validation_paths, "
+        "or set data.separator if a file holds several documents"
+    )
+    total = counts.train_documents + counts.val_documents
+    for split, documents in (
+        ("validation", counts.val_documents),
+        ("training", counts.train_documents),
+    ):
+        if not documents:
+            dropped = f" and {counts.duplicates:,} duplicates" if counts.duplicates else ""
+            raise DataError(
+                f"too small a corpus: none of its {total:,} documents{dropped} is left for "
+                f"{split}; {advice}"
+            )
+    return counts, {"train_hash": digests[False].hexdigest(), "val_hash": digests[True].hexdigest()}
+
+
+def _tokenizer(
+    corpus: Corpus, config: "TokenizerConfig", train_hash: str, root: Path, progress: bool
+) -> "Tokenizer":
+    """Return the tokenizer, trained on the training documents unless the same was done before."""
+    from lmlab.tokenizer import Tokenizer, build
+
+    def train(directory: Path) -> dict[str, Any]:
+        build(config, partial(_training, corpus), progress).save(directory / "tokenizer")
+        return settings
+
+    settings = {"format": FORMAT, "text": train_hash, "tokenizer": config.model_dump(mode="json")}
+    entry = obtain(root / "tokenizers", f"{config.kind}-{_hash(settings)}", train)
+    return Tokenizer.load(entry.directory / "tokenizer")
+
+
+def _training(corpus: Corpus) -> Iterator[str]:
+    # The mark keeps merges from reaching out of one document into the next.
+    for held_out, text in corpus.documents(Counts()):
+        if not held_out:
+            yield text + END_OF_DOCUMENT
+
+
+def _encode(
+    corpus: Corpus, tokenizer: "Tokenizer", expected: Counts, directory: Path, progress: bool
+) -> dict[str, Any]:
+    counts = Counts()
+    with (
+        Xz(expected.val_bytes) as xz,
+        Shard(directory / "train.bin", tokenizer) as train,
+        Shard(directory / "val.bin", tokenizer) as val,
+        bar("encoding", corpus.size, progress) as shown,
+    ):
+        for held_out, text in corpus.documents(counts, shown.update):
+            encoded = text.encode()
+            counts.add(held_out, len(encoded))
+            (val if held_out else train).add(text)
+            if held_out:
+                xz.add(encoded)
+        bits_per_byte = xz.bits_per_byte()
+    if counts != expected:
+        raise DataError("the files of the corpus changed while they were read; start again")
+    return {
+        "train_tokens": train.tokens,
+        "val_tokens": val.tokens,
+        "xz_bits_per_byte": bits_per_byte,
+    }
+
+
+def _hash(value: object) -> str:
+    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,84 @@
+"""The text of `python train.py --help`, made from the configuration classes and the YAML files."""
+
+import textwrap
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+
+from lmlab.config import RunConfig, members
+
+GROUPS_BESIDE = {"experiment": "experiments", "sweep": "sweeps"}
+EXAMPLES = """\
+Train a language model:  python train.py [GROUP=CHOICE ...] [KEY=VALUE ...]
+
+  python train.py                                the default: three minutes on two CPU cores
+  python train.py model=small lr=3e-4            another model, another learning rate
+  python train.py data=text 'data.paths=[notes/*.md]'   your own text
+  python train.py -m lr=1e-3,3e-3 seed=0,1       every combination, one after the other
+  python train.py -m sweep=lr_tuning             a sweep from sweeps/
+  python train.py resume=runs/default/...        continue a run
+  python train.py --cfg job                      print the configuration and stop
+"""
+
+
+def help_text(conf: Path) -> str:
+    """Return examples, the groups with their choices, and every key with its meaning."""
+    lines = [EXAMPLES, "Groups (GROUP=CHOICE)"]
+    for name, folder in _groups(conf):
+        choices = sorted(
+            str(file.relative_to(folder).with_suffix("")) for file in _choices(folder, name)
+        )
+        lines += textwrap.wrap(
+            f"{name:<18} {', '.join(choices)}",
+            100,
+            initial_indent="  ",
+            subsequent_indent=" " * 21,
+            break_on_hyphens=False,
+        )
+    lines += ["", "Keys (KEY=VALUE); null means: derived or off"]
+    lines += _describe(RunConfig, "")
+    return "\n".join(lines).replace("$", "$$") + "\n"  # Hydra takes it for a string.Template
+
+
+def _groups(conf: Path) -> list[tuple[str, Path]]:
+    inside = sorted(path for path in conf.rglob("*") if path.is_dir())
+    beside = [(name, conf.parent / folder) for name, folder in GROUPS_BESIDE.items()]
+    return [(str(path.relative_to(conf)), path) for path in inside] + beside
+
+
+def _choices(folder: Path, group: str) -> list[Path]:
+    return list(folder.rglob("*.yaml") if group in GROUPS_BESIDE else folder.glob("*.yaml"))
+
+
+def _describe(cls: type[BaseModel], prefix: str) -> list[str]:
+    leaves: list[str] = []
+    nested: list[str] = []
+    for name, field in cls.model_fields.items():
+        path = f"{prefix}{name}"
+        variants = members(field.annotation)
+        if not variants and name != "kind":
+            leaves += _entry(path, _choices_text(field.annotation) + (field.description or ""))
+        for variant in variants:
+            summary = (variant.__doc__ or "").strip().splitlines()[0]
+            kind = variant.model_fields.get("kind")
+            choice = f"={get_args(kind.annotation)[0]}" if kind else ""
+            nested += ["", f"  {path}{choice}: {summary}"]
+            nested += _describe(variant, f"{path}.")
+    return leaves + nested
+
+
+def _choices_text(annotation: Any) -> str:
+    if get_origin(annotation) is not Literal:
+        return ""
+    return "/".join(str(choice).lower() for choice in get_args(annotation)) + ": "
+
+
+def _entry(path: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        f"{path:<34} {' '.join(text.split())}",
+        100,
+        initial_indent="    ",
+        subsequent_indent=" " * 39,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,132 @@
+"""How attention with a softmax is computed; `written_out` is the definition that the others are checked with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import torch
+from einops import repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from lmlab.model.attention.config import AttentionBackend
+from lmlab.model.attention.masks import Causal, Mask
+from lmlab.model.layers import scaled_dot_product_attention, softcap
+
+Heads = Float[Tensor, "batch heads time d_k"]
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Which key each query sees, by the positions of both; None for both: 0, 1, 2, ... on both sides."""
+
+    mask: Mask
+    queries: Int[Tensor, "*batch time"] | None = None
+    keys: Int[Tensor, "*batch keys"] | None = None
+
+    @property
+    def causal(self) -> bool:
+        """Whether a kernel's own causal mask says the same."""
+        return self.queries is None and isinstance(self.mask, Causal)
+
+    def dense(self, time: int, device: torch.device) -> Bool[Tensor, "*batch heads time keys"]:
+        """Return the matrix of who sees whom; nobody sees padding, which has negative positions."""
+        if self.queries is None or self.keys is None:
+            here = torch.arange(time, device=device)
+            return self.mask.sees(here[:, None], here)
+        seen = self.mask.sees(self.queries.unsqueeze(-1), self.keys.unsqueeze(-2))
+        return (seen & (self.keys >= 0).unsqueeze(-2)).unsqueeze(-3)
+
+
+def written_out(
+    q: Heads, k: Heads, v: Heads, visible: Visibility, cap: float | None, dropout: float
+) -> Heads:
+    """Attend as the formula says."""
+    mask = visible.dense(q.shape[-2], q.device)
+    group = q.shape[1] // k.shape[1]
+    if group > 1:
+        k, v = (repeat(x, "b h t d -> b (h group) t d", group=group) for x in (k, v))
+    return scaled_dot_product_attention(q, k, v, mask, logit_softcap=cap, dropout=dropout)
+
+
+def sdpa(
+    q: Heads, k: Heads, v: Heads, visible: Visibility, cap: float | None, dropout: float
+) -> Heads:
+    """Attend by torch's fused kernels, which know no soft-cap."""
+    assert cap is None
+    mask = None if visible.causal else visible.dense(q.shape[-2], q.device)
+    return F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=visible.causal,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+
+
+def flex(
+    q: Heads, k: Heads, v: Heads, visible: Visibility, cap: float | None, dropout: float
+) -> Heads:
+    """Attend by FlexAttention, which skips the blocks of a mask that nobody sees; no dropout."""
+    assert dropout == 0
+    compiled = _compiled_flex() if q.device.type == "cuda" else flex_attention
+    out = compiled(
+        q,
+        k,
+        v,
+        score_mod=None if cap is None else partial(_capped, cap),
+        block_mask=_block_mask(visible, q, k),
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    assert isinstance(out, Tensor)
+    return out
+
+
+def _capped(cap: float, score: Tensor, *where: Tensor) -> Tensor:
+    return softcap(score, cap)
+
+
+def _block_mask(visible: Visibility, q: Heads, k: Heads) -> BlockMask:
+    if visible.queries is None or visible.keys is None:
+        return _square_block_mask(visible.mask, q.shape[-2], q.device)
+    seen = visible.dense(q.shape[-2], q.device)  # positions of a cache: not worth remembering
+    batch = seen.shape[0] if seen.ndim == 4 else None
+    seen = seen.view(-1, *seen.shape[-2:])
+
+    def mask_mod(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return seen[b if batch else 0, i, j]
+
+    return create_block_mask(mask_mod, batch, None, q.shape[-2], k.shape[-2], device=q.device)
+
+
+@cache
+def _square_block_mask(mask: Mask, time: int, device: torch.device) -> BlockMask:
+    def mask_mod(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return mask.sees(i, j)
+
+    return create_block_mask(mask_mod, None, None, time, time, device=device)
+
+
+@cache
+def _compiled_flex() -> Callable[..., Any]:
+    return torch.compile(flex_attention, dynamic=False)
+
+
+BACKENDS = {"written_out": written_out, "sdpa": sdpa, "flex": flex}
+
+
+def choose(
+    backend: AttentionBackend, device: str, visible: Visibility, cap: float | None, dropout: float
+) -> str:
+    """Return the back end; `auto` takes the fastest on the device that can do what is asked."""
+    if backend != "auto":
+        return backend
+    if device == "cuda" and not dropout and visible.queries is None:
+        # Only here does a block that nobody sees cost nothing, and a cap no matrix in memory.
+        return "sdpa" if visible.causal and cap is None else "flex"
+    return "sdpa" if cap is None else "written_out"

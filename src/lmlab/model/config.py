@@ -1,0 +1,135 @@
+"""Configuration of the Transformer: what is a size is a field, what has parameters of its own is a group."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lmlab.model.attention.config import AttentionConfig, HybridAttentionConfig, of_layer
+from lmlab.model.ffn.config import FFNConfig
+from lmlab.schema import Config
+
+NormKind = Literal["rmsnorm", "layernorm", "none"]
+NormPlacement = Literal["pre", "post", "double", "none"]
+BlockKind = Literal["serial", "parallel"]
+InitKind = Literal["xavier", "gpt2", "depth_scaled", "zero_residual"]
+Count = Annotated[int, Field(ge=1)]
+
+
+class RoPEConfig(Config):
+    """Rotary position embedding on queries and keys (Su et al. 2021)."""
+
+    kind: Literal["rope"]
+    theta: Annotated[float, Field(gt=0)]
+    """Base of the wavelengths."""
+
+
+class SinusoidalConfig(Config):
+    """Sines and cosines of the position, added to the embeddings (Vaswani et al. 2017, section 3.5)."""
+
+    kind: Literal["sinusoidal"]
+
+
+class LearnedPositionConfig(Config):
+    """A learned vector for each position, added to the embeddings (GPT-2)."""
+
+    kind: Literal["learned"]
+
+
+class NoPositionConfig(Config):
+    """No position at all: the causal mask alone tells the order (NoPE, Kazemnejad et al. 2023)."""
+
+    kind: Literal["none"]
+
+
+PositionConfig = Annotated[
+    RoPEConfig | SinusoidalConfig | LearnedPositionConfig | NoPositionConfig,
+    Field(discriminator="kind"),
+]
+
+
+class ModelConfig(Config):
+    """A decoder-only Transformer."""
+
+    d_model: Count
+    """Width of the residual stream."""
+    num_layers: Count
+    """Number of blocks."""
+    num_heads: Count
+    """Query heads of each attention layer."""
+    head_dim: Count | None
+    """Width of a head; null: d_model / num_heads."""
+    d_ff: Count | None
+    """Inner width of the feed-forward; null: 8/3 d_model rounded up to a multiple of 64 with a gate,
+    4 d_model without."""
+    context_length: Count
+    """Longest sequence, in tokens; training uses windows of this length."""
+    vocab_size: Count | None
+    """Rows of the embedding; null: the tokenizer's."""
+    block: BlockKind
+    """Feed-forward after attention, or both on the same input and added (GPT-J, PaLM)."""
+    norm: NormKind
+    """Kind of normalisation."""
+    norm_eps: Annotated[float, Field(gt=0)]
+    """Added to the variance before its root."""
+    norm_placement: NormPlacement
+    """Where a residual branch is normalised: before it, after the sum, on both of its ends, nowhere."""
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    """Probability of dropping an element of the embeddings and of each residual branch in training."""
+    logit_softcap: Annotated[float, Field(gt=0)] | None
+    """Squash the logits to cap * tanh(logit / cap) (Gemma 2); null: do not."""
+    init: InitKind
+    """Initial weights: by fan-in and fan-out; GPT-2's; xavier with residual branches over sqrt(2 layers);
+    xavier with residual branches that begin as zero."""
+    tie_embeddings: bool
+    """Use the embedding's weight for the output head too."""
+    scale_embeddings: bool
+    """Multiply the embeddings by sqrt(d_model) (Vaswani et al. 2017, section 3.4)."""
+    attention: AttentionConfig
+    ffn: FFNConfig
+    position: PositionConfig
+
+    @property
+    def attention_width(self) -> int:
+        """Width of one head."""
+        return self.head_dim or self.d_model // self.num_heads
+
+    @property
+    def ffn_width(self) -> int:
+        """Inner width of the feed-forward."""
+        return self.d_ff or self.ffn.width(self.d_model)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.head_dim is None and self.d_model % self.num_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} does not divide d_model={self.d_model}; "
+                "choose one that does, or give head_dim"
+            )
+        if self.attention_width % 2 and self.position.kind == "rope":
+            raise ValueError(
+                f"rope rotates pairs, so the width of a head must be even, got {self.attention_width}"
+            )
+        for layer in range(self.num_layers):
+            kv = of_layer(self.attention, layer).num_kv_heads
+            if kv is not None and self.num_heads % kv:
+                raise ValueError(f"num_kv_heads={kv} does not divide num_heads={self.num_heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.position.kind == "sinusoidal" and self.d_model % 2:
+            raise ValueError(
+                f"sinusoidal positions are pairs of columns, so d_model must be even, got {self.d_model}"
+            )
+        if self.ffn.kind == "moe" and self.ffn_width % self.ffn.granularity:
+            raise ValueError(
+                f"granularity={self.ffn.granularity} does not divide d_ff={self.ffn_width}"
+            )
+        if isinstance(self.attention, HybridAttentionConfig):
+            length = len(self.attention.pattern)
+            if length > self.num_layers:
+                raise ValueError(
+                    f"the attention pattern has {length} entries for num_layers={self.num_layers}; "
+                    "the last would have no layer"
+                )
+        return self

@@ -1,0 +1,85 @@
+"""Configuration of the choices of `model/ffn`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lmlab.schema import Config
+
+MLPActivation = Literal["relu", "gelu", "gelu_tanh", "silu", "relu2"]
+GateActivation = Literal["sigmoid", "relu", "gelu", "gelu_tanh", "silu"]
+RouterSoftmax = Literal["before", "after"]
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class MLPConfig(Config):
+    """Feed-forward without a gate, `W2 act(W1 x)` (Vaswani et al. 2017)."""
+
+    kind: Literal["mlp"]
+    activation: MLPActivation
+    """relu2 is relu squared (So et al. 2021), gelu_tanh GPT-2's approximation of gelu."""
+    bias: bool
+    """Add a bias after both matrices."""
+
+    def width(self, d_model: int) -> int:
+        """Return the inner width that goes with `d_model`."""
+        return 4 * d_model
+
+
+class GLUConfig(Config):
+    """Gated feed-forward `W2(act(W1 x) * W3 x)`; silu makes it SwiGLU (Shazeer 2020)."""
+
+    kind: Literal["glu"]
+    activation: GateActivation
+    """Of the gate: sigmoid (GLU), relu (ReGLU), gelu (GeGLU) or silu (SwiGLU)."""
+
+    def width(self, d_model: int) -> int:
+        """Return the inner width that goes with `d_model`."""
+        return gated_width(d_model)
+
+
+class MoEConfig(Config):
+    """Mixture of gated experts, `x + sum_i g_i FFN_i(x)`, of which each token uses a few (Shazeer et al. 2017).
+
+    No expert has a capacity: every token gets the experts that it chose.
+    """
+
+    kind: Literal["moe"]
+    activation: GateActivation
+    """Of the experts' gates."""
+    num_experts: Count
+    """Routed experts, before they are split by `granularity`."""
+    top_k: Count
+    """Experts of a token, before they are split by `granularity`."""
+    granularity: Count
+    """Split every expert into m of width d_ff / m, and choose m times as many (Dai et al. 2024)."""
+    shared_experts: Annotated[int, Field(ge=0)]
+    """Experts, as wide as the split ones, that every token uses besides those it chose."""
+    router_softmax: RouterSoftmax
+    """Gates are a softmax over all experts (before top-k) or over the chosen ones (after it: Mixtral)."""
+    load_balancing_loss: Weight
+    """Weight of num_experts * sum_i load_i * probability_i (Fedus et al. 2021), mean over the layers."""
+    router_z_loss: Weight
+    """Weight of mean(logsumexp(router logits)^2) (Zoph et al. 2022), mean over the layers."""
+
+    @model_validator(mode="after")
+    def _experts_suffice(self) -> Self:
+        if self.top_k > self.num_experts:
+            raise ValueError(
+                f"top_k={self.top_k} is more than num_experts={self.num_experts}: "
+                "a token cannot use more experts than there are"
+            )
+        return self
+
+    def width(self, d_model: int) -> int:
+        """Return the inner width, before the split, that goes with `d_model`."""
+        return gated_width(d_model)
+
+
+FFNConfig = Annotated[MLPConfig | GLUConfig | MoEConfig, Field(discriminator="kind")]
+
+
+def gated_width(d_model: int) -> int:
+    """Return 8/3 d_model rounded up to a multiple of 64: as many weights as 4 d_model without a gate."""
+    return -(-8 * d_model // (3 * 64)) * 64

@@ -1,0 +1,49 @@
+"""Gated feed-forward networks (Shazeer 2020); `GATES` are the choices of the gate's nonlinearity."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmlab.model.ffn.config import GateActivation
+from lmlab.model.layers import Linear
+
+GATES: dict[GateActivation, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,  # layers.silu is its definition; this one is a single kernel
+}
+
+
+class GLU(nn.Module):
+    """`W2(act(W1 x) * W3 x)`."""
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        activation: GateActivation = "silu",
+        *,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.activation = GATES[activation]
+        self.w1 = Linear(d_model, d_ff, device=device)
+        self.w2 = Linear(d_ff, d_model, device=device)
+        self.w3 = Linear(d_model, d_ff, device=device)
+
+    def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """Apply to each position on its own."""
+        return self.w2(self.activation(self.w1(x)) * self.w3(x))
+
+
+class SwiGLU(GLU):
+    """`W2(SiLU(W1 x) * W3 x)`, the gate of Llama and PaLM."""
+
+    def __init__(self, d_model: int, d_ff: int, *, device: torch.device | str | None = None):
+        super().__init__(d_model, d_ff, "silu", device=device)

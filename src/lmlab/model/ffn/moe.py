@@ -1,0 +1,195 @@
+"""Mixture of experts without capacities: tokens are sorted by expert, and each expert takes its slice."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmlab.model.ffn.config import MoEConfig, RouterSoftmax
+from lmlab.model.ffn.glu import GATES, GLU
+from lmlab.model.init import truncated_normal_
+from lmlab.model.layers import full_precision
+
+Logits = Float[Tensor, "tokens experts"]
+Chosen = tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]
+
+
+class Routing(NamedTuple):
+    """How the tokens of one forward pass were shared out."""
+
+    load: Float[Tensor, "experts"]
+    """Fraction of the choices that fell on each expert."""
+    balance: Float[Tensor, ""]
+    """`num_experts * sum_i load_i * probability_i`: 1 when balanced, num_experts at worst."""
+    z: Float[Tensor, ""]
+    """Mean squared logsumexp of the router's logits."""
+
+
+def softmax_before(logits: Logits, k: int) -> Chosen:
+    """Return the k largest probabilities among all experts, and whose they are."""
+    return _pair(torch.softmax(logits, dim=-1).topk(k))
+
+
+def softmax_after(logits: Logits, k: int) -> Chosen:
+    """Return the softmax over the k largest logits, and whose they are (Jiang et al. 2024)."""
+    top, experts = _pair(logits.topk(k))
+    return torch.softmax(top, dim=-1), experts
+
+
+def _pair(top: Any) -> Chosen:
+    return top.values, top.indices
+
+
+ROUTERS: dict[RouterSoftmax, Callable[[Logits, int], Chosen]] = {
+    "before": softmax_before,
+    "after": softmax_after,
+}
+
+
+class MoE(nn.Module):
+    """`sum_i g_i FFN_i(u)` over the experts that a token chose by `u . e_i`, plus the shared ones.
+
+    `routing` holds what the last forward pass in training mode did.
+    """
+
+    def __init__(
+        self,
+        config: MoEConfig,
+        d_model: int,
+        d_ff: int,
+        *,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_experts = config.num_experts * config.granularity
+        self.top_k = config.top_k * config.granularity
+        self.load_balancing_loss = config.load_balancing_loss
+        self.router_z_loss = config.router_z_loss
+        self.choose = ROUTERS[config.router_softmax]
+        self.activation = GATES[config.activation]
+        self.routing: Routing | None = None
+        width = d_ff // config.granularity
+
+        def weights(*shape: int) -> nn.Parameter:
+            weight = torch.empty(*shape, device=device)
+            return nn.Parameter(truncated_normal_(weight, std=(2 / (shape[-2] + shape[-1])) ** 0.5))
+
+        self.centroids = weights(self.num_experts, d_model)
+        self.w1 = weights(self.num_experts, width, d_model)
+        self.w2 = weights(self.num_experts, d_model, width)
+        self.w3 = weights(self.num_experts, width, d_model)
+        # The sum of n experts on the same input is one expert n times as wide.
+        shared = config.shared_experts * width
+        self.shared = GLU(d_model, shared, config.activation, device=device) if shared else None
+
+    def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """Route each position on its own; the router computes in float32."""
+        tokens = x.flatten(0, -2)
+        with full_precision(x.device):
+            logits = tokens.float() @ self.centroids.float().mT
+        gates, experts = self.choose(logits, self.top_k)
+        counts = _counts(experts, self.num_experts)
+        if self.training:
+            self.routing = _routing(logits, counts)
+        order = experts.flatten().argsort(stable=True)
+        inverse = torch.empty_like(order)
+        inverse[order] = torch.arange(len(order), device=order.device)
+        grouped = _Scatter.apply(tokens, order, inverse, self.top_k)
+        out = self._experts(grouped, counts)
+        out = _Gather.apply(out, order, inverse).unflatten(0, (-1, self.top_k))
+        mixed = (gates.to(out.dtype).unsqueeze(-2) @ out).squeeze(-2).view_as(x)
+        return mixed if self.shared is None else mixed + self.shared(x)
+
+    def _experts(
+        self, grouped: Float[Tensor, "choices d_model"], counts: Int[Tensor, "experts"]
+    ) -> Float[Tensor, "choices d_model"]:
+        if grouped.device.type == "cuda":
+            return grouped_experts(grouped, counts, self.w1, self.w2, self.w3, self.activation)
+        return looped_experts(grouped, counts, self.w1, self.w2, self.w3, self.activation)
+
+
+def looped_experts(
+    x: Float[Tensor, "choices d_model"],
+    counts: Int[Tensor, "experts"],
+    w1: Float[Tensor, "experts d_ff d_model"],
+    w2: Float[Tensor, "experts d_model d_ff"],
+    w3: Float[Tensor, "experts d_ff d_model"],
+    activation: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "choices d_model"]:
+    """Apply each expert to its slice of `x`, one expert after the other."""
+    # The meta device knows no counts, and the cost does not depend on them.
+    sizes = _even(len(x), len(w1)) if x.device.type == "meta" else counts.tolist()
+    return torch.cat(
+        [
+            (activation(part @ a.mT) * (part @ c.mT)) @ b.mT
+            for part, a, b, c in zip(
+                x.split(sizes), w1.unbind(), w2.unbind(), w3.unbind(), strict=True
+            )
+        ]
+    )
+
+
+def grouped_experts(
+    x: Float[Tensor, "choices d_model"],
+    counts: Int[Tensor, "experts"],
+    w1: Float[Tensor, "experts d_ff d_model"],
+    w2: Float[Tensor, "experts d_model d_ff"],
+    w3: Float[Tensor, "experts d_ff d_model"],
+    activation: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "choices d_model"]:
+    """Apply each expert to its slice of `x`, all in three grouped products that never leave the device."""
+    ends = counts.cumsum(0).to(torch.int32)
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, w1, w2, w3 = (t.to(dtype) for t in (x, w1, w2, w3))
+    hidden = activation(F.grouped_mm(x, w1.mT, offs=ends)) * F.grouped_mm(x, w3.mT, offs=ends)
+    return F.grouped_mm(hidden, w2.mT, offs=ends)
+
+
+def _counts(experts: Int[Tensor, "tokens k"], num_experts: int) -> Int[Tensor, "experts"]:
+    if experts.device.type == "meta":
+        return torch.empty(num_experts, dtype=torch.long, device="meta")
+    return torch.bincount(experts.flatten(), minlength=num_experts)
+
+
+def _even(total: int, parts: int) -> list[int]:
+    return [total // parts + (i < total % parts) for i in range(parts)]
+
+
+def _routing(logits: Logits, counts: Int[Tensor, "experts"]) -> Routing:
+    load = counts / counts.sum()
+    probability = torch.softmax(logits, dim=-1).mean(dim=0)
+    balance = len(load) * (load * probability).sum()
+    return Routing(load, balance, torch.logsumexp(logits, dim=-1).square().mean())
+
+
+class _Scatter(torch.autograd.Function):
+    """Copy each token to its k places; backwards sum them, without the atomic adds of an index."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor, k: int) -> Tensor:
+        ctx.save_for_backward(inverse)
+        ctx.k = k
+        return x[order // k]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (inverse,) = ctx.saved_tensors
+        return grads[0][inverse].unflatten(0, (-1, ctx.k)).sum(dim=1), None, None, None
+
+
+class _Gather(torch.autograd.Function):
+    """Undo the order; backwards restore it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(order)
+        return x[inverse]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (order,) = ctx.saved_tensors
+        return grads[0][order], None, None

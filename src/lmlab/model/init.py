@@ -1,0 +1,61 @@
+"""Initial weights; `INITS` maps `model.init` to what changes the weights that the layers were made with."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from lmlab.model.config import InitKind
+
+RESIDUAL_OUTPUTS = ("output_proj.weight", "w2.weight", ".w2")
+"""Ends of the names of the matrices whose result is added to the residual stream."""
+
+
+def truncated_normal_(weight: Tensor, std: float) -> Tensor:
+    """Fill with N(0, std^2) truncated at 3 standard deviations; nothing to do on the meta device."""
+    if weight.device.type == "meta":
+        return weight
+    with torch.no_grad():
+        return nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)
+
+
+def xavier(model: nn.Module, num_layers: int) -> None:
+    """Keep N(0, 2 / (d_in + d_out)) cut at 3 sigma, as the layers are made."""
+
+
+def gpt2(model: nn.Module, num_layers: int) -> None:
+    """N(0, 0.02^2), residual outputs divided by sqrt(2 layers) (Radford et al. 2019)."""
+    for parameter in model.parameters():
+        if parameter.ndim >= 2:
+            nn.init.normal_(parameter, std=0.02)
+    depth_scaled(model, num_layers)
+
+
+def depth_scaled(model: nn.Module, num_layers: int) -> None:
+    """Divide residual outputs by sqrt(2 layers): the stream's variance does not grow with the depth."""
+    _scale_residual_outputs(model, (2 * num_layers) ** -0.5)
+
+
+def zero_residual(model: nn.Module, num_layers: int) -> None:
+    """Begin with residual branches that add nothing (Zhang et al. 2019)."""
+    _scale_residual_outputs(model, 0.0)
+
+
+def _scale_residual_outputs(model: nn.Module, factor: float) -> None:
+    with torch.no_grad():
+        for weight in _residual_outputs(model):
+            weight.mul_(factor)
+
+
+def _residual_outputs(model: nn.Module) -> Iterator[nn.Parameter]:
+    for name, parameter in model.named_parameters():
+        if name.endswith(RESIDUAL_OUTPUTS):
+            yield parameter
+
+
+INITS: dict[InitKind, Callable[[nn.Module, int], None]] = {
+    "xavier": xavier,
+    "gpt2": gpt2,
+    "depth_scaled": depth_scaled,
+    "zero_residual": zero_residual,
+}

@@ -1,0 +1,106 @@
+"""Linear, Embedding and the functions that a Transformer is made of."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmlab.model.init import truncated_normal_
+
+
+class Linear(nn.Module):
+    """Linear map `y = W x`, plus b if `bias`; weight (d_out, d_in), N(0, 2 / (d_in + d_out)) cut at 3 sigma."""
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(d_out, d_in, device=device, dtype=dtype))
+        truncated_normal_(self.weight, std=(2 / (d_in + d_out)) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(d_out, device=device, dtype=dtype)) if bias else None
+
+    def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
+        """Map the last dimension."""
+        y = x @ self.weight.mT
+        return y if self.bias is None else y + self.bias
+
+
+class Embedding(nn.Module):
+    """Table of vectors looked up by id; weight (num_embeddings, d_model), N(0, 1) cut at 3."""
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        d_model: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_embeddings, d_model, device=device, dtype=dtype))
+        truncated_normal_(self.weight, std=1.0)
+
+    def forward(self, ids: Int[Tensor, "..."]) -> Float[Tensor, "... d_model"]:
+        """Return the vector of each id."""
+        return F.embedding(ids, self.weight)  # weight[ids], whose backward is one slow scatter
+
+
+def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return `x * sigmoid(x)` (Elfwing et al. 2018)."""
+    return x * torch.sigmoid(x)
+
+
+def softmax(x: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
+    """Return the softmax over `dim`; the maximum is subtracted, so that large inputs do not overflow."""
+    exponentials = torch.exp(x - x.amax(dim=dim, keepdim=True))
+    return exponentials / exponentials.sum(dim=dim, keepdim=True)
+
+
+def softcap(x: Float[Tensor, "..."], cap: float) -> Float[Tensor, "..."]:
+    """Return `cap * tanh(x / cap)`, which is near x while that is small, and never beyond the cap."""
+    return cap * torch.tanh(x / cap)
+
+
+def scaled_dot_product_attention(
+    q: Float[Tensor, "... queries d_k"],
+    k: Float[Tensor, "... keys d_k"],
+    v: Float[Tensor, "... keys d_v"],
+    mask: Bool[Tensor, "... queries keys"] | None = None,
+    *,
+    logit_softcap: float | None = None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "... queries d_v"]:
+    """Return `softmax(Q K^T / sqrt(d_k)) V` (Vaswani et al. 2017, section 3.2.1).
+
+    Where `mask` is False the probability is exactly 0; a query that may see no key gets 0. The
+    scores can be soft-capped before the softmax, and probabilities dropped after it.
+    """
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    if logit_softcap is not None:
+        scores = softcap(scores, logit_softcap)
+    if mask is not None:
+        # The lowest finite number instead of -inf: a row of -inf alone would become NaN.
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    probabilities = softmax(scores)
+    if mask is not None:
+        probabilities = probabilities.masked_fill(~mask, 0.0)
+    if dropout > 0:
+        probabilities = F.dropout(probabilities, dropout)
+    return probabilities @ v
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which autocast leaves float32 as it is."""
+    if device.type == "meta":  # which knows no autocast
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)

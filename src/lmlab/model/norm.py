@@ -1,0 +1,57 @@
+"""Normalisation of the residual stream; `NORMS` maps `model.norm` to its module."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lmlab.model.config import NormKind
+
+EPS = 1e-5
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square, times a learned gain (Zhang and Sennrich 2019); float32 inside."""
+
+    def __init__(self, d_model: int, eps: float = EPS, *, device: torch.device | str | None = None):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model, device=device))
+
+    def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """Normalise the last dimension; the result has the dtype of `x`."""
+        x32 = x.float()
+        inverse = torch.rsqrt(x32.square().mean(dim=-1, keepdim=True) + self.eps)
+        return (x32 * inverse * self.weight).to(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Subtract the mean, divide by the standard deviation, learned gain and bias (Ba et al. 2016)."""
+
+    def __init__(self, d_model: int, eps: float = EPS, *, device: torch.device | str | None = None):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model, device=device))
+        self.bias = nn.Parameter(torch.zeros(d_model, device=device))
+
+    def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """Normalise the last dimension; the result has the dtype of `x`."""
+        x32 = x.float()
+        centred = x32 - x32.mean(dim=-1, keepdim=True)
+        inverse = torch.rsqrt(centred.square().mean(dim=-1, keepdim=True) + self.eps)
+        return (centred * inverse * self.weight + self.bias).to(x.dtype)
+
+
+def no_norm(
+    d_model: int, eps: float = EPS, *, device: torch.device | str | None = None
+) -> nn.Module:
+    """Return the identity, in the place of a norm."""
+    return nn.Identity()
+
+
+NORMS: dict[NormKind, Callable[..., nn.Module]] = {
+    "rmsnorm": RMSNorm,
+    "layernorm": LayerNorm,
+    "none": no_norm,
+}

@@ -1,0 +1,129 @@
+"""Configuration of optimizers and learning-rate schedules."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lmlab.schema import Config
+
+LearningRate = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0)]
+Warmup = Annotated[float, Field(ge=0)]
+
+
+class AdamWConfig(Config):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    kind: Literal["adamw"]
+    lr: LearningRate
+    """Peak learning rate."""
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+    """Decay of the first moment."""
+    beta2: Annotated[float, Field(ge=0, lt=1)]
+    """Decay of the second moment."""
+    eps: Annotated[float, Field(gt=0)]
+    """Added to the root of the second moment."""
+    weight_decay: Decay
+    """Decoupled decay of weights."""
+    decay_embeddings: bool
+    """Decay embeddings too; norms and biases never are."""
+    backend: Literal["foreach", "fused"]
+    """foreach is ours, written out on torch's list kernels; fused is torch.optim's one kernel."""
+
+
+class MuonConfig(Config):
+    """Orthogonal momentum on hidden matrices, AdamW on the rest (Jordan et al. 2024)."""
+
+    kind: Literal["muon"]
+    lr: LearningRate
+    """Peak learning rate, of both parts: Muon's updates are scaled to the size of AdamW's."""
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    """Of Muon's part, Nesterov's form."""
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+    """Decay of AdamW's first moment."""
+    beta2: Annotated[float, Field(ge=0, lt=1)]
+    """Decay of AdamW's second moment."""
+    eps: Annotated[float, Field(gt=0)]
+    """Added to the root of AdamW's second moment."""
+    weight_decay: Decay
+    """Decoupled decay of weights."""
+    decay_embeddings: bool
+    """Decay embeddings too; norms and biases never are."""
+
+
+class SGDConfig(Config):
+    """Stochastic gradient descent with optional (Nesterov) momentum."""
+
+    kind: Literal["sgd"]
+    lr: LearningRate
+    """Peak learning rate."""
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    """Of the velocity; 0 is plain SGD."""
+    nesterov: bool
+    """Look ahead along the velocity; needs momentum."""
+    weight_decay: Decay
+    """Decoupled decay of weights."""
+    decay_embeddings: bool
+    """Decay embeddings too; norms and biases never are."""
+
+
+OptimizerConfig = Annotated[AdamWConfig | MuonConfig | SGDConfig, Field(discriminator="kind")]
+
+
+class ConstantConfig(Config):
+    """The same learning rate at every step, after a linear warm-up."""
+
+    kind: Literal["constant"]
+    warmup: Warmup
+    """Steps of linear warm-up; below 1, the fraction of all steps."""
+
+
+class CosineConfig(Config):
+    """Linear warm-up, then half a cosine down to the minimum (Loshchilov and Hutter 2017)."""
+
+    kind: Literal["cosine"]
+    warmup: Warmup
+    """Steps of linear warm-up; below 1, the fraction of all steps."""
+    end: Annotated[float, Field(gt=0)]
+    """Step at which the minimum is reached; up to 1, the fraction of all steps."""
+    min_ratio: Fraction
+    """Minimum as a fraction of the peak."""
+
+
+class LinearConfig(Config):
+    """Linear warm-up, then a straight line down to the minimum."""
+
+    kind: Literal["linear"]
+    warmup: Warmup
+    """Steps of linear warm-up; below 1, the fraction of all steps."""
+    end: Annotated[float, Field(gt=0)]
+    """Step at which the minimum is reached; up to 1, the fraction of all steps."""
+    min_ratio: Fraction
+    """Minimum as a fraction of the peak."""
+
+
+class InverseSqrtConfig(Config):
+    """Linear warm-up, then `peak * sqrt(warmup / step)` (Vaswani et al. 2017)."""
+
+    kind: Literal["inverse_sqrt"]
+    warmup: Warmup
+    """Steps of linear warm-up, at least one; below 1, the fraction of all steps."""
+
+
+class WSDConfig(Config):
+    """Warm up, stay, and decay in a straight line at the end (Hu et al. 2024)."""
+
+    kind: Literal["wsd"]
+    warmup: Warmup
+    """Steps of linear warm-up; below 1, the fraction of all steps."""
+    decay: Annotated[float, Field(ge=0)]
+    """Steps of decay at the end; up to 1, the fraction of all steps."""
+    min_ratio: Fraction
+    """Minimum as a fraction of the peak."""
+
+
+ScheduleConfig = Annotated[
+    ConstantConfig | LinearConfig | CosineConfig | InverseSqrtConfig | WSDConfig,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,150 @@
+"""The run directory: the log of a run, and its one result."""
+
+import contextlib
+import errno
+import json
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from lmlab.errors import UserError
+from lmlab.files import atomic_write
+
+METRICS, SAMPLES, RESULT = "metrics.jsonl", "samples.txt", "result.json"
+CONFIG, ENVIRONMENT, ACCOUNT, LOCK = "config.yaml", "environment.json", "account.json", ".lock"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Run:
+    """A directory that one process at a time writes a run into; use it as a context manager.
+
+    Raises UserError when another process has the directory, or when it cannot be written to. A
+    directory in which nothing was begun is removed when the context ends with an exception.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.stop_signal: signal.Signals | None = None
+        self._loggers: list[Callable[[dict[str, Any]], None]] = []
+        directory.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(directory / LOCK)
+
+    def __enter__(self) -> Self:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{self.directory} is in use by another process") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        self._lock.release()
+        if error is not None and [path.name for path in self.directory.iterdir()] == [LOCK]:
+            (self.directory / LOCK).unlink()
+            with contextlib.suppress(OSError):
+                self.directory.rmdir()
+                self.directory.parent.rmdir()
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise UserError(
+                f"{error.strerror} while writing in {self.directory}; "
+                f"make room and continue with resume={self.directory}"
+            ) from error
+
+    @contextlib.contextmanager
+    def stopping_on_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask for a stop at the next step; a second SIGINT stops at once."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self._on_signal) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.stop_signal is signal.SIGINT and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.stop_signal = signal.Signals(number)
+        self.say(f"{self.stop_signal.name}: saving and stopping after this step")
+
+    def add_logger(self, log: Callable[[dict[str, Any]], None]) -> None:
+        """Send every row of metrics to `log` too."""
+        self._loggers.append(log)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append one row to `metrics.jsonl`; numbers that are not finite are written as null."""
+        finite = {k: _finite(v) for k, v in row.items()}
+        with (self.directory / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite) + "\n")
+        for log in self._loggers:
+            log(row)
+
+    def sample(self, step: int, text: str) -> None:
+        """Append generated text to `samples.txt`."""
+        with (self.directory / SAMPLES).open("a", encoding="utf-8") as file:
+            file.write(f"=== step {step} ===\n{text}\n\n")
+
+    def position(self) -> dict[str, int]:
+        """Return the size in bytes of each file that only grows."""
+        return {name: self._size(name) for name in (METRICS, SAMPLES)}
+
+    def rewind(self, position: dict[str, int]) -> None:
+        """Cut each file back to its size in `position`, so that no step is logged twice."""
+        for name in (METRICS, SAMPLES):
+            if self._size(name) > position.get(name, 0):
+                with (self.directory / name).open("r+b") as file:
+                    file.truncate(position.get(name, 0))
+
+    def _size(self, name: str) -> int:
+        path = self.directory / name
+        return path.stat().st_size if path.exists() else 0
+
+    def stop_requested(self) -> bool:
+        """Whether a signal asked for the run to stop."""
+        return self.stop_signal is not None
+
+    def say(self, text: str) -> None:
+        """Print a line beside the progress bar."""
+        tqdm.write(text, file=sys.stderr)
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        """Publish a JSON file in the directory."""
+        finite = {k: _finite(v) for k, v in values.items()}
+        with atomic_write(self.directory / name) as file:
+            json.dump(finite, file, indent=2)
+            file.write("\n")
+
+    def begin(self, config: str, environment: dict[str, Any]) -> None:
+        """Record what is run and on what; a resumed run keeps both and adds where it goes on."""
+        path = self.directory / ENVIRONMENT
+        if path.exists() and (self.directory / CONFIG).exists():
+            first = json.loads(path.read_text(encoding="utf-8"))
+            first.setdefault("resumed", []).append(environment)
+            environment = first
+        else:
+            self._write_text(CONFIG, config)
+        self.write_json(ENVIRONMENT, environment)
+
+    def _write_text(self, name: str, text: str) -> None:
+        with atomic_write(self.directory / name) as file:
+            file.write(text)
+
+    def result(self) -> dict[str, Any] | None:
+        """Return the result of a run that has ended, None for one that has not."""
+        path = self.directory / RESULT
+        if not path.exists():
+            return None
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return values
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

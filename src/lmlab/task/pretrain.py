@@ -1,0 +1,205 @@
+"""Pretraining: wires data, model, optimizer and run directory together and calls the loop."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmlab.accounting.account import account
+from lmlab.accounting.text import short
+from lmlab.config import RunConfig, difference, load_yaml
+from lmlab.data import Prepared, prepare, require_context
+from lmlab.data.batches import Batches, validation_starts
+from lmlab.errors import UserError
+from lmlab.generation.sampling import generate
+from lmlab.model import Transformer, build
+from lmlab.optim import build_optimizer, build_schedule
+from lmlab.runs.environment import environment
+from lmlab.runs.logger import WandbLogger
+from lmlab.runs.plot import write_loss_plot
+from lmlab.runs.report import write_report
+from lmlab.runs.run import ACCOUNT, CONFIG, RESULT, Run
+from lmlab.task.config import PretrainConfig
+from lmlab.task.summary import describe, summarise
+from lmlab.training.budget import total_steps
+from lmlab.training.checkpoint import Checkpoints
+from lmlab.training.device import autocast_for, resolve_device, resolve_precision
+from lmlab.training.evaluate import Evaluator
+from lmlab.training.loop import Outcome, Parts, train
+from lmlab.training.objective import Penalties, cross_entropy
+from lmlab.training.throughput import measured_peak
+
+
+def run(config: RunConfig, directory: Path) -> None:
+    """Train in the run directory, or go on where a run there stopped."""
+    with Run(directory) as run:
+        if _is_over(run, config):
+            return
+        device = resolve_device(config.trainer.device)
+        prepared = prepare(config.data, config.tokenizer)
+        if prepared.reused:
+            run.say(f"reusing the prepared data in {prepared.directory}")
+        require_context(prepared, config.model.context_length)
+        xz = prepared.meta.xz_bits_per_byte
+        here = environment(_device_name(device)) | {"xz_bits_per_byte": xz}
+        run.begin(config.to_yaml(), here)
+        logger = None
+        if config.logger.kind == "wandb":
+            logger = WandbLogger(config.logger, directory, config.name, config.identity())
+            run.add_logger(logger.log)
+        try:
+            with run.stopping_on_signals():
+                outcome, facts = _train(config, prepared, device, run)
+        finally:
+            if logger is not None:
+                logger.finish()
+        if outcome.status == "stopped":
+            assert run.stop_signal is not None
+            _write_pictures(directory)
+            run.say(f"stopped after step {outcome.progress.step}; continue with:")
+            run.say(f"  python train.py resume={directory}")
+            sys.exit(128 + run.stop_signal)
+        result = facts | {
+            "status": outcome.status,
+            "steps": outcome.progress.step,
+            "val_loss": outcome.progress.val_loss,
+            "val_bits_per_byte": outcome.progress.val_bits_per_byte,
+            "best_val_loss": outcome.progress.best_val_loss,
+            "tokens": outcome.progress.tokens,
+            "seconds": outcome.progress.seconds,
+            "tokens_per_second": outcome.tokens_per_second,
+            "flops": outcome.progress.tokens * facts["flops_per_token"],
+            "xz_bits_per_byte": xz,
+            "config_fingerprint": config.fingerprint(),
+        }
+        run.write_json(RESULT, result)
+        report, plot = _write_pictures(directory)
+        print(summarise(result, run.directory, report, plot))
+
+
+def _is_over(run: Run, config: RunConfig) -> bool:
+    """Whether the directory holds this run's result already; raises when it is another run's."""
+    saved = run.directory / CONFIG
+    if saved.exists():
+        changes = difference(load_yaml(saved), config)
+        if changes:
+            raise UserError(
+                f"{run.directory} was started with another configuration ({changes}); "
+                "continue it with its own, or start in another directory"
+            )
+    elif config.resume is not None:
+        raise UserError(f"{run.directory} is not a run directory: it has no {CONFIG}")
+    result = run.result()
+    if result is not None:
+        run.say(f"{run.directory} has {result['status']} already (loss {result['val_loss']})")
+    return result is not None
+
+
+def _train(
+    config: RunConfig, prepared: Prepared, device: torch.device, run: Run
+) -> tuple[Outcome, dict[str, Any]]:
+    trainer, context_length = config.trainer, config.model.context_length
+    if trainer.num_threads is not None:
+        torch.set_num_threads(trainer.num_threads)
+    torch.autograd.set_detect_anomaly(trainer.detect_anomaly)
+    torch.set_float32_matmul_precision("high")  # TF32 on CUDA
+    torch.manual_seed(config.seed)
+
+    vocab_size = prepared.tokenizer.vocab_size
+    precision = resolve_precision(trainer.precision, device)
+    costs = account(config.model, config.optimizer, vocab_size, precision)
+    parameters, flops_per_token = costs.parameters, costs.flops_per_token
+    run.write_json(ACCOUNT, costs.to_dict())
+    steps = total_steps(
+        config.budget, trainer.batch_size * context_length, parameters, flops_per_token
+    )
+    model = build(config.model, vocab_size).to(device)
+    compiled = trainer.compile is True or (trainer.compile == "auto" and device.type == "cuda")
+    fast_model: Any = torch.compile(model) if compiled else model
+    parts = Parts(
+        model=fast_model,
+        plain_model=model,
+        optimizer=build_optimizer(config.optimizer, model),
+        schedule=build_schedule(config.schedule, config.optimizer.lr, steps),
+        objective=cross_entropy,
+        batches=Batches(prepared.train, trainer.batch_size, context_length, config.seed),
+        evaluate=Watch(config, prepared, model, fast_model, device, precision, run),
+        autocast=autocast_for(precision, device),
+        device=device,
+        flops_per_token=flops_per_token,
+        peak=measured_peak(device, precision),
+        penalties=Penalties(config.task.objective.z_loss, model.auxiliary_losses),
+        watch=model.metrics,
+    )
+    tokens = steps * trainer.batch_size * context_length
+    run.say(describe(parameters, vocab_size, steps, tokens, flops_per_token, device, precision))
+    run.say(short(costs))
+    checkpoints = Checkpoints(run.directory / "checkpoints", trainer.keep_checkpoints)
+    outcome = train(parts, steps, checkpoints, run, trainer)
+    return outcome, {"parameters": parameters, "flops_per_token": flops_per_token}
+
+
+class Watch:
+    """Evaluates the model on validation text, and lets it write some."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        prepared: Prepared,
+        model: Transformer,
+        fast_model: Any,
+        device: torch.device,
+        precision: str,
+        run: Run,
+    ) -> None:
+        trainer, context_length = config.trainer, config.model.context_length
+        assert isinstance(config.task, PretrainConfig)
+        self.settings, self.seed, self.run = config.task.sample, config.seed, run
+        self.tokenizer, self.device = prepared.tokenizer, device
+        self.model, self.fast_model = model, fast_model  # windows of many lengths do not compile
+        self.autocast = autocast_for(precision, device)
+        starts = validation_starts(prepared.val, context_length, trainer.eval_windows)
+        lengths = np.zeros(model.vocab_size, dtype=np.int64)  # padding rows stand for no bytes
+        lengths[: self.tokenizer.vocab_size] = self.tokenizer.byte_lengths()
+        batch_size = trainer.micro_batch_size or trainer.batch_size
+        self.evaluator = Evaluator(prepared.val, starts, context_length, lengths, batch_size)
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Return the validation metrics, and append a sample to the run's."""
+        metrics = self.evaluator(self.fast_model, self.autocast, self.device)
+        if self.settings.tokens:
+            self.run.sample(step, self.write(step))
+        return metrics
+
+    def write(self, step: int) -> str:
+        """Return text that depends on the weights, the seed and the step alone."""
+        end = self.tokenizer.special_tokens["<|endoftext|>"]
+        prompt = self.tokenizer.encode(self.settings.prompt or "")
+        self.model.eval()
+        new = generate(
+            self.model,
+            prompt or [end],
+            self.settings.tokens,
+            context_length=self.model.context_length,
+            stop=end,
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+            vocab_size=self.tokenizer.vocab_size,
+            generator=torch.Generator().manual_seed(self.seed * 1_000_003 + step),
+            device=self.device,
+        )
+        text = self.tokenizer.decode(prompt + list(new))
+        self.model.train()
+        return text
+
+
+def _write_pictures(directory: Path) -> tuple[Path, Path]:
+    return write_report(directory), write_loss_plot(directory)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)

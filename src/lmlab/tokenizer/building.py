@@ -1,0 +1,40 @@
+"""From a configuration to a tokenizer."""
+
+from collections.abc import Callable, Iterable
+from typing import assert_never
+
+from lmlab.tokenizer.bpe import Tokenizer, byte_tokenizer
+from lmlab.tokenizer.config import BPEConfig, ByteConfig, GPT2Config, TokenizerConfig
+from lmlab.tokenizer.download import fetch
+from lmlab.tokenizer.train import train_bpe
+
+
+def build(
+    config: TokenizerConfig, documents: Callable[[], Iterable[str]], progress: bool = False
+) -> Tokenizer:
+    """Train, make or load the tokenizer that `config` describes.
+
+    `documents` is called only when there is something to learn; the documents are one joined text.
+    """
+    if isinstance(config, BPEConfig):
+        vocab, merges = train_bpe(
+            iter(documents()),
+            config.vocab_size,
+            config.special_tokens,
+            pattern=config.pattern,
+            progress=progress,
+        )
+        return Tokenizer(vocab, merges, config.special_tokens, config.pattern)
+    if isinstance(config, ByteConfig):
+        return byte_tokenizer(config.special_tokens)
+    if isinstance(config, GPT2Config):
+        files = (
+            (config.vocab_file, config.vocab_url, config.vocab_sha256),
+            (config.merges_file, config.merges_url, config.merges_sha256),
+        )
+        for path, url, sha256 in files:
+            fetch(path, None if url is None else str(url), sha256, progress=progress)
+        return Tokenizer.from_files(
+            config.vocab_file, config.merges_file, config.special_tokens, config.pattern
+        )
+    assert_never(config)

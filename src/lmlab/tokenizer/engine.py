@@ -1,0 +1,123 @@
+"""Ids from text, whatever the pattern: native scanners, or `regex` before native merging."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from lmlab.errors import DataError
+from lmlab.tokenizer import native
+from lmlab.tokenizer.inputs import (
+    add_file,
+    byte_bar,
+    counted,
+    decode_chunks,
+    gather,
+    invalid_utf8,
+    read_chunks,
+)
+from lmlab.tokenizer.native import Errors, Ids, PatternName
+from lmlab.tokenizer.pretokenize import PATTERNS, split_pretokens, split_special_stream, to_utf8
+from lmlab.tokenizer.vocabulary import Vocabulary
+
+_PIECE = 1 << 15  # characters of a stream that are encoded at a time
+
+
+class Engine:
+    """One vocabulary's encoder and decoder."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        native_pattern: PatternName | None = None
+        if vocabulary.pattern in PATTERNS:
+            native_pattern = cast(PatternName, vocabulary.pattern)
+        self._native_pattern = native_pattern is not None
+        self._holes = np.setdiff1d(np.arange(vocabulary.size), list(vocabulary.tokens))
+        self._encoder = native.Encoder(
+            [vocabulary.tokens.get(i, b"") for i in range(vocabulary.size)],
+            vocabulary.merges,
+            {name.encode(): i for name, i in vocabulary.special_tokens.items()},
+            native_pattern,
+        )
+        self.dtype = self._encoder.dtype
+
+    def encode(self, text: bytes) -> Ids:
+        """The ids of one text; a DataError where it is not UTF-8."""
+        if not self._native_pattern:
+            pieces = self.stream(decode_chunks([text], "text"))
+            return np.concatenate([np.empty(0, self.dtype), *pieces])
+        try:
+            return self._encoder.encode(text)
+        except native.InvalidUtf8 as error:
+            raise invalid_utf8("text", error) from None
+
+    def encode_batch(self, texts: Sequence[bytes], num_threads: int | None) -> list[Ids]:
+        """The ids of each text, in parallel where the pattern is native."""
+        if not self._native_pattern:
+            return [self.encode(text) for text in texts]
+        return self._encoder.encode_batch(texts, num_threads=num_threads)
+
+    def stream(self, pieces: Iterable[str]) -> Iterator[Ids]:
+        """The ids of the joined pieces, as they become certain."""
+        if not self._native_pattern:
+            special_tokens = self._vocabulary.special_tokens
+            for part, is_special in split_special_stream(pieces, list(special_tokens)):
+                if is_special:
+                    yield np.array([special_tokens[part]], self.dtype)
+                else:
+                    pretokens = split_pretokens(part, self._vocabulary.pattern)
+                    yield self._encoder.encode_pretokens([to_utf8(p) for p in pretokens])
+            return
+        stream = self._encoder.stream()
+        for text in gather(pieces, _PIECE):
+            yield stream.feed(to_utf8(text))
+        yield stream.finish()
+
+    def encode_files(
+        self,
+        paths: Sequence[Path],
+        out: IO[bytes],
+        errors: Errors,
+        num_threads: int | None,
+        progress: bool,
+    ) -> int:
+        """Write the ids of files, each a text of its own, to `out`; returns how many."""
+        with byte_bar(paths, "encode", show=progress) as bar:
+            if self._native_pattern:
+                sink = native.FileEncoder(
+                    self._encoder,
+                    out.fileno(),
+                    num_threads=num_threads,
+                    errors=errors,
+                    progress=lambda done: bar.update(done - bar.n),
+                )
+                for path in paths:
+                    add_file(sink, path)
+                return sink.finish()
+            count = 0
+            for path in paths:
+                chunks = counted(read_chunks(path), bar)
+                for ids in self.stream(decode_chunks(chunks, str(path), errors)):
+                    out.write(ids.tobytes())
+                    count += len(ids)
+            return count
+
+    def decode(self, ids: npt.NDArray[Any], position: int = 0) -> bytes:
+        """The bytes of `ids`, the first of which is at `position` of a longer row."""
+        if ids.size == 0:
+            return b""
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise DataError(f"ids should be one row of whole numbers, not {ids.dtype} {ids.shape}")
+        size = self._vocabulary.size
+        unknown = (ids < 0) | (ids >= size)
+        if self._holes.size:
+            unknown |= np.isin(ids, self._holes)
+        if unknown.any():
+            first = int(unknown.argmax())
+            raise DataError(
+                f"id {ids[first]} at position {position + first} is not in this vocabulary of "
+                f"{size} tokens; were the ids made by another tokenizer?"
+            )
+        return self._encoder.decode_bytes(ids.astype(self.dtype, copy=False))

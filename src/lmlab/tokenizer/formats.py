@@ -1,0 +1,179 @@
+"""Vocabularies on disk: lmlab's folder, and GPT-2's `vocab.json` + `merges.txt` inside it.
+
+The folder holds GPT-2's two files, which other programs read too, and `lmlab_tokenizer.json` with
+what they cannot say: pattern, special tokens, and checksums that notice a cut or exchanged file.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lmlab.errors import DataError
+from lmlab.tokenizer.outputs import writing
+from lmlab.tokenizer.vocabulary import Pair, Vocabulary
+
+META, VOCAB, MERGES = "lmlab_tokenizer.json", "vocab.json", "merges.txt"
+_FORMAT = "lmlab byte-level BPE, version 1"
+
+
+@functools.cache
+def byte_alphabet() -> tuple[str, ...]:
+    """The printable character of each byte, as GPT-2 writes it.
+
+    Bytes that print as themselves in Latin-1 stay; the rest are counted up from U+0100, so that a
+    space is `Ġ` and no token holds white space.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return tuple(chr(byte if byte in printable else next(others)) for byte in range(256))
+
+
+@functools.cache
+def _bytes_of() -> dict[str, int]:
+    return {character: byte for byte, character in enumerate(byte_alphabet())}
+
+
+def to_printable(token: bytes) -> str:
+    """`token` in GPT-2's printable byte alphabet."""
+    return token.decode("latin-1").translate(_translation())
+
+
+@functools.cache
+def _translation() -> dict[int, str]:
+    return dict(enumerate(byte_alphabet()))
+
+
+def from_printable(text: str) -> bytes:
+    """The inverse of `to_printable`; KeyError for a character that is not in the alphabet."""
+    table = _bytes_of()
+    return bytes([table[character] for character in text])
+
+
+def token_from_printable(text: str) -> bytes:
+    """Like `from_printable`, but text outside the alphabet, an added token, means itself."""
+    try:
+        return from_printable(text)
+    except KeyError:
+        return text.encode()
+
+
+def read_text(path: Path) -> str:
+    """The text of a vocabulary file; a missing, unreadable or binary one is a DataError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a vocabulary: no UTF-8 at byte {error.start}") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object; anything else is a DataError."""
+    try:
+        value = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON, or cut short: {error}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: should hold a JSON object, not a {type(value).__name__}")
+    return value
+
+
+def tokens_from_json(path: Path, vocab: Mapping[str, Any]) -> dict[int, bytes]:
+    """Tokens by id from a mapping of printable token to id; doubtful ids are a DataError."""
+    tokens: dict[int, bytes] = {}
+    for text, i in vocab.items():
+        if type(i) is not int or i < 0 or i in tokens:
+            raise DataError(f"{path}: token {text!r} has no usable id of its own: {i!r}")
+        try:
+            tokens[i] = token_from_printable(text)
+        except UnicodeEncodeError:
+            raise DataError(f"{path}: token {text!a} is no Unicode text") from None
+    return tokens
+
+
+def merge_from_printable(path: Path, where: str, parts: Sequence[Any]) -> Pair:
+    """One merge from its two printable tokens; anything else is a DataError."""
+    try:
+        left, right = parts
+        return from_printable(left), from_printable(right)
+    except (ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{path}: {where} is no merge of two byte-level tokens: {' '.join(map(str, parts))!r}"
+        ) from None
+
+
+def read_gpt2(
+    vocab_path: Path,
+    merges_path: Path,
+    special_tokens: Sequence[str] | Mapping[str, int] | None,
+    pattern: str,
+) -> Vocabulary:
+    """Read GPT-2's two files; files that are cut or do not belong together are a DataError."""
+    tokens = tokens_from_json(vocab_path, read_json_object(vocab_path))
+    lines = read_text(merges_path).split("\n")
+    first = 1 if lines[0].startswith("#version") else 0
+    merges = [
+        merge_from_printable(merges_path, f"line {number}", line.rstrip("\r").split(" "))
+        for number, line in enumerate(lines[first:], first + 1)
+        if line.strip()
+    ]
+    try:
+        vocabulary = Vocabulary.of(tokens, merges, special_tokens, pattern)
+    except DataError as error:
+        raise DataError(f"{vocab_path}, {merges_path}: {error}") from None
+    vocabulary.check_complete(str(merges_path))
+    return vocabulary
+
+
+def gpt2_files(vocabulary: Vocabulary) -> tuple[str, str]:
+    """The text of `vocab.json` and of `merges.txt`."""
+    ids: dict[str, int] = {}
+    special = set(vocabulary.special_tokens.values())
+    for i, token in sorted(vocabulary.tokens.items(), key=lambda item: (item[0] in special, item)):
+        ids.setdefault(to_printable(token), i)
+    merges = [f"{to_printable(left)} {to_printable(right)}\n" for left, right in vocabulary.merges]
+    return json.dumps(ids, ensure_ascii=False), "".join(["#version: 0.2\n", *merges])
+
+
+def save_folder(vocabulary: Vocabulary, folder: Path) -> None:
+    """Write the folder; `lmlab_tokenizer.json` comes last and vouches for the other two."""
+    vocab, merges = gpt2_files(vocabulary)
+    meta = {
+        "format": _FORMAT,
+        "pattern": vocabulary.pattern,
+        "special_tokens": vocabulary.special_tokens,
+        "vocab_size": vocabulary.size,
+        "sha256": {VOCAB: _sha256(vocab), MERGES: _sha256(merges)},
+    }
+    for name, text in ((VOCAB, vocab), (MERGES, merges), (META, json.dumps(meta, indent=2) + "\n")):
+        with writing(folder / name) as file:
+            file.write(text)
+
+
+def load_folder(folder: Path) -> Vocabulary:
+    """Read what `save_folder` wrote; a folder that is not whole is a DataError."""
+    if not (folder / META).is_file():
+        raise DataError(f"{folder}: no tokenizer is saved here ({META} is missing)")
+    meta = read_json_object(folder / META)
+    if meta.get("format") != _FORMAT:
+        raise DataError(f"{folder / META}: format {meta.get('format')!r} is not {_FORMAT!r}")
+    try:
+        pattern, special, checksums = meta["pattern"], meta["special_tokens"], meta["sha256"]
+        expected = {name: checksums[name] for name in (VOCAB, MERGES)}
+        if not isinstance(pattern, str) or not isinstance(special, dict):
+            raise TypeError
+        if not all(type(i) is int for i in special.values()):
+            raise TypeError
+    except (KeyError, TypeError):
+        raise DataError(f"{folder / META}: incomplete; save the tokenizer again") from None
+    for name, checksum in expected.items():
+        if _sha256(read_text(folder / name)) != checksum:
+            raise DataError(f"{folder / name}: changed or cut since it was saved; save it again")
+    return read_gpt2(folder / VOCAB, folder / MERGES, special, pattern)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

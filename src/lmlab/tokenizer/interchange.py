@@ -1,0 +1,212 @@
+"""Vocabularies of other libraries: Hugging Face's `tokenizer.json` and tiktoken's ranks."""
+
+import base64
+import binascii
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lmlab.errors import DataError, UserError
+from lmlab.tokenizer.formats import (
+    merge_from_printable,
+    read_json_object,
+    read_text,
+    to_printable,
+    tokens_from_json,
+)
+from lmlab.tokenizer.outputs import writing
+from lmlab.tokenizer.pretokenize import PATTERNS
+from lmlab.tokenizer.reference import encode_pretoken
+from lmlab.tokenizer.vocabulary import Pair, Vocabulary
+
+
+def write_huggingface(vocabulary: Vocabulary, path: Path) -> None:
+    """Write a `tokenizer.json` that the `tokenizers` and `transformers` packages load."""
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": PATTERNS.get(vocabulary.pattern, vocabulary.pattern)},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    ids: dict[str, int] = {}
+    special_ids = set(vocabulary.special_tokens.values())
+    for i, token in sorted(vocabulary.tokens.items()):
+        if i not in special_ids:
+            ids.setdefault(to_printable(token), i)
+    for name, i in vocabulary.special_tokens.items():
+        if ids.setdefault(name, i) != i:
+            raise UserError(
+                f"{path}: tokenizer.json cannot hold the special token {name!r}: an ordinary "
+                f"token, {ids[name]}, is written the same"
+            )
+    content = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": i,
+                "content": name,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for name, i in sorted(vocabulary.special_tokens.items(), key=lambda item: item[1])
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": ids,
+            "merges": [[to_printable(a), to_printable(b)] for a, b in vocabulary.merges],
+        },
+    }
+    with writing(path) as file:
+        json.dump(content, file, ensure_ascii=False)
+
+
+def read_huggingface(path: Path) -> Vocabulary:
+    """Read a byte-level BPE `tokenizer.json`; other kinds of tokenizer are a DataError.
+
+    Every added token becomes a special token. Post-processing (a token put in front) is left out.
+    """
+    content = read_json_object(path)
+    model = content.get("model")
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or "merges" not in model:
+        raise DataError(f"{path}: not a BPE tokenizer.json (its model has no merges)")
+    for key in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise DataError(f"{path}: model.{key} = {model[key]!r} is not byte-level BPE")
+    if model.get("byte_fallback") or content.get("normalizer") is not None:
+        what = "byte_fallback" if model.get("byte_fallback") else "a normalizer"
+        raise DataError(f"{path}: {what} is not byte-level BPE, which keeps every byte as it is")
+    pattern = _huggingface_pattern(path, content.get("pre_tokenizer"))
+    try:
+        special = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
+        ordinary = {token: i for token, i in model["vocab"].items() if special.get(token) != i}
+        merges = [
+            merge_from_printable(
+                path, f"merge {number}", merge.split(" ") if isinstance(merge, str) else merge
+            )
+            for number, merge in enumerate(model["merges"], 1)
+        ]
+    except (KeyError, TypeError, AttributeError):
+        raise DataError(f"{path}: added_tokens, vocab or merges is not as expected") from None
+    return _assemble(path, tokens_from_json(path, ordinary), merges, special, pattern)
+
+
+def _huggingface_pattern(path: Path, pre_tokenizer: Any) -> str:
+    """The pattern of a `pre_tokenizer` that is ByteLevel, alone or after one Split."""
+    try:
+        steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+        *splits, byte_level = steps
+        if byte_level["type"] == "ByteLevel" and not byte_level.get("add_prefix_space", True):
+            if not splits and byte_level.get("use_regex", True):
+                return "gpt2"
+            if len(splits) == 1 and not byte_level.get("use_regex", True):
+                (split,) = splits
+                if split["type"] == "Split" and split["behavior"] in ("Isolated", "Removed"):
+                    inverted = bool(split.get("invert")) == (split["behavior"] == "Removed")
+                    if inverted and isinstance(split["pattern"]["Regex"], str):
+                        return str(split["pattern"]["Regex"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    raise DataError(
+        f"{path}: its pre_tokenizer is neither ByteLevel nor one Split by a regular expression "
+        "followed by ByteLevel (without add_prefix_space)"
+    )
+
+
+def write_tiktoken(vocabulary: Vocabulary, path: Path) -> None:
+    """Write the ranks of the ordinary tokens: a line each of base64 and rank.
+
+    Pattern and special tokens have no place in the file; `tiktoken.Encoding` takes them apart. A
+    vocabulary whose ids do not grow with its merges is a UserError: there an id is a rank.
+    """
+    ids = vocabulary.ordinary_ids
+    made = [ids[left + right] for left, right in vocabulary.merges]
+    if any(a >= b for a, b in itertools.pairwise(made)):
+        raise UserError(f"{path}: tiktoken needs ids that grow with the merges; these do not")
+    keep = {*made, *(ids[bytes([byte])] for byte in range(256))}
+    lines = [
+        f"{base64.b64encode(token).decode()} {i}\n"
+        for token, i in sorted(ids.items(), key=lambda item: item[1])
+        if i in keep
+    ]
+    with writing(path) as file:
+        file.writelines(lines)
+
+
+def read_tiktoken(
+    path: Path, special_tokens: Sequence[str] | Mapping[str, int] | None, pattern: str
+) -> Vocabulary:
+    """Read tiktoken's ranks and find the merge behind each of them."""
+    ranks: dict[bytes, int] = {}
+    seen: set[int] = set()
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            encoded, rank_text = line.split()
+            token, rank = base64.b64decode(encoded, validate=True), int(rank_text)
+            if not token or rank < 0 or token in ranks or rank in seen:
+                raise ValueError
+        except (ValueError, binascii.Error):
+            raise DataError(f"{path}: line {number} is no token and rank: {line[:60]!r}") from None
+        ranks[token] = rank
+        seen.add(rank)
+    merges = list(_merges_of_ranks(path, ranks))
+    return _assemble(path, {i: t for t, i in ranks.items()}, merges, special_tokens, pattern)
+
+
+def _merges_of_ranks(path: Path, ranks: Mapping[bytes, int]) -> list[Pair]:
+    """A token is made by the merge that joins what earlier merges leave of its bytes."""
+    merges: list[Pair] = []
+    order: dict[Pair, int] = {}
+    for token in sorted(ranks, key=ranks.__getitem__):
+        if len(token) == 1:
+            continue
+        parts = encode_pretoken(token, order)
+        if len(parts) != 2:
+            raise DataError(
+                f"{path}: rank {ranks[token]}, {token!r}, is no merge of two earlier tokens: "
+                "the file is cut or holds no byte-level BPE"
+            )
+        left, right = parts
+        order[left, right] = len(merges)
+        merges.append((left, right))
+    return merges
+
+
+def _assemble(
+    path: Path,
+    tokens: Mapping[int, bytes],
+    merges: Sequence[Pair],
+    special_tokens: Sequence[str] | Mapping[str, int] | None,
+    pattern: str,
+) -> Vocabulary:
+    try:
+        vocabulary = Vocabulary.of(tokens, merges, special_tokens, pattern)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    vocabulary.check_complete(str(path))
+    return vocabulary

@@ -1,0 +1,126 @@
+"""What a tokenizer is made of, checked once: tokens, merges, special tokens and the pattern."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lmlab.errors import DataError
+from lmlab.tokenizer.pretokenize import (
+    PATTERNS,
+    check_special_tokens,
+    compile_pattern,
+    to_utf8,
+)
+
+Pair = tuple[bytes, bytes]
+
+# What other projects write for the same pretokens.
+_SAME_PATTERN = {
+    **{text: name for name, text in PATTERNS.items()},
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": "gpt2",
+}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A byte-level BPE vocabulary that holds together; made by `Vocabulary.of`."""
+
+    tokens: dict[int, bytes]
+    merges: list[Pair]
+    special_tokens: dict[str, int]
+    pattern: str
+
+    @classmethod
+    def of(
+        cls,
+        tokens: Mapping[int, bytes],
+        merges: Sequence[Pair],
+        special_tokens: Sequence[str] | Mapping[str, int] | None = None,
+        pattern: str = "gpt2",
+    ) -> "Vocabulary":
+        """Check the parts and append the special tokens that have no id yet.
+
+        `special_tokens` may give ids of its own. Parts that do not belong together are a DataError:
+        a missing byte, a merge whose parts or result are no tokens, an id that is taken.
+        """
+        tokens = dict(tokens)
+        names = list(special_tokens or ())
+        check_special_tokens(names)
+        wanted = special_tokens if isinstance(special_tokens, Mapping) else {}
+        by_bytes = {token: i for i, token in sorted(tokens.items())}  # the largest id wins
+        special: dict[str, int] = {}
+        for name in names:
+            token = to_utf8(name)
+            known = by_bytes.get(token)
+            i = wanted.get(name, known if known is not None else max(tokens, default=-1) + 1)
+            if i < 0 or tokens.get(i, token) != token:
+                raise DataError(
+                    f"special token {name!r} cannot have id {i}: it is {tokens.get(i)!r}"
+                )
+            tokens[i] = token
+            special[name] = i
+        pattern = _SAME_PATTERN.get(pattern, pattern)
+        compile_pattern(pattern)
+        vocabulary = cls(tokens, list(merges), special, pattern)
+        vocabulary._check()
+        return vocabulary
+
+    def _check(self) -> None:
+        for i in self.tokens:
+            if not 0 <= i < 2**31:
+                raise DataError(f"token id {i} is outside 0..2^31-1")
+        ordinary = self.ordinary_ids
+        for byte in range(256):
+            if bytes([byte]) not in ordinary:
+                raise DataError(f"the vocabulary has no token for byte 0x{byte:02x}")
+        for number, (left, right) in enumerate(self.merges, 1):
+            for token in (left, right, left + right):
+                if token not in ordinary:
+                    raise DataError(
+                        f"merge {number}, {left!r} + {right!r}, needs the token {token!r}, which "
+                        "the vocabulary does not have: do the two belong together?"
+                    )
+
+    @functools.cached_property
+    def made(self) -> dict[bytes, Pair]:
+        """Each token that merges make, with the first merge that makes it."""
+        made: dict[bytes, Pair] = {}
+        for left, right in self.merges:
+            made.setdefault(left + right, (left, right))
+        return made
+
+    @functools.cached_property
+    def ordinary_ids(self) -> dict[bytes, int]:
+        """Token to id without the special tokens; of equal tokens the smallest id."""
+        special = set(self.special_tokens.values())
+        ids: dict[bytes, int] = {}
+        for i, token in sorted(self.tokens.items()):
+            if i not in special:
+                ids.setdefault(token, i)
+        for name, i in self.special_tokens.items():
+            token = name.encode()
+            if len(token) == 1 or token in self.made:  # special and ordinary at once, like "a"
+                ids.setdefault(token, i)
+        return ids
+
+    def check_complete(self, source: str) -> None:
+        """Raise a DataError when merges seem to be missing, as in a file that was cut.
+
+        A token of several bytes that no merge makes and that is not special is in order when it
+        could not be made at all (`<|endoftext|>`), and a sign of a cut when two tokens make it.
+        """
+        ordinary = self.ordinary_ids
+        for token, i in ordinary.items():
+            if len(token) < 2 or token in self.made:
+                continue
+            if any(token[:k] in ordinary and token[k:] in ordinary for k in range(1, len(token))):
+                raise DataError(
+                    f"{source}: no merge makes token {i}, {token!r}: the merges are cut short or "
+                    "belong to another vocabulary"
+                )
+
+    @property
+    def size(self) -> int:
+        """The largest id plus one: the rows an embedding needs."""
+        return max(self.tokens) + 1

@@ -1,0 +1,88 @@
+"""Checkpoints: written whole or not at all, pruned, and read back from the newest that is sound."""
+
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+from zipfile import BadZipFile
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from lmlab.errors import UserError
+from lmlab.files import atomic_write
+
+LATEST = "latest"
+_NAME = re.compile(r"step_(\d{8})\.pt")
+
+
+def save_checkpoint(
+    model: nn.Module, optimizer: Optimizer, iteration: int, out: str | Path | IO[bytes]
+) -> None:
+    """Write model, optimizer and iteration to a path or a file object."""
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(state | {"iteration": iteration}, out)
+
+
+def load_checkpoint(src: str | Path | IO[bytes], model: nn.Module, optimizer: Optimizer) -> int:
+    """Read what `save_checkpoint` wrote into model and optimizer; returns the iteration."""
+    state = torch.load(src, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["iteration"])
+
+
+class Checkpoints:
+    """The folder `checkpoints/` of a run: the newest `keep` `step_00000500.pt`, and `latest`."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, state: dict[str, Any]) -> Path:
+        """Publish the state of a step and prune older ones.
+
+        Raises UserError when it cannot be written; checkpoints that are there stay.
+        """
+        path = self.folder / f"step_{step:08d}.pt"
+        try:
+            with atomic_write(path, "wb") as file:
+                torch.save(state, file)
+            self._point_to(path)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            last = next(self._newest(), None)
+            kept = f"{last.name} is safe" if last else "none was saved before"
+            raise UserError(
+                f"cannot write checkpoint {path}: {reason}; {kept}; "
+                f"make room and continue with resume={self.folder.parent}"
+            ) from error
+        for old in list(self._newest())[self.keep :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the newest sound state or None, and a line on each that was passed over."""
+        warnings: list[str] = []
+        for path in self._newest():
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                if isinstance(state, dict) and "step" in state:
+                    return state, warnings
+                reason = "not a checkpoint"
+            except (OSError, RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+            warnings.append(f"{path} is damaged ({reason}): falling back to the one before")
+        return None, warnings
+
+    def _newest(self) -> Iterator[Path]:
+        paths = self.folder.glob("step_*.pt")
+        yield from sorted((p for p in paths if _NAME.fullmatch(p.name)), reverse=True)
+
+    def _point_to(self, path: Path) -> None:
+        temporary = self.folder / f".{LATEST}.tmp"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(path.name)
+        temporary.replace(self.folder / LATEST)

@@ -1,0 +1,97 @@
+"""Configuration of the training loop and of how long it runs."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from lmlab.schema import Config
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class StepsConfig(Config):
+    """Train for a number of optimizer steps."""
+
+    kind: Literal["steps"]
+    steps: Count
+    """Optimizer steps."""
+
+
+class TokensConfig(Config):
+    """Train on a number of tokens."""
+
+    kind: Literal["tokens"]
+    tokens: Count
+    """Tokens seen; rounded down to whole steps, at least one."""
+
+
+class FlopsConfig(Config):
+    """Train with a number of floating-point operations, forward and backward."""
+
+    kind: Literal["flops"]
+    flops: Annotated[float, Field(gt=0)]
+    """Floating-point operations of all steps; rounded down to whole steps, at least one."""
+
+
+class TokensPerParameterConfig(Config):
+    """Train on a number of tokens in proportion to the model (20: Hoffmann et al. 2022)."""
+
+    kind: Literal["tokens_per_parameter"]
+    tokens_per_parameter: Annotated[float, Field(gt=0)]
+    """Tokens for each parameter of the model."""
+
+
+BudgetConfig = Annotated[
+    StepsConfig | TokensConfig | FlopsConfig | TokensPerParameterConfig,
+    Field(discriminator="kind"),
+]
+
+
+class TrainerConfig(Config):
+    """The training loop: batch, precision, and when to look and to save."""
+
+    batch_size: Count
+    """Sequences in one optimizer step."""
+    micro_batch_size: Count | None
+    """Sequences in one forward pass, gradients accumulated; null: the whole batch."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None
+    """Clip the global L2 norm of the gradients to this; null: do not clip."""
+    eval_every: Count
+    """Steps between evaluations; the last step is always evaluated."""
+    eval_windows: Count | None
+    """Validation windows of an evaluation, the same in every run; null: the whole set."""
+    checkpoint_every: Count
+    """Steps between checkpoints; the last step is always saved."""
+    keep_checkpoints: Count
+    """Newest checkpoints to keep."""
+    log_every: Count
+    """Steps between rows of training metrics."""
+    precision: Literal["auto", "fp32", "bf16"]
+    """Of matrix products, weights stay float32; auto: bf16 where the device is fast at it."""
+    compile: Literal["auto", True, False]
+    """torch.compile; auto: on CUDA only."""
+    device: str
+    """auto, cpu, cuda, cuda:N or mps."""
+    num_threads: Count | None
+    """CPU threads of torch; null: torch's own choice."""
+    fixed_batch: bool
+    """Train on the batch of step 0 again and again: a model that learns at all overfits it."""
+    detect_anomaly: bool
+    """Stop with the operation that made a NaN; slow."""
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+            raise ValueError(f"'{device}' is not auto, cpu, mps, cuda or cuda:N")
+        return device
+
+    @model_validator(mode="after")
+    def _micro_batches_divide(self) -> Self:
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size={self.micro_batch_size} does not divide "
+                f"batch_size={self.batch_size}"
+            )
+        return self

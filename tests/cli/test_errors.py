@@ -1,0 +1,107 @@
+"""Every mistake on the command line: one line, exit code 1, no traceback, nothing left behind."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Train = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).parents[2]
+
+MISTAKES = {
+    "misspelt key": (["model.d_modle=3"], "'model.d_modle': unknown key, did you mean 'd_model'?"),
+    "added key": (["+trainer.batchsize=3"], "unknown key, did you mean 'batch_size'?"),
+    "added group": (["+experimnt=x"], "config error at 'experimnt': unknown key"),
+    "misspelt group": (["modle=tiny"], "'modle': unknown key, did you mean 'model'?"),
+    "misspelt inner group": (["model/atention=full"], "did you mean 'attention'?"),
+    "misspelt choice": (["model=tinny"], "'tinny' is not one of", "(did you mean 'tiny'?)"),
+    "misspelt experiment": (["experiment=tinystory"], "(did you mean 'tinystories'?)"),
+    "misspelt sweep": (["-m", "sweep=lr_tunning"], "(did you mean 'lr_tuning'?)"),
+    "misspelt literal": (
+        ["model.norm_placement=prre"],
+        "config error at 'model.norm_placement': 'prre' is not one of "
+        "'pre', 'post', 'double', 'none' (did you mean 'pre'?)",
+    ),
+    "range": (["optimizer.lr=-1.0"], "config error at 'optimizer.lr': must be > 0, got -1.0"),
+    "text for a number": (["model.d_model=abc"], "must be a whole number, got 'abc'"),
+    "number as text": (["model.d_model='64'"], "must be a whole number, got '64'"),
+    "bool for a number": (
+        ["seed=true"],
+        "config error at 'seed': must be a whole number, got true",
+    ),
+    "null": (["optimizer.beta1=null"], "'optimizer.beta1': must be a number, got null"),
+    "fraction of a step": (["budget.steps=1.5"], "'budget.steps': must be a whole number, got 1.5"),
+    "foreign key": (["optimizer=sgd", "optimizer.beta1=0.5"], "optimizer.beta1"),
+    "heads": (["model.num_heads=7"], "num_heads=7 does not divide d_model="),
+    "micro batches": (["trainer.micro_batch_size=7"], "micro_batch_size=7 does not divide"),
+    "device name": (["trainer.device=gpu"], "'gpu' is not auto, cpu, mps, cuda or cuda:N"),
+    "cannot be parsed": (["lr==3"], "config error at 'lr==3': cannot be read as an override"),
+    "sweep without -m": (
+        ["sweep=lr_tuning"],
+        "sweep=lr_tuning takes effect only with -m: python train.py -m sweep=lr_tuning",
+    ),
+    "launcher without -m": (["hydra/launcher=basic"], "takes effect only with -m"),
+    "resume of nothing": (["resume=nowhere"], "is not a run directory: it has no config.yaml"),
+    "job 2 of 2": (["-m", "lr=1e-3,-1"], "config error at 'lr': must be > 0, got -1"),
+}
+
+
+@pytest.mark.parametrize("arguments_and_texts", MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_line(
+    train: Train, tmp_path: Path, arguments_and_texts: tuple[list[str], str]
+) -> None:
+    arguments, *texts = arguments_and_texts
+    done = train(*arguments)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert all(text in done.stderr for text in texts), done.stderr
+    assert done.stdout == ""
+    kept = [path for path in tmp_path.rglob("*") if path.is_dir() and path.name != "runs"]
+    sweep = tmp_path / "runs" / "sweeps"  # made by Hydra's sweeper before it launches anything
+    assert set(kept) <= {sweep, sweep / "default"}, "a run directory was left behind"
+
+
+def test_an_experiment_without_package_line(tmp_path: Path) -> None:
+    """A file that lands under its own key would train the default; a copy of the tree shows it."""
+    for folder in ("conf", "experiments", "sweeps"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    (tmp_path / "experiments").unlink()
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "forgot.yaml").write_text("lr: 1.0\n")
+    (tmp_path / "conf").unlink()
+    subprocess.run(["cp", "-r", str(ROOT / "conf"), str(tmp_path / "conf")], check=True)
+    (tmp_path / "train.py").write_text((ROOT / "train.py").read_text())
+    done = subprocess.run(
+        [sys.executable, "train.py", "experiment=forgot"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "config error at 'experiment': unknown key; "
+        "is '# @package _global_' missing at the top of the file?"
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["model.d_modle=3"], ["lr=x"]])
+def test_answers_come_without_torch(tmp_path: Path, arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "train.py"), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "hydra" in imported
+    assert not imported & {"torch", "numpy", "matplotlib", "plotly", "wandb"}
+
+
+def test_help_names_every_group_and_key(train: Train) -> None:
+    text = train("--help").stdout
+    for group in (path for path in (ROOT / "conf").rglob("*") if path.is_dir()):
+        assert f"  {group.relative_to(ROOT / 'conf')} " in text
+    for words in ("trainer.batch_size", "experiment", "sweep", "python train.py -m"):
+        assert words in text

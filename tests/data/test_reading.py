@@ -1,0 +1,132 @@
+"""Documents out of files: python -m pytest tests/data/test_reading.py."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmlab.data import reading
+from lmlab.data.reading import InvalidText, read_documents, split_blocks
+from lmlab.errors import DataError
+
+
+def read(path: Path, separator: str | None = None, field: str = "text") -> list[str]:
+    return list(read_documents(path, separator=separator, jsonl_field=field))
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@given(
+    text=st.binary(max_size=60).map(lambda b: bytes(97 + c % 3 for c in b)),
+    separator=st.sampled_from([b"a", b"aa", b"ab", b"aba", b"bbbbbbbb"]),
+    size=st.integers(1, 9),
+)
+def test_splitting_a_stream_equals_splitting_the_whole(
+    text: bytes, separator: bytes, size: int
+) -> None:
+    blocks = [text[at : at + size] for at in range(0, len(text), size)]
+    pieces = list(split_blocks(blocks, separator, Path("x")))
+    assert [piece for _, piece in pieces] == text.split(separator)
+    assert all(text[at : at + len(piece)] == piece for at, piece in pieces)
+
+
+def test_a_file_is_a_document_verbatim(tmp_path: Path) -> None:
+    text = " \r\n some text\n\n日本語\x00 \n"
+    assert read(write(tmp_path / "a.md", text.encode())) == [text]
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "a.txt", b"\xef\xbb\xbfhello")) == ["hello"]
+
+
+def test_separator_and_blank_documents(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", b"one\n<|endoftext|>\ntwo\n<|endoftext|>\n \n<|endoftext|>\n")
+    assert read(path, "<|endoftext|>") == ["one\n", "\ntwo\n"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_packed_files_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
+    rows = [{"text": f"line {i} ü", "more": i} for i in range(3000)]
+    plain = "\n".join(map(json.dumps, rows)).encode()
+    half = len(plain) // 2
+    packed = {
+        "": plain,
+        # two members, two frames: what `cat a.gz b.gz` makes
+        ".gz": gzip.compress(plain[:half]) + gzip.compress(plain[half:]),
+        ".zst": zstandard.compress(plain[:half]) + zstandard.compress(plain[half:]),
+    }[suffix]
+    path = write(tmp_path / f"a.jsonl{suffix}", packed)
+    counted: list[int] = []
+    texts = read_documents(path, separator=None, jsonl_field="text", advance=counted.append)
+    assert list(texts) == [row["text"] for row in rows]
+    assert sum(counted) == path.stat().st_size
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("harm", ["cut", "not packed"])
+def test_a_damaged_packed_file_is_one_line(tmp_path: Path, suffix: str, harm: str) -> None:
+    text = bytes(range(97, 123)) * 50_000
+    packed = gzip.compress(text) if suffix == ".gz" else zstandard.compress(text)
+    content = packed[: len(packed) // 2] if harm == "cut" else text
+    path = write(tmp_path / f"a.txt{suffix}", content)
+    with pytest.raises(DataError, match="damaged or cut short") as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("separator", [None, "|"])
+@given(before=st.text(max_size=30), bom=st.booleans())
+def test_invalid_utf8_names_file_and_byte(
+    tmp_path_factory: pytest.TempPathFactory, separator: str | None, before: str, bom: bool
+) -> None:
+    content = b"\xef\xbb\xbf" * bom + before.encode() + b"\xff rest"
+    path = write(tmp_path_factory.mktemp("bad") / "a.txt", content)
+    with pytest.raises(InvalidText) as caught:
+        read(path, separator)
+    assert f"{path}: invalid UTF-8 at byte {len(content) - 6}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"body": "x", "b": 1}', "no field 'text' .there is 'body', 'b'."),
+        (b"{}", "there is none"),
+        (b'{"text": 3}', "holds 3, not text"),
+        (b'["text"]', "there is no object"),
+        (b'{"text": "x"', "not a JSON object"),
+        (b'{"text": "\\ud800"}', "surrogate"),
+        (b"[" * 100_000, "not a JSON object"),
+    ],
+)
+def test_bad_json_lines_name_file_and_line(tmp_path: Path, line: bytes, problem: str) -> None:
+    path = write(tmp_path / "a.jsonl", b'{"text": "fine"}\n\n' + line + b"\n")
+    with pytest.raises(DataError, match=problem) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}:3: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unreadable_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        read(tmp_path)
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        read(tmp_path / "gone.txt")
+
+
+def test_an_endless_document_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_DOCUMENT", 1000)
+    monkeypatch.setattr(reading, "BLOCK", 100)
+    path = write(tmp_path / "a.txt", b"short|" + b"x" * 2000)
+    texts: Iterator[str] = read_documents(path, separator="|", jsonl_field="text")
+    assert next(texts) == "short"
+    with pytest.raises(DataError, match=r"starts at byte 6: set data\.separator"):
+        next(texts)

@@ -1,0 +1,114 @@
+"""What keeps the code a whole: imports point one way, modules stay small, every YAML is good."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lmlab.config import keys_at
+from lmlab.model import build
+from tests_support import CONF, ROOT, composed
+
+SRC = ROOT / "src" / "lmlab"
+LEVELS = [
+    {"tokenizer", "kernels"},
+    {"model", "optim", "data"},
+    {"training", "generation", "runs", "accounting"},
+    {"task"},
+]
+BASE = {"errors", "files", "lazy", "schema"}
+SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "src" / "hydra_plugins").rglob("*.py")])
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules of lmlab that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_imports_point_one_way() -> None:
+    level = {package: i for i, packages in enumerate(LEVELS) for package in packages}
+    wrong = []
+    for path in SRC.rglob("*.py"):
+        package = path.relative_to(SRC).parts[0]
+        if package not in level:
+            continue
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] != "lmlab" or len(parts) < 2:
+                continue
+            other = parts[1]
+            allowed = other == package or other in BASE or level.get(other, 99) < level[package]
+            allowed |= package == "task" and other == "config"
+            if not allowed:
+                wrong.append(f"{path.relative_to(SRC)} imports {name}")
+    assert wrong == []
+
+
+def test_configurations_import_nothing_heavy() -> None:
+    for path in [*SRC.rglob("config.py"), SRC / "compose.py", SRC / "help.py"]:
+        heavy = {name.split(".")[0] for name in imported(path)}
+        assert not heavy & {"torch", "numpy", "matplotlib", "plotly", "submitit", "wandb"}, path
+
+
+def test_only_the_composition_sees_hydra() -> None:
+    seeing = {path.name for path in SRC.rglob("*.py") if "hydra" in str(imported(path))}
+    assert seeing <= {"compose.py"}
+    omega = {path.name for path in SRC.rglob("*.py") if "omegaconf" in str(imported(path))}
+    assert omega <= {"compose.py", "config.py"}
+
+
+def test_only_the_tokenizer_imports_the_native_module() -> None:
+    for path in SOURCES:
+        if any(name.split(".")[-1] == "_core" for name in imported(path)):
+            assert path.is_relative_to(SRC / "tokenizer"), path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*SOURCES, *SRC.rglob("*.cpp"), *SRC.rglob("*.h"), ROOT / "train.py"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_modules_stay_small(path: Path) -> None:
+    generated = "generated" in path.read_text(encoding="utf-8")[:300].lower()
+    assert generated or len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def choices(folder: Path, group: str) -> list[str]:
+    return [
+        f"{group}={path.relative_to(folder).with_suffix('')}"
+        for path in sorted(folder.rglob("*.yaml"))
+        if group in ("experiment", "sweep") or path.parent == folder
+    ]
+
+
+GROUPS = {str(path.relative_to(CONF)): path for path in sorted(CONF.rglob("*")) if path.is_dir()}
+EXPERIMENTS = choices(ROOT / "experiments", "experiment")
+SWEEPS = choices(ROOT / "sweeps", "sweep")
+EVERY = [choice for group, folder in GROUPS.items() for choice in choices(folder, group)]
+
+
+@pytest.mark.parametrize("choice", EVERY + EXPERIMENTS + SWEEPS)
+def test_every_yaml_composes_loads_and_builds(choice: str) -> None:
+    config = composed(choice)
+    model = build(config.model, 300, device="meta")
+    logits = model(torch.zeros(1, 8, dtype=torch.long, device="meta"))
+    assert logits.shape == (1, 8, config.model.vocab_size or 300)
+
+
+@pytest.mark.parametrize("choice", SWEEPS)
+def test_every_axis_of_a_sweep_is_a_key(choice: str) -> None:
+    path = ROOT / "sweeps" / f"{choice.removeprefix('sweep=')}.yaml"
+    text = path.read_text(encoding="utf-8")
+    axes = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
+    for axis in axes:
+        *parents, key = axis.replace("/", ".").split(".")
+        assert key in keys_at(parents) or axis == "experiment", axis
+    assert text.startswith("# @package _global_\n# python train.py -m sweep=")

@@ -1,0 +1,234 @@
+"""The loop in one process: overfitting, accumulation, evaluation, budgets, checkpoints."""
+
+import io
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lmlab.errors import ConfigError, UserError
+from lmlab.model import build
+from lmlab.optim import AdamW, build_optimizer, build_schedule
+from lmlab.training import cross_entropy, load_checkpoint, save_checkpoint
+from lmlab.training.budget import total_steps
+from lmlab.training.checkpoint import Checkpoints
+from lmlab.training.device import resolve_device, resolve_precision
+from lmlab.training.evaluate import Evaluator
+from lmlab.training.loop import Outcome, Parts, train
+from lmlab.training.step import optimize_step
+from tests_support import TINY, composed
+
+CPU = torch.device("cpu")
+CONFIG = composed(*TINY)
+
+
+def tiny_model(seed: int = 0, *overrides: str) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return build(composed(*TINY, *overrides).model, 257)
+
+
+@dataclass
+class Journal:
+    """A run directory in memory."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    stop_after: int = 10**9
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+    def position(self) -> dict[str, int]:
+        return {"rows": len(self.rows)}
+
+    def rewind(self, position: dict[str, int]) -> None:
+        del self.rows[position.get("rows", 0) :]
+
+    def stop_requested(self) -> bool:
+        return bool(self.rows) and self.rows[-1]["step"] >= self.stop_after
+
+    def say(self, text: str) -> None:
+        pass
+
+
+def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    tokens = torch.randint(0, 257, (4, 33), generator=generator)
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def run_loop(
+    folder: Path, *overrides: str, journal: Journal | None = None, lr: str = "3e-3"
+) -> tuple[Outcome, Journal, torch.nn.Module]:
+    config = composed(*TINY, f"lr={lr}", *overrides)
+    model = tiny_model(config.seed)
+    journal = journal or Journal()
+    steps = config.budget.steps
+    parts = Parts(
+        model=model,
+        plain_model=model,
+        optimizer=build_optimizer(config.optimizer, model),
+        schedule=build_schedule(config.schedule, config.optimizer.lr, steps),
+        objective=cross_entropy,
+        batches=batches,
+        evaluate=lambda step: {"val/loss": 1.0 + step, "val/bits_per_byte": 2.0},
+        autocast=nullcontext,
+        device=CPU,
+        flops_per_token=1.0,
+        peak=1.0,
+    )
+    checkpoints = Checkpoints(folder, config.trainer.keep_checkpoints)
+    return train(parts, steps, checkpoints, journal, config.trainer), journal, model
+
+
+def test_one_batch_is_overfitted(tmp_path: Path) -> None:
+    outcome, journal, _ = run_loop(
+        tmp_path,
+        "trainer.fixed_batch=true",
+        "schedule=constant",
+        "budget.steps=200",
+        "trainer.checkpoint_every=200",
+        lr="1e-2",
+    )
+    assert outcome.status == "finished"
+    assert journal.rows[-1]["train/loss"] < 0.05
+
+
+def test_each_step_is_logged_once_and_the_best_is_kept(tmp_path: Path) -> None:
+    outcome, journal, _ = run_loop(tmp_path)
+    assert [row["step"] for row in journal.rows] == [0, 2, 4, 6, 8, 10, 12]
+    assert outcome.progress.best_val_loss == 1.0
+    assert outcome.progress.val_loss == 13.0
+    assert [row["tokens"] for row in journal.rows] == [row["step"] * 128 for row in journal.rows]
+
+
+def test_stopping_saves_and_resuming_is_exact(tmp_path: Path) -> None:
+    _, whole, expected = run_loop(tmp_path / "a")
+    outcome, journal, _ = run_loop(tmp_path / "b", journal=Journal(stop_after=6))
+    assert outcome.status == "stopped"
+    journal.stop_after = 10**9
+    journal.rows.append({"step": 99})  # logged after the checkpoint, before the kill
+    outcome, journal, model = run_loop(tmp_path / "b", journal=journal)
+    assert outcome.status == "finished"
+    losses = [[row.get("train/loss") for row in j.rows] for j in (whole, journal)]
+    assert losses[0] == losses[1]
+    for a, b in zip(expected.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_unsaved(tmp_path: Path) -> None:
+    outcome, journal, _ = run_loop(tmp_path, "trainer.checkpoint_every=1", lr="1e30")
+    assert outcome.status == "diverged"
+    last = journal.rows[-1]
+    assert not (math.isfinite(last["train/loss"]) and math.isfinite(last["grad_norm"]))
+    state, _ = Checkpoints(tmp_path, 2).load()
+    assert state is not None
+    assert state["step"] < last["step"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_micro_batches_give_the_same_step(size: int) -> None:
+    results = []
+    for micro_batch_size in (None, size):
+        model = tiny_model()
+        optimizer = AdamW(model.parameters(), lr=1e-2)
+        stats = optimize_step(
+            model,
+            optimizer,
+            cross_entropy,
+            batches(0),
+            micro_batch_size=micro_batch_size,
+            max_grad_norm=1.0,
+            autocast=nullcontext,
+            device=CPU,
+        )
+        results.append((stats, [p.grad for p in model.parameters()]))
+    (a, a_grads), (b, b_grads) = results
+    torch.testing.assert_close(a.loss, b.loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(a.grad_norm, b.grad_norm, rtol=1e-5, atol=1e-6)
+    for x, y in zip(a_grads, b_grads, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_evaluation_equals_torch_over_the_windows(batch_size: int) -> None:
+    model = tiny_model()
+    tokens = np.random.default_rng(0).integers(0, 257, 400).astype(np.uint16)
+    starts = np.arange(0, 400 - 33, 32)
+    lengths = np.random.default_rng(1).integers(0, 5, 257)
+    evaluate = Evaluator(tokens, starts, 32, lengths, batch_size)
+    measured = evaluate(model, nullcontext, CPU)
+    windows = torch.from_numpy(np.stack([tokens[s : s + 33] for s in starts]).astype(np.int64))
+    with torch.no_grad():
+        logits = model(windows[:, :-1])
+    loss = F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten()).item()
+    assert measured["val/loss"] == pytest.approx(loss, rel=1e-5)
+    size = lengths[windows[:, 1:].numpy()].sum()
+    bits = loss * windows[:, 1:].numel() / math.log(2) / size
+    assert measured["val/bits_per_byte"] == pytest.approx(bits, rel=1e-5)
+    assert model.training
+
+
+def test_budgets_buy_whole_steps() -> None:
+    def steps(*overrides: str) -> int:
+        return total_steps(composed(*overrides).budget, 1000, 500, 60.0)
+
+    assert steps("budget.steps=7") == 7
+    assert steps("budget=tokens", "budget.tokens=1e4") == 10
+    assert steps("budget=tokens", "budget.tokens=10") == 1
+    assert steps("budget=flops", "budget.flops=6e5") == 10
+    assert steps("budget=tokens_per_parameter", "budget.tokens_per_parameter=20") == 10
+
+
+def test_plain_checkpoint_functions_take_paths_and_files(tmp_path: Path) -> None:
+    for out in (tmp_path / "a.pt", io.BytesIO()):
+        model, other = tiny_model(), tiny_model(seed=1)
+        optimizer, second = AdamW(model.parameters()), AdamW(other.parameters())
+        cross_entropy(model(batches(0)[0]), batches(0)[1]).backward()
+        optimizer.step()
+        save_checkpoint(model, optimizer, 17, out)
+        if isinstance(out, io.BytesIO):
+            out.seek(0)
+        assert load_checkpoint(out, other, second) == 17
+        for a, b in zip(model.parameters(), other.parameters(), strict=True):
+            assert torch.equal(a, b)
+        states = [o.state_dict()["state"][0]["exp_avg"] for o in (optimizer, second)]
+        assert torch.equal(*states)
+
+
+def test_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in (1, 2, 3, 4):
+        checkpoints.save(step, {"step": step, "weight": torch.arange(1000)})
+    assert sorted(p.name for p in tmp_path.glob("*.pt")) == [
+        f"step_0000000{step}.pt" for step in (2, 3, 4)
+    ]
+    (tmp_path / "step_00000004.pt").write_bytes(b"")
+    newer = tmp_path / "step_00000003.pt"
+    newer.write_bytes(newer.read_bytes()[:500])
+    state, warnings = checkpoints.load()
+    assert state is not None
+    assert state["step"] == 2
+    assert len(warnings) == 2
+    assert all("is damaged" in warning for warning in warnings)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="cannot write checkpoint") as error:
+        Checkpoints(tmp_path / "checkpoints", 2).save(1, {"step": 1})
+    assert "\n" not in str(error.value)
+
+
+def test_devices_and_precisions() -> None:
+    assert resolve_device("cpu") == CPU
+    assert resolve_precision("bf16", CPU) == "bf16"
+    assert resolve_precision("auto", CPU) in ("fp32", "bf16")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"trainer\.device"):
+            resolve_device("cuda")
