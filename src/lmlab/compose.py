@@ -36,9 +36,12 @@ def main(conf: Path) -> None:
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         fail(explain(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        fail(f"{error.strerror}: {error.filename or 'a file of the run'}")
+        fail(f"{error.strerror}: {error.filename or Path.cwd()}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:

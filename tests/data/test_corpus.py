@@ -208,7 +208,12 @@ def test_the_identity_changes_with_the_text_and_what_matters(tmp_path: Path) -> 
     first = identify(config)
     assert json.loads(json.dumps(first)) == first
     assert identify(config.model_copy(update={"cache_dir": "/elsewhere"})) == first
+    assert identify(text(paths=[f"{tmp_path}/*", f"{tmp_path}/./a.txt"])) == first
     assert identify(config.model_copy(update={"separator": "|"})) != first
+    (tmp_path / "b.md").write_text("two")
+    assert identify(text(paths=[f"{tmp_path}/*"])) != first
+    other = text(paths=[str(path)], validation_paths=[f"{tmp_path}/b.md"])
+    assert identify(other) != first
     assert identify(config.model_copy(update={"validation_fraction": 0.5})) != first
     path.write_text("one and more")
     longer = identify(config)

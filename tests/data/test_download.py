@@ -10,21 +10,25 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
-from lmlab.data import download
-from lmlab.data.config import RemoteFile
+from lmlab.data import download, prepare
+from lmlab.data.config import OpenWebTextConfig, RemoteFile
 from lmlab.data.download import download_all
 from lmlab.errors import DataError
+from lmlab.tokenizer.config import ByteConfig
 
 CONTENT = bytes(i * 7 % 251 for i in range(300_000))
+END = "<|endoftext|>"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 @dataclass
 class Server:
-    """Serves `content`, with each of `faults` once, in turn."""
+    """Serves `files`, and elsewhere `content`, with each of `faults` once, in turn."""
 
     content: bytes = CONTENT
+    files: dict[str, bytes] = field(default_factory=dict)
     tag: str | None = '"v1"'
     faults: list[str] = field(default_factory=list)
     requests: list[str | None] = field(default_factory=list)
@@ -38,23 +42,24 @@ class Server:
         if fault.isdecimal():
             handler.send_error(int(fault))
             return
+        content = self.files.get(handler.path, self.content)
         start = 0
         current = handler.headers["If-Range"] in (None, self.tag)
         if wanted and current and fault != "ignore range":
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        if start >= len(self.content) and start:
+        if start >= len(content) and start:
             handler.send_response(416)
-            handler.send_header("Content-Range", f"bytes */{len(self.content)}")
+            handler.send_header("Content-Range", f"bytes */{len(content)}")
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
-        body = self.content[start:]
+        body = content[start:]
+        if fault == "short":  # as some mirrors do, whatever range was asked for
+            body = body[: len(body) // 3]
         handler.send_response(206 if start else 200)
         if start:
             first = 0 if fault == "wrong place" else start
-            handler.send_header(
-                "Content-Range", f"bytes {first}-{len(self.content) - 1}/{len(self.content)}"
-            )
+            handler.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
         handler.send_header("Content-Length", str(len(body)))
         if self.tag:
             handler.send_header("ETag", self.tag)
@@ -80,7 +85,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, *arguments: object) -> None:
+            """A client that hangs up is no news here."""
+
+    with Quiet(("127.0.0.1", 0), Handler) as http:
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         served.url = f"http://127.0.0.1:{http.server_port}/some/corpus.txt"
@@ -127,6 +136,14 @@ def test_a_cut_connection_is_resumed_where_it_broke(server: Server, fetch: Fetch
     server.faults = ["cut", "cut"]
     assert fetch().read_bytes() == CONTENT
     assert server.requests == [None, "bytes=150000-", "bytes=225000-"]
+
+
+def test_a_server_that_gives_less_than_there_is_gets_asked_again(
+    server: Server, fetch: Fetch
+) -> None:
+    server.faults = ["cut", "short"]
+    assert fetch(None).read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=150000-", "bytes=200000-"]
 
 
 def test_a_later_start_resumes(server: Server, fetch: Fetch, tmp_path: Path) -> None:
@@ -257,3 +274,35 @@ def test_a_full_disk_is_one_line_and_keeps_what_came(
     assert "data.cache_dir" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert left(small_disk) == {"corpus.txt.part", "corpus.txt.json", "LICENSE.txt", ".lock"}
+
+
+def test_a_downloaded_corpus_end_to_end(
+    server: Server, tmp_path: Path, byte: ByteConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stories = [f"\nStory {i}.\n" for i in range(5000)]
+    training = END.join([*stories, stories[7]]).encode()
+    server.files = {
+        "/owt_train.txt.gz": gzip.compress(training),
+        "/owt_valid.txt.gz": gzip.compress(END.join([stories[7], "\nAnother.\n"]).encode()),
+    }
+    server.faults = ["cut"]
+    yaml_path = Path(__file__).parents[2] / "conf" / "data" / "openwebtext.yaml"
+    plain = yaml.safe_load(yaml_path.read_text())
+    for key in ("train", "validation"):
+        plain[key]["url"] = server.url.replace("/some", "").replace(
+            "corpus.txt", plain[key]["url"].rsplit("/")[-1]
+        )
+    config = OpenWebTextConfig(**{**plain, "cache_dir": str(tmp_path / "cache")})
+    prepared = prepare(config, byte, progress=False)
+    assert capsys.readouterr().err.strip() == config.license
+    kept = [story for i, story in enumerate(stories) if i != 7]
+    decode = prepared.tokenizer.decode
+    assert decode(prepared.train.tolist()) == "".join(story + END for story in kept)
+    assert decode(prepared.val.tolist()) == f"{stories[7]}{END}\nAnother.\n{END}"
+    assert prepared.meta.duplicates == 2
+    # What is prepared outlives what it was made of.
+    for path in (tmp_path / "cache" / "downloads" / "openwebtext").iterdir():
+        path.unlink()
+    asked = len(server.requests)
+    assert prepare(config, byte, progress=False).reused
+    assert len(server.requests) == asked

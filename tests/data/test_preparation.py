@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -210,21 +211,29 @@ def test_bad_text_leaves_no_trace(text: Text, byte: ByteConfig, tmp_path: Path) 
     assert {p.name for p in (tmp_path / "cache").iterdir()} == {".locks"}
 
 
+@pytest.mark.parametrize("noticed_by", ["stamp", "counts"])
 def test_files_that_change_while_they_are_read_are_noticed(
-    text: Text, byte: ByteConfig, tmp_path: Path
+    text: Text, byte: ByteConfig, tmp_path: Path, noticed_by: str
 ) -> None:
     config = text(STORIES)
+    stamp = preparation.identify(config)
+    identify = preparation.identify if noticed_by == "stamp" else lambda _: stamp
 
     def change(*arguments: object) -> object:
-        with (tmp_path / "corpus.txt").open("a") as file:
-            file.write("|one more story")
+        if noticed_by == "stamp":
+            os.utime(tmp_path / "corpus.txt", ns=(0, 0))
+        else:
+            with (tmp_path / "corpus.txt").open("a") as file:
+                file.write("|one more story")
         return build(*arguments)
 
     build = tokenizer_package.build
     with (
         mock.patch.object(tokenizer_package, "build", change),
+        mock.patch.object(preparation, "identify", side_effect=identify),
         pytest.raises(DataError, match="changed while they were read"),
     ):
         prepare(config, byte, progress=False)
     prepared = prepare(config, byte, progress=False)
-    assert "one more story" in documents(prepared, "train") + documents(prepared, "val")
+    total = prepared.meta.train_documents + prepared.meta.val_documents
+    assert total == len(STORIES) + (noticed_by == "counts")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from lmlab.optim import build_schedule, cosine_schedule
 from lmlab.optim.config import ConstantConfig, CosineConfig
-from lmlab.optim.schedule import steps_of
+from lmlab.optim.schedule import inverse_sqrt_schedule, linear_schedule, steps_of
+from tests_support import composed
 
 
 def test_cosine_by_hand() -> None:
@@ -53,3 +54,34 @@ def test_warmup_and_end_are_steps_or_fractions() -> None:
 def test_constant_warms_up_and_holds() -> None:
     schedule = build_schedule(ConstantConfig(kind="constant", warmup=4), 2.0, 100)
     assert [schedule(t) for t in (0, 1, 2, 4, 99)] == [0.0, 0.5, 1.0, 2.0, 2.0]
+
+
+def test_linear_by_hand() -> None:
+    rates = [linear_schedule(t, 1.0, 0.2, 4, 12) for t in range(15)]
+    assert rates[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
+    assert rates[8] == pytest.approx(0.6)
+    assert rates[12:] == [0.2] * 3
+
+
+def test_inverse_sqrt_by_hand() -> None:
+    rates = [inverse_sqrt_schedule(t, 3.0, 100) for t in (0, 50, 100, 400, 10_000)]
+    assert rates == pytest.approx([0.0, 1.5, 3.0, 1.5, 0.3])
+
+
+def test_wsd_by_hand() -> None:
+    config = composed(
+        "schedule=wsd", "schedule.warmup=10", "schedule.decay=0.5", "schedule.min_ratio=0.1"
+    ).schedule
+    schedule = build_schedule(config, 1.0, 100)
+    assert [schedule(t) for t in (0, 5, 10, 49, 50)] == pytest.approx([0, 0.5, 1, 1, 1])
+    assert schedule(75) == pytest.approx(0.55)
+    assert schedule(100) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "inverse_sqrt", "wsd"])
+@pytest.mark.parametrize("total", [1, 2, 7, 100])
+def test_every_schedule_is_defined_at_every_step(kind: str, total: int) -> None:
+    schedule = build_schedule(composed(f"schedule={kind}").schedule, 0.5, total)
+    rates = [schedule(t) for t in range(total + 1)]
+    assert all(0 <= rate <= 0.5 + 1e-12 for rate in rates)
+    assert max(rates) > 0 or total == 1

@@ -131,7 +131,6 @@ def test_equals_tiktoken_and_tokenizers(
     assert hf.decode(ids, skip_special_tokens=False) == text
 
 
-@pytest.mark.slow
 def test_every_assigned_character_equals_tiktoken(
     peers: tuple[Tokenizer, tiktoken.Encoding, tokenizers.Tokenizer],
 ) -> None:
@@ -252,7 +251,10 @@ def write_gz(path: Path, data: bytes) -> Path:
 
 
 def write_zst(path: Path, data: bytes) -> Path:
-    return write_plain(path.with_suffix(".zst"), zstandard.compress(data))
+    half = len(data) // 2  # in two frames
+    return write_plain(
+        path.with_suffix(".zst"), zstandard.compress(data[:half]) + zstandard.compress(data[half:])
+    )
 
 
 writers = pytest.mark.parametrize("write", [write_plain, write_gz, write_zst])
@@ -295,8 +297,12 @@ def test_file_that_ends_inside_a_character(of_pattern: Tokenizer, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("cut.gz", gzip.compress(b"word" * 1000)[:-20]), ("foreign.gz", b"not gzip at all")]
-    + [("cut.zst", zstandard.compress(b"word" * 1000)[:-4]), ("foreign.zst", b"not zstd")],
+    [
+        ("cut.gz", gzip.compress(b"word" * 1000)[:-20]),
+        ("cut.zst", zstandard.compress(b"word" * 1000)[:-4]),
+        ("foreign.gz", b"not gzip at all"),
+        ("foreign.zst", b"not zstd"),
+    ],
 )
 def test_broken_compressed_file(small: Tokenizer, tmp_path: Path, name: str, data: bytes) -> None:
     path = write_plain(tmp_path / name, data)
@@ -318,7 +324,7 @@ def test_foreign_file_of_ids(small: Tokenizer, tmp_path: Path) -> None:
     np.array([1, 2, 60_000], np.uint16).tofile(path)
     with pytest.raises(DataError, match=r"ids.bin: id 60000 at position 2"):
         b"".join(small.decode_file(path))
-    path.write_bytes(b"abc")
+    path.write_bytes(b"\1\0\2")
     with pytest.raises(DataError, match="ends inside an id"):
         b"".join(small.decode_file(path))
 

@@ -1,7 +1,6 @@
 """Splitting on special tokens and by patterns, against plainer forms."""
 
 import itertools
-import random
 
 import pytest
 from hypothesis import given

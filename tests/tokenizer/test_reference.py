@@ -12,9 +12,20 @@ from lmlab.tokenizer.reference import Pair, Word
 
 # From Sennrich et al. 2016, with ties broken in favour of the greater pair.
 LOW_LOWER = " ".join(["low"] * 5 + ["lower"] * 2 + ["widest"] * 3 + ["newest"] * 6)
-LOW_LOWER_MERGES = (
-    "s t, e st, o w, l ow, w est, n e, ne west, w i, wi d, wid est, low e, lowe r".split(", ")
-)
+LOW_LOWER_MERGES = [
+    "s t",
+    "e st",
+    "o w",
+    "l ow",
+    "w est",
+    "n e",
+    "ne west",
+    "w i",
+    "wi d",
+    "wid est",
+    "low e",
+    "lowe r",
+]
 
 
 def test_worked_example() -> None:
@@ -67,7 +78,7 @@ def test_ids_are_bytes_then_merges_then_special_tokens() -> None:
 
 
 def test_vocabulary_too_small() -> None:
-    with pytest.raises(UserError, match="vocab_size 257 is too small.*at least 258"):
+    with pytest.raises(UserError, match=r"vocab_size 257 is too small.*at least 258"):
         reference.train_bpe("text", 257, ["<|a|>", "<|b|>"])
     vocab, merges = reference.train_bpe("text", 258, ["<|a|>", "<|b|>"])
     assert not merges

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, filter_overrides
 from omegaconf import OmegaConf
 
 
@@ -23,7 +23,12 @@ class LocalLauncher(BasicLauncher):
         for overrides in job_overrides:
             job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             load(OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"]))
-        return super().launch(job_overrides, initial_job_idx)
+        returns: list[JobReturn] = []
+        for index, overrides in enumerate(job_overrides):
+            text = " ".join(filter_overrides(overrides))
+            print(f"run {index + 1} of {len(job_overrides)}: {text}", flush=True)
+            returns += super().launch([overrides], initial_job_idx + index)
+        return returns
 
 
 @dataclass

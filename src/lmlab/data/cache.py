@@ -50,17 +50,17 @@ def obtain(root: Path, name: str, build: Callable[[Path], dict[str, Any]]) -> En
             if (meta := _meta(directory, tell=True)) is not None:
                 return Entry(directory, meta, reused=True)
             _remove_leftovers(root, name)
-            temporary = _temporary(root, name)
+            temporary, damaged = _temporary(root, name), _temporary(root, name)
             try:
                 temporary.mkdir()
                 _seal(temporary, build(temporary))
-                if directory.exists():  # damaged, and a directory cannot be replaced in one step
-                    directory.replace(_temporary(root, name))
+                if directory.exists():  # a directory cannot be replaced in one step
+                    directory.replace(damaged)
                 temporary.replace(directory)
                 fsync_directory(root)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-            _remove_leftovers(root, name)
+                shutil.rmtree(damaged, ignore_errors=True)
             return Entry(directory, json.loads((directory / META).read_text()), reused=False)
 
 

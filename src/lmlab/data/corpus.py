@@ -109,7 +109,8 @@ def identify(config: DataConfig) -> dict[str, Any]:
     Local files are not read for this: a start on many gigabytes that are prepared already must
     stay quick.
     """
-    settings = config.model_dump(mode="json", exclude={"cache_dir", "license"})
+    beside = {"cache_dir", "license", "paths", "validation_paths"}
+    settings = config.model_dump(mode="json", exclude=beside)
     if isinstance(config, StdlibConfig | TextConfig):
         corpus = _local(config)
         for name in ("training", "validation"):
@@ -151,14 +152,14 @@ def _local(config: StdlibConfig | TextConfig) -> Corpus:
             "data.validation_paths", "is empty; name files, or null to hold documents out"
         )
     validation = _expand("data.validation_paths", config.validation_paths or [])
-    training = [path for path in _expand("data.paths", config.paths) if path not in validation]
+    training = _expand("data.paths", config.paths) - validation
     if not training:
         raise ConfigError(
             "data.paths", "names nothing that data.validation_paths does not name too"
         )
     return Corpus(
-        tuple(training),
-        tuple(validation),
+        tuple(sorted(training)),
+        tuple(sorted(validation)),
         config.validation_fraction,
         config.separator,
         config.jsonl_field,
@@ -179,7 +180,7 @@ def _standard_library() -> list[Path]:
     return sorted(files)
 
 
-def _expand(key: str, patterns: list[str]) -> list[Path]:
+def _expand(key: str, patterns: list[str]) -> set[Path]:
     found: set[Path] = set()
     for pattern in patterns:
         # A name with brackets in it is a file first, a pattern second.
@@ -192,7 +193,7 @@ def _expand(key: str, patterns: list[str]) -> list[Path]:
                 problem = f"is a directory; name its files, e.g. {pattern}/**/*.txt"
             raise DataError(f"{key}: {pattern!r} {problem}")
         found |= files
-    return sorted(found)
+    return found
 
 
 def _digest(text: str) -> bytes:

@@ -143,8 +143,8 @@ def _survey(corpus: Corpus, progress: bool) -> tuple[Counts, dict[str, str]]:
             digests[held_out].update(b"%d:%b" % (len(encoded), encoded))
             counts.add(held_out, len(encoded))
     advice = (
-        "add text, set data.separator if a file holds several documents, "
-        "or name data.validation_paths"
+        "add text, change data.validation_fraction, name data.validation_paths, "
+        "or set data.separator if a file holds several documents"
     )
     total = counts.train_documents + counts.val_documents
     for split, documents in (

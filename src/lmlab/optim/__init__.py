@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from lmlab.optim.clip import clip_gradients
     from lmlab.optim.config import OptimizerConfig
     from lmlab.optim.groups import parameter_groups
+    from lmlab.optim.muon import Muon
     from lmlab.optim.schedule import build_schedule, cosine_schedule
     from lmlab.optim.sgd import SGD
 
 __all__ = [
     "SGD",
     "AdamW",
+    "Muon",
     "build_optimizer",
     "build_schedule",
     "clip_gradients",
@@ -29,6 +31,7 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "adamw": ("AdamW",),
+        "muon": ("Muon",),
         "sgd": ("SGD",),
         "clip": ("clip_gradients",),
         "groups": ("parameter_groups",),
@@ -39,11 +42,21 @@ __getattr__ = lazy_exports(
 
 def build_optimizer(config: "OptimizerConfig", model: "nn.Module") -> "Optimizer":
     """Build the configured optimizer over all parameters of `model`."""
+    import torch
+
     from lmlab.optim.adamw import AdamW
     from lmlab.optim.groups import parameter_groups
+    from lmlab.optim.muon import Muon
     from lmlab.optim.sgd import SGD
 
-    groups = parameter_groups(model, config.weight_decay, config.decay_embeddings)
+    muon = config.kind == "muon"
+    groups = parameter_groups(model, config.weight_decay, config.decay_embeddings, muon)
     if config.kind == "adamw":
-        return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+        betas = (config.beta1, config.beta2)
+        if config.backend == "fused":
+            return torch.optim.AdamW(groups, config.lr, betas, config.eps, fused=True)
+        return AdamW(groups, config.lr, betas, config.eps)
+    if config.kind == "muon":
+        betas = (config.beta1, config.beta2)
+        return Muon(groups, config.lr, betas, config.eps, momentum=config.momentum)
     return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)

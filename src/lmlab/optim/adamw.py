@@ -39,17 +39,17 @@ class AdamW(Optimizer):
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             for p in params:
-                state = self.state[p]
-                if not state:
-                    state["step"] = 0
-                    state["exp_avg"] = torch.zeros_like(p)
-                    state["exp_avg_sq"] = torch.zeros_like(p)
-                state["step"] += 1
+                if not self.state[p]:
+                    self.state[p] = self._new_state(p, group)
+                self.state[p]["step"] += 1
             # Parameters that missed steps have another bias correction: one call for each count.
             for t in {self.state[p]["step"] for p in params}:
                 same = [p for p in params if self.state[p]["step"] == t]
                 self._update(same, t, group)
         return loss
+
+    def _new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        return {"step": 0, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
 
     def _update(self, params: list[Tensor], t: int, group: dict[str, Any]) -> None:
         (beta1, beta2), lr = group["betas"], group["lr"]

@@ -9,6 +9,7 @@ from lmlab.schema import Config
 LearningRate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0)]
+Warmup = Annotated[float, Field(ge=0)]
 
 
 class AdamWConfig(Config):
@@ -23,6 +24,28 @@ class AdamWConfig(Config):
     """Decay of the second moment."""
     eps: Annotated[float, Field(gt=0)]
     """Added to the root of the second moment."""
+    weight_decay: Decay
+    """Decoupled decay of weights."""
+    decay_embeddings: bool
+    """Decay embeddings too; norms and biases never are."""
+    backend: Literal["foreach", "fused"]
+    """foreach is ours, written out on torch's list kernels; fused is torch.optim's one kernel."""
+
+
+class MuonConfig(Config):
+    """Orthogonal momentum on hidden matrices, AdamW on the rest (Jordan et al. 2024)."""
+
+    kind: Literal["muon"]
+    lr: LearningRate
+    """Peak learning rate, of both parts: Muon's updates are scaled to the size of AdamW's."""
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    """Of Muon's part, Nesterov's form."""
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+    """Decay of AdamW's first moment."""
+    beta2: Annotated[float, Field(ge=0, lt=1)]
+    """Decay of AdamW's second moment."""
+    eps: Annotated[float, Field(gt=0)]
+    """Added to the root of AdamW's second moment."""
     weight_decay: Decay
     """Decoupled decay of weights."""
     decay_embeddings: bool
@@ -45,14 +68,14 @@ class SGDConfig(Config):
     """Decay embeddings too; norms and biases never are."""
 
 
-OptimizerConfig = Annotated[AdamWConfig | SGDConfig, Field(discriminator="kind")]
+OptimizerConfig = Annotated[AdamWConfig | MuonConfig | SGDConfig, Field(discriminator="kind")]
 
 
 class ConstantConfig(Config):
     """The same learning rate at every step, after a linear warm-up."""
 
     kind: Literal["constant"]
-    warmup: Annotated[float, Field(ge=0)]
+    warmup: Warmup
     """Steps of linear warm-up; below 1, the fraction of all steps."""
 
 
@@ -60,7 +83,7 @@ class CosineConfig(Config):
     """Linear warm-up, then half a cosine down to the minimum (Loshchilov and Hutter 2017)."""
 
     kind: Literal["cosine"]
-    warmup: Annotated[float, Field(ge=0)]
+    warmup: Warmup
     """Steps of linear warm-up; below 1, the fraction of all steps."""
     end: Annotated[float, Field(gt=0)]
     """Step at which the minimum is reached; up to 1, the fraction of all steps."""
@@ -68,4 +91,39 @@ class CosineConfig(Config):
     """Minimum as a fraction of the peak."""
 
 
-ScheduleConfig = Annotated[ConstantConfig | CosineConfig, Field(discriminator="kind")]
+class LinearConfig(Config):
+    """Linear warm-up, then a straight line down to the minimum."""
+
+    kind: Literal["linear"]
+    warmup: Warmup
+    """Steps of linear warm-up; below 1, the fraction of all steps."""
+    end: Annotated[float, Field(gt=0)]
+    """Step at which the minimum is reached; up to 1, the fraction of all steps."""
+    min_ratio: Fraction
+    """Minimum as a fraction of the peak."""
+
+
+class InverseSqrtConfig(Config):
+    """Linear warm-up, then `peak * sqrt(warmup / step)` (Vaswani et al. 2017)."""
+
+    kind: Literal["inverse_sqrt"]
+    warmup: Warmup
+    """Steps of linear warm-up, at least one; below 1, the fraction of all steps."""
+
+
+class WSDConfig(Config):
+    """Warm up, stay, and decay in a straight line at the end (Hu et al. 2024)."""
+
+    kind: Literal["wsd"]
+    warmup: Warmup
+    """Steps of linear warm-up; below 1, the fraction of all steps."""
+    decay: Annotated[float, Field(ge=0)]
+    """Steps of decay at the end; up to 1, the fraction of all steps."""
+    min_ratio: Fraction
+    """Minimum as a fraction of the peak."""
+
+
+ScheduleConfig = Annotated[
+    ConstantConfig | LinearConfig | CosineConfig | InverseSqrtConfig | WSDConfig,
+    Field(discriminator="kind"),
+]

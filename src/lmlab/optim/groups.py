@@ -6,12 +6,17 @@ from torch import nn
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, decay_embeddings: bool = False
+    model: nn.Module,
+    weight_decay: float,
+    decay_embeddings: bool = False,
+    muon: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return two groups, with and without decay; norms and biases (below 2-D) never decay.
+    """Return the groups with and without decay; norms and biases (below 2-D) never decay.
 
+    With `muon` the hidden matrices, all but embeddings and the head, are a group of their own.
     Raises AssertionError unless every parameter is in exactly one group.
     """
+    hidden: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -19,11 +24,15 @@ def parameter_groups(
             continue
         embedding = "embedding" in name
         decays = parameter.ndim >= 2 and (decay_embeddings or not embedding)
-        (decayed if decays else others).append(parameter)
-    grouped = [id(p) for p in decayed + others]
+        if muon and decays and not embedding and not name.startswith("lm_head"):
+            hidden.append(parameter)
+        else:
+            (decayed if decays else others).append(parameter)
+    grouped = [id(p) for p in hidden + decayed + others]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
-    return [
-        {"params": params, "weight_decay": decay}
-        for params, decay in ((decayed, weight_decay), (others, 0.0))
-        if params
+    groups: list[dict[str, Any]] = [
+        {"params": hidden, "weight_decay": weight_decay, "muon": True},
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
+    return [group for group in groups if group["params"]]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from lmlab.optim.config import ConstantConfig, ScheduleConfig
+from lmlab.optim.config import ScheduleConfig
 
 Schedule = Callable[[int], float]
 
@@ -20,9 +20,34 @@ def cosine_schedule(
     return min_lr + 0.5 * (1 + math.cos(math.pi * progress)) * (max_lr - min_lr)
 
 
+def linear_schedule(
+    t: int, max_lr: float, min_lr: float, warmup_steps: int, end_step: int
+) -> float:
+    """Return `t/Tw * max` before `Tw`, a straight line from max to min until the end, then min."""
+    if t < warmup_steps:
+        return t / warmup_steps * max_lr
+    if t >= end_step:
+        return min_lr
+    return max_lr + (t - warmup_steps) / (end_step - warmup_steps) * (min_lr - max_lr)
+
+
 def constant_schedule(t: int, max_lr: float, warmup_steps: int) -> float:
     """Return `t/Tw * max` before `Tw`, then max."""
     return t / warmup_steps * max_lr if t < warmup_steps else max_lr
+
+
+def inverse_sqrt_schedule(t: int, max_lr: float, warmup_steps: int) -> float:
+    """Return `t/Tw * max` before `Tw`, then `max * sqrt(Tw / t)` (Vaswani et al. 2017)."""
+    return max_lr * min(t / warmup_steps, (warmup_steps / max(t, 1)) ** 0.5)
+
+
+def wsd_schedule(
+    t: int, max_lr: float, min_lr: float, warmup_steps: int, decay_start: int, total_steps: int
+) -> float:
+    """Return warm-up, max until `decay_start`, then a straight line to min (Hu et al. 2024)."""
+    if t < decay_start:
+        return constant_schedule(t, max_lr, warmup_steps)
+    return linear_schedule(t, max_lr, min_lr, decay_start, total_steps)
 
 
 def steps_of(value: float, total: int, *, whole: bool) -> int:
@@ -37,8 +62,14 @@ def steps_of(value: float, total: int, *, whole: bool) -> int:
 def build_schedule(config: ScheduleConfig, max_lr: float, total_steps: int) -> Schedule:
     """Return the function from step to learning rate."""
     warmup = steps_of(config.warmup, total_steps, whole=False)
-    if isinstance(config, ConstantConfig):
+    if config.kind == "constant":
         return lambda t: constant_schedule(t, max_lr, warmup)
-    end = steps_of(config.end, total_steps, whole=True)
+    if config.kind == "inverse_sqrt":
+        return lambda t: inverse_sqrt_schedule(t, max_lr, max(1, warmup))
     min_lr = config.min_ratio * max_lr
-    return lambda t: cosine_schedule(t, max_lr, min_lr, warmup, end)
+    if config.kind == "wsd":
+        decay_start = max(warmup, total_steps - steps_of(config.decay, total_steps, whole=True))
+        return lambda t: wsd_schedule(t, max_lr, min_lr, warmup, decay_start, total_steps)
+    end = steps_of(config.end, total_steps, whole=True)
+    shape = cosine_schedule if config.kind == "cosine" else linear_schedule
+    return lambda t: shape(t, max_lr, min_lr, warmup, end)

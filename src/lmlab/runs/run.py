@@ -1,10 +1,12 @@
 """The run directory: the log of a run, and its one result."""
 
+import contextlib
+import errno
 import json
 import math
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -15,38 +17,57 @@ from tqdm import tqdm
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
 
-METRICS, SAMPLES, RESULT, CONFIG = "metrics.jsonl", "samples.txt", "result.json", "config.yaml"
-ACCOUNT = "account.json"
+METRICS, SAMPLES, RESULT = "metrics.jsonl", "samples.txt", "result.json"
+CONFIG, ENVIRONMENT, ACCOUNT, LOCK = "config.yaml", "environment.json", "account.json", ".lock"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Run:
     """A directory that one process at a time writes a run into; use it as a context manager.
 
-    Inside the context SIGINT and SIGTERM ask for a stop at the next step; a second SIGINT stops at
-    once. Raises UserError when another process has the directory.
+    Raises UserError when another process has the directory, or when it cannot be written to. A
+    directory in which nothing was begun is removed when the context ends with an exception.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.stop_signal: signal.Signals | None = None
         self._loggers: list[Callable[[dict[str, Any]], None]] = []
-        self._handlers: dict[signal.Signals, Any] = {}
         directory.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(directory / ".lock")
+        self._lock = FileLock(directory / LOCK)
 
     def __enter__(self) -> Self:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise UserError(f"{self.directory} is in use by another process") from None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._on_signal)
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         self._lock.release()
+        if error is not None and [path.name for path in self.directory.iterdir()] == [LOCK]:
+            (self.directory / LOCK).unlink()
+            with contextlib.suppress(OSError):
+                self.directory.rmdir()
+                self.directory.parent.rmdir()
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise UserError(
+                f"{error.strerror} while writing in {self.directory}; "
+                f"make room and continue with resume={self.directory}"
+            ) from error
+
+    @contextlib.contextmanager
+    def stopping_on_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask for a stop at the next step; a second SIGINT stops at once."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self._on_signal) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.stop_signal is signal.SIGINT and number == signal.SIGINT:
@@ -101,8 +122,18 @@ class Run:
             json.dump(finite, file, indent=2)
             file.write("\n")
 
-    def write_text(self, name: str, text: str) -> None:
-        """Publish a text file in the directory."""
+    def begin(self, config: str, environment: dict[str, Any]) -> None:
+        """Record what is run and on what; a resumed run keeps both and adds where it goes on."""
+        path = self.directory / ENVIRONMENT
+        if path.exists() and (self.directory / CONFIG).exists():
+            first = json.loads(path.read_text(encoding="utf-8"))
+            first.setdefault("resumed", []).append(environment)
+            environment = first
+        else:
+            self._write_text(CONFIG, config)
+        self.write_json(ENVIRONMENT, environment)
+
+    def _write_text(self, name: str, text: str) -> None:
         with atomic_write(self.directory / name) as file:
             file.write(text)
 

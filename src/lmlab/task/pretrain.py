@@ -42,14 +42,16 @@ def run(config: RunConfig, directory: Path) -> None:
         if prepared.reused:
             run.say(f"reusing the prepared data in {prepared.directory}")
         require_context(prepared, config.model.context_length)
-        run.write_text(CONFIG, config.to_yaml())
-        run.write_json("environment.json", environment(_device_name(device)))
+        xz = prepared.meta.xz_bits_per_byte
+        here = environment(_device_name(device)) | {"xz_bits_per_byte": xz}
+        run.begin(config.to_yaml(), here)
         logger = None
         if config.logger.kind == "wandb":
             logger = WandbLogger(config.logger, directory, config.name, config.identity())
             run.add_logger(logger.log)
         try:
-            outcome, facts = _train(config, prepared, device, run)
+            with run.stopping_on_signals():
+                outcome, facts = _train(config, prepared, device, run)
         finally:
             if logger is not None:
                 logger.finish()
@@ -69,7 +71,7 @@ def run(config: RunConfig, directory: Path) -> None:
             "seconds": outcome.progress.seconds,
             "tokens_per_second": outcome.tokens_per_second,
             "flops": outcome.progress.tokens * facts["flops_per_token"],
-            "xz_bits_per_byte": prepared.meta.xz_bits_per_byte,
+            "xz_bits_per_byte": xz,
             "config_fingerprint": config.fingerprint(),
         }
         run.write_json(RESULT, result)
@@ -115,14 +117,15 @@ def _train(
     )
     model = build(config.model, vocab_size).to(device)
     compiled = trainer.compile is True or (trainer.compile == "auto" and device.type == "cuda")
+    fast_model: Any = torch.compile(model) if compiled else model
     parts = Parts(
-        model=torch.compile(model) if compiled else model,
+        model=fast_model,
         plain_model=model,
         optimizer=build_optimizer(config.optimizer, model),
         schedule=build_schedule(config.schedule, config.optimizer.lr, steps),
         objective=cross_entropy,
         batches=Batches(prepared.train, trainer.batch_size, context_length, config.seed),
-        evaluate=Watch(config, prepared, model, device, precision, run),
+        evaluate=Watch(config, prepared, model, fast_model, device, precision, run),
         autocast=autocast_for(precision, device),
         device=device,
         flops_per_token=flops_per_token,
@@ -146,6 +149,7 @@ class Watch:
         config: RunConfig,
         prepared: Prepared,
         model: Transformer,
+        fast_model: Any,
         device: torch.device,
         precision: str,
         run: Run,
@@ -153,7 +157,8 @@ class Watch:
         trainer, context_length = config.trainer, config.model.context_length
         assert isinstance(config.task, PretrainConfig)
         self.settings, self.seed, self.run = config.task.sample, config.seed, run
-        self.tokenizer, self.model, self.device = prepared.tokenizer, model, device
+        self.tokenizer, self.device = prepared.tokenizer, device
+        self.model, self.fast_model = model, fast_model  # windows of many lengths do not compile
         self.autocast = autocast_for(precision, device)
         starts = validation_starts(prepared.val, context_length, trainer.eval_windows)
         lengths = np.zeros(model.vocab_size, dtype=np.int64)  # padding rows stand for no bytes
@@ -163,7 +168,7 @@ class Watch:
 
     def __call__(self, step: int) -> dict[str, float]:
         """Return the validation metrics, and append a sample to the run's."""
-        metrics = self.evaluator(self.model, self.autocast, self.device)
+        metrics = self.evaluator(self.fast_model, self.autocast, self.device)
         if self.settings.tokens:
             self.run.sample(step, self.write(step))
         return metrics

@@ -1,20 +1,19 @@
 """The tokenizer: text to ids and back, over the native encoder."""
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from lmlab.errors import DataError
-from lmlab.files import atomic_write
 from lmlab.tokenizer import formats, interchange
 from lmlab.tokenizer.engine import Engine
 from lmlab.tokenizer.inputs import read_chunks
 from lmlab.tokenizer.native import Errors, Ids
+from lmlab.tokenizer.outputs import writing
 from lmlab.tokenizer.pretokenize import to_utf8
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
@@ -140,7 +139,7 @@ class Tokenizer:
         Each file is a text of its own; the ids follow one another. `out` appears when it is
         complete: an error or a full disk leaves what was there before.
         """
-        with writing(Path(out)) as file:
+        with writing(Path(out), "wb") as file:
             return self._engine.encode_files(_paths(path), file, errors, num_threads, progress)
 
     def count_file(
@@ -226,16 +225,6 @@ class Tokenizer:
     ) -> Self:
         """Load a file of tiktoken ranks."""
         return cls._of(interchange.read_tiktoken(Path(path), special_tokens, pattern))
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
-    """`atomic_write` of bytes; a full disk and the like are a DataError that names `path`."""
-    try:
-        with atomic_write(path, "wb") as file:
-            yield file
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def _paths(path: PathLike | Sequence[PathLike]) -> list[Path]:

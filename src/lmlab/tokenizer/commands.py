@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmlab.errors import UserError
-from lmlab.tokenizer.bpe import Tokenizer, writing
+from lmlab.tokenizer.bpe import Tokenizer
 from lmlab.tokenizer.inputs import text_size
+from lmlab.tokenizer.outputs import writing
 from lmlab.tokenizer.train import train_bpe
 
 
@@ -57,7 +58,7 @@ def decode(options: argparse.Namespace) -> None:
     if options.out is None:
         sys.stdout.buffer.writelines(pieces)
     else:
-        with writing(options.out) as file:
+        with writing(options.out, "wb") as file:
             file.writelines(pieces)
 
 

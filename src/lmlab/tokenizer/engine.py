@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from lmlab.errors import DataError
-from lmlab.tokenizer import _stopgap as native
+from lmlab.tokenizer import native
 from lmlab.tokenizer.inputs import (
     add_file,
     byte_bar,
@@ -18,7 +18,7 @@ from lmlab.tokenizer.inputs import (
     invalid_utf8,
     read_chunks,
 )
-from lmlab.tokenizer.native import Errors, Ids
+from lmlab.tokenizer.native import Errors, Ids, PatternName
 from lmlab.tokenizer.pretokenize import PATTERNS, split_pretokens, split_special_stream, to_utf8
 from lmlab.tokenizer.vocabulary import Vocabulary
 
@@ -30,13 +30,16 @@ class Engine:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._native_pattern = vocabulary.pattern in PATTERNS
+        native_pattern: PatternName | None = None
+        if vocabulary.pattern in PATTERNS:
+            native_pattern = cast(PatternName, vocabulary.pattern)
+        self._native_pattern = native_pattern is not None
         self._holes = np.setdiff1d(np.arange(vocabulary.size), list(vocabulary.tokens))
         self._encoder = native.Encoder(
             [vocabulary.tokens.get(i, b"") for i in range(vocabulary.size)],
             vocabulary.merges,
             {name.encode(): i for name, i in vocabulary.special_tokens.items()},
-            vocabulary.pattern if self._native_pattern else None,
+            native_pattern,
         )
         self.dtype = self._encoder.dtype
 
@@ -48,7 +51,7 @@ class Engine:
         try:
             return self._encoder.encode(text)
         except native.InvalidUtf8 as error:
-            raise DataError(invalid_utf8("text", error.offset)) from None
+            raise invalid_utf8("text", error) from None
 
     def encode_batch(self, texts: Sequence[bytes], num_threads: int | None) -> list[Ids]:
         """The ids of each text, in parallel where the pattern is native."""

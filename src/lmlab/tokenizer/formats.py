@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.errors import DataError
-from lmlab.files import atomic_write
+from lmlab.tokenizer.outputs import writing
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
 META, VOCAB, MERGES = "lmlab_tokenizer.json", "vocab.json", "merges.txt"
@@ -149,7 +149,7 @@ def save_folder(vocabulary: Vocabulary, folder: Path) -> None:
         "sha256": {VOCAB: _sha256(vocab), MERGES: _sha256(merges)},
     }
     for name, text in ((VOCAB, vocab), (MERGES, merges), (META, json.dumps(meta, indent=2) + "\n")):
-        with atomic_write(folder / name) as file:
+        with writing(folder / name) as file:
             file.write(text)
 
 

@@ -1,19 +1,19 @@
 """Text from files: plain, `.gz` or `.zst`, streamed, with the byte that is no UTF-8 named."""
 
 import codecs
+import contextlib
 import gzip
 import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Never
+from typing import IO, Any
 
 import zstandard
 from tqdm import tqdm
 
 from lmlab.errors import DataError
-from lmlab.tokenizer._stopgap import InvalidUtf8
-from lmlab.tokenizer.native import Errors, Sink
+from lmlab.tokenizer.native import Errors, InvalidUtf8, Sink
 
 CHUNK = 1 << 20
 _COMPRESSED = (".gz", ".zst")
@@ -26,17 +26,32 @@ def read_chunks(path: Path, chunk: int = CHUNK) -> Iterator[bytes]:
     """
     try:
         with path.open("rb") as file:
-            stream: Any = file
-            if path.suffix == ".gz":
-                stream = gzip.GzipFile(fileobj=file)
-            elif path.suffix == ".zst":
-                stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+            if path.suffix == ".zst":
+                yield from _read_zstd(file)
+                return
+            stream: Any = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
             while data := stream.read(chunk):
                 yield data
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise DataError(f"{path}: broken {path.suffix} file: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _read_zstd(file: IO[bytes]) -> Iterator[bytes]:
+    """The content of one or more zstd frames; EOFError when the last is cut."""
+    # Not zstandard's stream_reader, which takes a frame that is cut for the end of the file.
+    frame = None
+    while data := file.read(1 << 14):
+        while data:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            if content := frame.decompress(data):
+                yield content
+            data = frame.unused_data if frame.eof else b""
+            if frame.eof:
+                frame = None
+    if frame is not None:
+        raise EOFError("the end is missing")
 
 
 def decode_chunks(chunks: Iterable[bytes], source: str, errors: Errors = "strict") -> Iterator[str]:
@@ -53,16 +68,16 @@ def decode_chunks(chunks: Iterable[bytes], source: str, errors: Errors = "strict
         try:
             text = decoder.decode(data or b"", data is None)
         except UnicodeDecodeError as error:
-            raise DataError(invalid_utf8(source, start + error.start)) from None
+            problem = f"invalid UTF-8 at byte {start + error.start}"
+            raise invalid_utf8(source, problem) from None
         if text:
             yield text
 
 
-def invalid_utf8(source: str, offset: int) -> str:
-    """The message for bytes that are no UTF-8."""
-    return (
-        f"{source}: invalid UTF-8 at byte {offset}; convert the text, or pass errors='replace' "
-        "to read U+FFFD in its place"
+def invalid_utf8(source: str, problem: object) -> DataError:
+    """The error for bytes of `source` that are no UTF-8; `problem` names the byte."""
+    return DataError(
+        f"{source}: {problem}; convert the text, or read U+FFFD in its place with errors='replace'"
     )
 
 
@@ -77,7 +92,7 @@ def add_file(sink: Sink, path: Path) -> None:
             sink.add_file(path)
         sink.end_text()
     except InvalidUtf8 as error:
-        raise DataError(invalid_utf8(str(path), error.offset)) from None
+        raise invalid_utf8(str(path), error) from None
 
 
 def check_readable(path: Path) -> None:
@@ -88,14 +103,18 @@ def check_readable(path: Path) -> None:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def byte_bar(paths: Sequence[Path], description: str, *, show: bool) -> "tqdm[Never]":
+@contextlib.contextmanager
+def byte_bar(paths: Sequence[Path], description: str, *, show: bool) -> "Iterator[tqdm[Any]]":
     """A progress bar over the bytes of files, with an end in sight when none is compressed."""
-    plain = all(path.is_file() and path.suffix not in _COMPRESSED for path in paths)
+    plain = bool(paths) and all(p.is_file() and p.suffix not in _COMPRESSED for p in paths)
     total = sum(path.stat().st_size for path in paths) if plain else None
-    return tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=not show)
+    with tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=not show) as bar:
+        yield bar
+        if total is not None:
+            bar.update(total - bar.n)
 
 
-def counted(chunks: Iterable[bytes], bar: "tqdm[Never]") -> Iterator[bytes]:
+def counted(chunks: Iterable[bytes], bar: "tqdm[Any]") -> Iterator[bytes]:
     """The same chunks, which move the bar as they pass."""
     for chunk in chunks:
         yield chunk

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.errors import DataError, UserError
-from lmlab.files import atomic_write
 from lmlab.tokenizer.formats import (
     merge_from_printable,
     read_json_object,
@@ -17,6 +16,7 @@ from lmlab.tokenizer.formats import (
     to_printable,
     tokens_from_json,
 )
+from lmlab.tokenizer.outputs import writing
 from lmlab.tokenizer.pretokenize import PATTERNS
 from lmlab.tokenizer.reference import encode_pretoken
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
@@ -80,7 +80,7 @@ def write_huggingface(vocabulary: Vocabulary, path: Path) -> None:
             "merges": [[to_printable(a), to_printable(b)] for a, b in vocabulary.merges],
         },
     }
-    with atomic_write(path) as file:
+    with writing(path) as file:
         json.dump(content, file, ensure_ascii=False)
 
 
@@ -152,7 +152,7 @@ def write_tiktoken(vocabulary: Vocabulary, path: Path) -> None:
         for token, i in sorted(ids.items(), key=lambda item: item[1])
         if i in keep
     ]
-    with atomic_write(path) as file:
+    with writing(path) as file:
         file.writelines(lines)
 
 

@@ -141,12 +141,14 @@ def encode(
     pattern: str = "gpt2",
 ) -> list[int]:
     """The ids of `text`; every special token must be in the vocabulary."""
-    ids = {token: i for i, token in sorted(vocab.items(), reverse=True)}  # the smallest id wins
+    # A special token may have the bytes of an ordinary one: it has the larger id, as trained.
+    ids = {token: i for i, token in sorted(vocab.items(), reverse=True)}
+    special_ids = {token: i for i, token in sorted(vocab.items())}
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     encoded: list[int] = []
     for part, is_special in split_special(text, special_tokens):
         if is_special:
-            encoded.append(ids[part.encode()])
+            encoded.append(special_ids[part.encode()])
             continue
         for pretoken in split_pretokens(part, pattern):
             encoded.extend(ids[token] for token in encode_pretoken(to_utf8(pretoken), ranks))

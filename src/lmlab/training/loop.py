@@ -1,6 +1,7 @@
 """The training loop, for every objective and every kind of data."""
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -96,7 +97,13 @@ def train(
     meter = Meter(parts.flops_per_token, parts.peak, progress.tokens, progress.training_seconds)
     began = time.perf_counter() - progress.seconds
     latest: Metrics = {}
-    bar = tqdm(total=total_steps, initial=progress.step, desc="training", unit="step")
+    bar = tqdm(
+        total=total_steps,
+        initial=progress.step,
+        desc="training",
+        unit="step",
+        mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file needs no animation
+    )
 
     def ended(status: Literal["finished", "diverged", "stopped"]) -> Outcome:
         bar.close()

@@ -1,0 +1,78 @@
+"""Muon: momentum whose matrices are made orthogonal, AdamW for everything else."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lmlab.optim.adamw import AdamW
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the odd quintic whose slope at 0 is steepest while [0, 1] stays near 1 (Jordan 2024)."""
+
+
+def newton_schulz(
+    matrix: Float[Tensor, "*batch rows columns"], steps: int = 5
+) -> Float[Tensor, "*batch rows columns"]:
+    """Return the matrix with its singular values moved to about 1, between 0.7 and 1.2.
+
+    Five steps of `X <- a X + (b A + c A^2) X`, `A = X X^T`, from `X = M / |M|` (Jordan et al.
+    2024); bfloat16 on CUDA, where that is fast, and the matrix's own precision elsewhere.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrix.bfloat16() if matrix.is_cuda else matrix
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return (x.mT if tall else x).to(matrix.dtype)
+
+
+class Muon(AdamW):
+    """Muon (Jordan et al. 2024) for the groups with `muon=True`, AdamW for the others.
+
+    An orthogonal update is scaled by `0.2 sqrt(max(rows, columns))`, the size of AdamW's updates
+    (Liu et al. 2025), so that one learning rate and one weight decay serve both.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+    ) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"Muon: {momentum=} out of range")
+        super().__init__(params, lr, betas, eps, weight_decay)
+        for group in self.param_groups:
+            group.setdefault("muon", False)
+            group.setdefault("momentum", momentum)
+
+    def _new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        if group["muon"]:
+            return {"step": 0, "momentum": torch.zeros_like(p)}
+        return super()._new_state(p, group)
+
+    def _update(self, params: list[Tensor], t: int, group: dict[str, Any]) -> None:
+        if not group["muon"]:
+            super()._update(params, t, group)
+            return
+        lr, momentum = group["lr"], group["momentum"]
+        grads = [p.grad for p in params if p.grad is not None]
+        buffers = [self.state[p]["momentum"] for p in params]
+        torch._foreach_lerp_(buffers, grads, 1 - momentum)
+        nesterov = torch._foreach_lerp(grads, buffers, momentum)
+        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        # Matrices of one shape are one batched product: many small kernels become few large ones.
+        for shape in dict.fromkeys(p.shape for p in params):
+            same = [i for i, p in enumerate(params) if p.shape == shape]
+            updates = newton_schulz(torch.stack([nesterov[i] for i in same]))
+            scale = 0.2 * max(shape[-2:]) ** 0.5
+            torch._foreach_add_([params[i] for i in same], list(updates), alpha=-lr * scale)

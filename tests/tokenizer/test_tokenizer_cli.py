@@ -1,0 +1,249 @@
+"""`lmlab tokenizer` as a user runs it: a process, its exit code and what it prints."""
+
+import gzip
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizer_strategies import trained
+
+from lmlab.tokenizer import Tokenizer, train_bpe
+
+END = "<|endoftext|>"
+Finished = subprocess.CompletedProcess[str]
+
+
+def lmlab(*arguments: object, limit: int | None = None) -> Finished:
+    """Run the command; `limit` is the largest file, in bytes, that it may write."""
+
+    def set_limit() -> None:
+        if limit is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with EFBIG
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-m", "lmlab.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, preexec_fn=set_limit)
+
+
+def refused(result: Finished, *words: str) -> None:
+    """The command failed with one line that holds these words."""
+    assert result.returncode == 1, result
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("lmlab: ")
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.fixture
+def text(tmp_path: Path, corpus: str) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(f"{corpus[:6000]}{END}{corpus[6000:]}", newline="")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small: Tokenizer) -> Path:
+    small.save(tmp_path / "small")
+    return tmp_path / "small"
+
+
+def test_train_encode_decode(tmp_path: Path, text: Path) -> None:
+    folder, ids, back = tmp_path / "tok", tmp_path / "ids.bin", tmp_path / "back.txt"
+    trained = lmlab(
+        *("tokenizer", "train", text, "--vocab-size", 400, "--special", END),
+        *("--special", "<|pad|>", "--pattern", "o200k", "--out", folder),
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert "400 tokens" in trained.stdout
+    tokenizer = Tokenizer.load(folder)
+    specials = [END, "<|pad|>"]
+    assert (tokenizer.vocab, tokenizer.merges) == train_bpe(text, 400, specials, pattern="o200k")
+    assert tokenizer.pattern == "o200k"
+
+    encoded = lmlab("tokenizer", "encode", folder, text, "--out", ids, "--threads", 1)
+    assert encoded.returncode == 0, encoded.stderr
+    content = text.read_bytes().decode()
+    assert np.fromfile(ids, np.uint16).tolist() == tokenizer.encode(content)
+
+    assert lmlab("tokenizer", "decode", folder, ids, "--out", back).returncode == 0
+    assert back.read_bytes() == text.read_bytes()
+    printed = subprocess.run(
+        [sys.executable, "-m", "lmlab.cli", "tokenizer", "decode", folder, ids],
+        capture_output=True,
+        check=True,
+    )
+    assert printed.stdout == text.read_bytes()
+
+
+def test_progress_bars_go_to_stderr_and_can_be_silenced(
+    tmp_path: Path, text: Path, folder: Path
+) -> None:
+    command = ("tokenizer", "encode", folder, text, "--out", tmp_path / "ids.bin")
+    assert "encode" in lmlab(*command).stderr
+    assert lmlab(*command, "--quiet").stderr == ""
+
+
+def test_several_inputs_one_of_them_compressed(tmp_path: Path, text: Path, folder: Path) -> None:
+    packed = tmp_path / "more.txt.gz"
+    packed.write_bytes(gzip.compress(text.read_bytes()))
+    result = lmlab("tokenizer", "encode", folder, text, packed, "--out", tmp_path / "ids.bin")
+    assert result.returncode == 0, result.stderr
+    ids = np.fromfile(tmp_path / "ids.bin", np.uint16)
+    assert len(ids) % 2 == 0
+    assert np.array_equal(ids[: len(ids) // 2], ids[len(ids) // 2 :])
+
+
+def test_inspect(folder: Path, small: Tokenizer) -> None:
+    result = lmlab("tokenizer", "inspect", folder, "--longest", 3)
+    assert result.returncode == 0, result.stderr
+    assert "tokens         500" in result.stdout
+    assert "<|endoftext|> = 499" in result.stdout
+    longest = max((t for i, t in small.vocab.items() if i != 499), key=len)
+    lines = result.stdout.splitlines()
+    assert repr(longest.decode()) in lines[lines.index("") + 2]
+    assert len(lines) == lines.index("") + 5
+
+
+def test_compare(tmp_path: Path, text: Path, folder: Path, small: Tokenizer, corpus: str) -> None:
+    other = tmp_path / "tokenizer.json"
+    trained(corpus, 400, [END]).to_huggingface(other)
+    short = tmp_path / "short.txt"
+    short.write_text("some words")
+    result = lmlab("tokenizer", "compare", folder, other, "--on", text, short, "--quiet")
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()[2:]]
+    assert [row[-1] for row in rows] == [str(folder), str(other)]
+    content = text.read_bytes()
+    assert rows[0][0] == f"{len(content) / len(small.encode(content.decode())):.2f}"
+    assert rows[0][1] == f"{10 / len(small.encode('some words')):.2f}"
+    assert float(rows[1][0]) < float(rows[0][0])
+
+
+@pytest.mark.parametrize("command", ["", "train", "encode", "decode", "inspect", "compare"])
+def test_help(command: str) -> None:
+    result = lmlab("tokenizer", *command.split(), "--help")
+    assert result.returncode == 0
+    assert not command or f"lmlab tokenizer {command} " in result.stdout.split("example:")[1]
+
+
+def test_output_may_be_cut_by_a_pipe(folder: Path) -> None:
+    command = f"{sys.executable} -m lmlab.cli tokenizer inspect {folder} --longest 400 | head -1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert result.stderr == ""
+
+
+# Bad input
+
+
+def test_wrong_command_lines() -> None:
+    refused(lmlab(), "COMMAND")
+    refused(lmlab("tokeniser"), "invalid choice")
+    refused(lmlab("tokenizer", "train"), "INPUT", "lmlab tokenizer train --help")
+    refused(lmlab("tokenizer", "train", "a", "--out", "b", "--vocab-size", "many"), "vocab-size")
+
+
+def test_bad_training(tmp_path: Path, text: Path) -> None:
+    out = tmp_path / "tok"
+
+    def train(path: Path, *arguments: object) -> Finished:
+        size = () if "--vocab-size" in arguments else ("--vocab-size", 300)
+        command = ("tokenizer", "train", path, "--out", out, "--quiet", *size)
+        return lmlab(*command, *arguments)
+
+    bad = tmp_path / "bad.txt"
+    bad.write_bytes(b"some words \xff")
+    refused(train(bad), "bad.txt", "byte 11")
+    refused(train(tmp_path / "missing.txt"), "missing.txt")
+    refused(train(tmp_path), str(tmp_path))
+    refused(train(text, "--vocab-size", 255), "255", "256")
+    refused(train(text, "--special", "a", "--special", "a"), "'a' is given twice")
+    refused(train(text, "--special", ""), "empty")
+    refused(train(text, "--pattern", "("), "pattern '('")
+    refused(train(text, "--pattern", r"\w+"), "does not cover the text")
+    refused(train(text, "--threads", 0), "--threads 0")
+    assert not out.exists()
+    replaced = train(bad, "--errors", "replace")
+    assert replaced.returncode == 0, replaced.stderr
+
+
+def test_bad_encoding(tmp_path: Path, text: Path, folder: Path) -> None:
+    out = tmp_path / "ids.bin"
+    refused(lmlab("tokenizer", "encode", tmp_path, text, "--out", out), "no tokenizer is saved")
+    missing = tmp_path / "missing.txt"
+    refused(lmlab("tokenizer", "encode", folder, missing, "--out", out, "--quiet"), "missing.txt")
+    bad = tmp_path / "bad.txt"
+    bad.write_bytes(b"some words \xff")
+    encode = ("tokenizer", "encode", folder, text, bad, "--out", out, "--quiet")
+    refused(lmlab(*encode), "bad.txt", "byte 11")
+    assert not out.exists()
+    assert lmlab(*encode, "--errors", "replace").returncode == 0
+
+
+def test_cut_vocabulary(text: Path, folder: Path) -> None:
+    merges = folder / "merges.txt"
+    merges.write_bytes(merges.read_bytes()[: -len(merges.read_bytes().splitlines(True)[-1])])
+    refused(lmlab("tokenizer", "inspect", folder), "merges.txt", "changed or cut")
+
+
+def test_bad_decoding(tmp_path: Path, folder: Path) -> None:
+    ids = tmp_path / "ids.bin"
+    np.array([1, 500], np.uint16).tofile(ids)
+    out = tmp_path / "text.txt"
+    refused(lmlab("tokenizer", "decode", folder, ids, "--out", out), "id 500 at position 1")
+    refused(lmlab("tokenizer", "decode", folder, tmp_path / "no.bin", "--out", out), "no.bin")
+    assert not out.exists()
+
+
+def test_comparing_on_nothing(tmp_path: Path, folder: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    refused(lmlab("tokenizer", "compare", folder, "--on", empty), "empty.txt", "nothing to compare")
+
+
+def test_a_disk_that_fills_leaves_the_old_file(tmp_path: Path, corpus: str, folder: Path) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text(corpus * 100)
+    out = tmp_path / "out" / "ids.bin"
+    out.parent.mkdir()
+    out.write_bytes(b"old")
+    encode = ("tokenizer", "encode", folder, text, "--out", out, "--quiet")
+    refused(lmlab(*encode, limit=100_000), str(out), "cannot be written", "File too large")
+    assert out.read_bytes() == b"old"
+    assert [path.name for path in out.parent.iterdir()] == ["ids.bin"]
+
+
+def test_a_full_disk_while_saving(tmp_path: Path, text: Path) -> None:
+    out = tmp_path / "tok"
+    train = ("tokenizer", "train", text, "--vocab-size", 300, "--out", out, "--quiet")
+    refused(lmlab(*train, limit=1000), "vocab.json", "cannot be written")
+    assert not list(out.iterdir())
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_within_a_second(tmp_path: Path, corpus: str, folder: Path) -> None:
+    text = tmp_path / "long.txt"
+    with text.open("w") as file:
+        for _ in range(4000):
+            file.write(corpus)
+    out = tmp_path / "ids.bin"
+    command = [sys.executable, "-m", "lmlab.cli", "tokenizer", "encode", folder, text]
+    process = subprocess.Popen(
+        [*command, "--out", out, "--threads", "1"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    while "encode:" not in process.stderr.read(8):  # the bar appears when the work begins
+        pass
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    process.wait(timeout=30)
+    assert time.monotonic() - start < 1
+    assert process.returncode == 130
+    assert "Traceback" not in process.stderr.read()
+    assert not out.exists()
