@@ -99,9 +99,7 @@ def test_auto_takes_what_can_do_it() -> None:
 @pytest.mark.parametrize("backend", ["written_out", "sdpa"])
 def test_attention_drops_in_training_only(backend: str) -> None:
     config = composed("model.attention.dropout=0.5", f"model.attention.backend={backend}").model
-    attention = next(
-        m for m in build(config, 11).modules() if isinstance(m, SoftmaxAttention)
-    )
+    attention = next(m for m in build(config, 11).modules() if isinstance(m, SoftmaxAttention))
     x = torch.randn(1, 6, config.d_model)
     from lmlab.model.context import Context
 
@@ -111,9 +109,7 @@ def test_attention_drops_in_training_only(backend: str) -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    st.integers(1, 3), st.integers(1, 2), st.integers(1, 20), st.integers(1, 7), st.booleans()
-)
+@given(st.integers(1, 3), st.integers(1, 2), st.integers(1, 20), st.integers(1, 7), st.booleans())
 def test_chunked_linear_attention_equals_the_recurrence(
     heads: int, group: int, time: int, chunk: int, started: bool
 ) -> None:

@@ -1,4 +1,4 @@
-"""The parts of the Transformer against torch's, against numpy by hand, and against their formulas."""
+"""The parts of the Transformer against torch's, numpy by hand, and their formulas."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,10 @@ def test_linear_equals_torch_on_any_leading_dimensions() -> None:
 
 
 def test_linear_and_embedding_are_truncated_normal() -> None:
-    for weight, std in ((Linear(300, 500).weight, (2 / 800) ** 0.5), (Embedding(500, 300).weight, 1.0)):
+    for weight, std in (
+        (Linear(300, 500).weight, (2 / 800) ** 0.5),
+        (Embedding(500, 300).weight, 1.0),
+    ):
         # The standard deviation of a normal cut at 3 sigma is 0.9866 sigma.
         assert weight.std().item() == pytest.approx(0.9866 * std, rel=0.01)
         assert weight.abs().max() <= 3 * std
@@ -76,7 +79,12 @@ def test_norms_compute_in_float32(kind: type[RMSNorm] | type[LayerNorm]) -> None
     half = (300 * torch.randn(4, 8)).half()  # squares overflow in half precision
     assert norm(half).dtype == torch.float16
     torch.testing.assert_close(norm(half), norm(half.float()).half())
-    assert torch.autograd.gradcheck(kind(8).double(), torch.randn(3, 8, dtype=torch.float64, requires_grad=True), eps=1e-3, atol=1e-2)
+    assert torch.autograd.gradcheck(
+        kind(8).double(),
+        torch.randn(3, 8, dtype=torch.float64, requires_grad=True),
+        eps=1e-3,
+        atol=1e-2,
+    )
 
 
 def test_rmsnorm_by_hand() -> None:
