@@ -83,9 +83,9 @@ def flex(
     if q.device.type == "cuda":
         compiled = _compiled_flex()
     out = compiled(
-        q,
-        k,
-        v,
+        q.contiguous(),  # compiled into a whole model it cannot read the view that a rotation leaves
+        k.contiguous(),
+        v.contiguous(),
         score_mod=None if cap is None else partial(_capped, cap),
         block_mask=_block_mask(visible, q, k),
         enable_gqa=q.shape[1] != k.shape[1],
