@@ -119,14 +119,16 @@ def test_killed_and_resumed_equals_undisturbed(
     assert len(json.loads((run / "environment.json").read_text())["resumed"]) == 2
 
 
-def test_ctrl_c_saves_and_stops(train: Train, tiny: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_saves_and_stops(tiny: list[str], tmp_path: Path, number: signal.Signals) -> None:
     run = tmp_path / "run"
     process = start(tiny, tmp_path, "budget.steps=100000", f"hydra.run.dir={run}")
     wait_for_step(run, 4)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Traceback" not in errors
+    assert f"{number.name}: saving and stopping" in errors
     assert "continue with:" in errors
     assert not (run / "result.json").exists()
     last = max(path.name for path in (run / "checkpoints").glob("step_*.pt"))

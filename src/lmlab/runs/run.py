@@ -60,8 +60,11 @@ class Run:
 
     @contextlib.contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask for a stop at the next step; a second SIGINT stops at once."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        """SIGINT, SIGTERM and SIGUSR2 ask for a stop at the next step; a second SIGINT stops at once.
+
+        SIGUSR2 is what Slurm sends when a job's time is about to end.
+        """
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
         before = [signal.signal(number, self._on_signal) for number in numbers]
         try:
             yield
