@@ -4,10 +4,12 @@ import time
 
 import torch
 
+from lmlab.training.device import DTYPES
+
 
 def measured_peak(device: torch.device, precision: str) -> float:
     """Return the FLOP/s of the device's best large matrix product in the given precision."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = DTYPES[precision]
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
