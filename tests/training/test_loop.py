@@ -89,7 +89,7 @@ def run_loop(
         autocast=nullcontext,
         device=CPU,
         flops_per_token=1.0,
-        peak=1.0,
+        peaks={"mfu": 1.0},
         scaler=scaler,
     )
     checkpoints = Checkpoints(folder, config.trainer.keep_checkpoints)

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ from lmlab.training.loop import Parts, train
 from lmlab.training.objective import NextToken
 from lmlab.training.progress import Outcome
 from lmlab.training.step import LossScaler
-from lmlab.training.throughput import measured_peak
+from lmlab.training.throughput import data_sheet_peak, measured_peak
+from lmlab.training.watch import LayerNorms, profiled
 
 
 def run(config: RunConfig, directory: Path) -> None:
@@ -137,6 +139,7 @@ def _train(
     model = build(config.model, vocab_size).to(device)
     compiled = trainer.compile is True or (trainer.compile == "auto" and device.type == "cuda")
     model.checkpoint_activations = trainer.checkpoint_activations
+    norms = LayerNorms(model) if trainer.watch_norms else None
     settings = config.task.objective
     objective: Any = NextToken(
         model,
@@ -156,17 +159,20 @@ def _train(
         autocast=autocast_for(precision, device),
         device=device,
         flops_per_token=flops_per_token,
-        peak=measured_peak(device, precision) * world.size,
+        peaks=_peaks(device, precision, world),
         seed=config.seed,
         world=world,
         scaler=LossScaler() if precision == "fp16" else None,
-        watch=model.metrics,
+        watch=(lambda: model.metrics() | norms()) if norms is not None else model.metrics,
     )
     tokens = steps * trainer.batch_size * context_length
     run.say(describe(parameters, vocab_size, steps, tokens, flops_per_token, device, precision))
     run.say(short(costs))
     checkpoints = Checkpoints(run.directory / "checkpoints", trainer.keep_checkpoints)
-    outcome = train(parts, steps, checkpoints, run, trainer)
+    watched_steps = trainer.profile_steps if world.leads else None
+    with profiled(watched_steps, run.directory, run.say) as profile_step:
+        parts = replace(parts, profile_step=profile_step)
+        outcome = train(parts, steps, checkpoints, run, trainer)
     return outcome, {"parameters": parameters, "flops_per_token": flops_per_token}
 
 
@@ -228,6 +234,15 @@ class Watch:
 
 def _write_pictures(directory: Path) -> tuple[Path, Path]:
     return write_report(directory), write_loss_plot(directory)
+
+
+def _peaks(device: torch.device, precision: str, world: World) -> dict[str, float]:
+    with world.leader_first():  # who measures alone is not in the others' way
+        peaks = {"mfu": measured_peak(device, precision)}
+    data_sheet = data_sheet_peak(device)
+    if data_sheet is not None and precision != "fp32":
+        peaks["mfu_data_sheet"] = data_sheet
+    return {name: peak * world.size for name, peak in peaks.items()}
 
 
 def _device_name(device: torch.device, world: World) -> str:

@@ -83,6 +83,10 @@ class TrainerConfig(Config):
     """auto, cpu, cuda, cuda:N or mps."""
     num_threads: Count | None
     """CPU threads of torch; null: torch's own choice."""
+    watch_norms: bool
+    """Log the norms of each layer's weights, gradients and activations."""
+    profile_steps: Count | None
+    """Steps that torch's profiler watches, from the fourth on; null: none."""
     fixed_batch: bool
     """Train on the batch of step 0 again and again: a model that learns at all overfits it."""
     detect_anomaly: bool

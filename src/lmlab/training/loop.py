@@ -20,7 +20,7 @@ from lmlab.training.device import seed_step
 from lmlab.training.distributed import ALONE, World
 from lmlab.training.progress import Outcome, Progress, Status
 from lmlab.training.step import Batch, LossScaler, Objective, StepStats, optimize_step
-from lmlab.training.throughput import Meter, synchronize
+from lmlab.training.throughput import Meter, peak_memory, synchronize
 
 Batches = Callable[[int], Batch]
 Metrics = dict[str, float]
@@ -61,14 +61,17 @@ class Parts:
     autocast: Callable[[], AbstractContextManager[object]]
     device: torch.device
     flops_per_token: float
-    peak: float
+    peaks: dict[str, float]
+    """FLOP/s that the metrics `mfu` and, for known GPUs, `mfu_data_sheet` are shares of."""
     seed: int = 0
     """Of what is drawn in a step: dropout."""
     world: World = ALONE
     scaler: LossScaler | None = None
     """Of the loss, in float16."""
     watch: Callable[[], dict[str, Tensor]] = dict
-    """What else of the last forward pass is logged."""
+    """What else of the last step is logged."""
+    profile_step: Callable[[], None] = lambda: None
+    """Tells the profiler that a step has ended."""
 
 
 def train(
@@ -77,7 +80,7 @@ def train(
     """Train to `total_steps` from the newest checkpoint; stops early when asked to or diverging."""
     world = parts.world
     progress = _resume(parts, checkpoints, run)
-    meter = Meter(parts.flops_per_token, parts.peak, progress.tokens, progress.training_seconds)
+    meter = Meter(parts.flops_per_token, parts.peaks, progress.tokens, progress.training_seconds)
     began = time.perf_counter() - progress.seconds
     latest: Metrics = {}
     bar = tqdm(
@@ -140,6 +143,7 @@ def train(
         if row:
             log(row)
         bar.update()
+        parts.profile_step()
         checkpoints.check()
         if saves:
             progress.seconds = time.perf_counter() - began
@@ -206,7 +210,7 @@ def _measured(stats: StepStats, parts: Parts) -> Metrics:
     row["grad_norm"] = stats.grad_norm.item()
     if parts.scaler is not None:
         row["loss_scale"] = parts.scaler.scale
-    return row
+    return row | {"memory_gib": peak_memory(parts.device)}
 
 
 def _sound(row: Metrics, scaler: LossScaler | None) -> bool:
