@@ -16,7 +16,7 @@ import pytest
 
 Train = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
-TIMES = ("seconds", "tokens_per_second", "mfu")
+TIMES = ("seconds", "tokens_per_second", "mfu", "memory_gib")
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -119,14 +119,16 @@ def test_killed_and_resumed_equals_undisturbed(
     assert len(json.loads((run / "environment.json").read_text())["resumed"]) == 2
 
 
-def test_ctrl_c_saves_and_stops(train: Train, tiny: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_saves_and_stops(tiny: list[str], tmp_path: Path, number: signal.Signals) -> None:
     run = tmp_path / "run"
     process = start(tiny, tmp_path, "budget.steps=100000", f"hydra.run.dir={run}")
     wait_for_step(run, 4)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Traceback" not in errors
+    assert f"{number.name}: saving and stopping" in errors
     assert "continue with:" in errors
     assert not (run / "result.json").exists()
     last = max(path.name for path in (run / "checkpoints").glob("step_*.pt"))
@@ -247,3 +249,11 @@ def test_wandb_works_offline_without_a_login(
     assert done.returncode == 0, done.stderr
     assert untimed(tmp_path / "run") == untimed(reference)
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_a_profile_and_norms_on_request(train: Train, tiny: list[str], tmp_path: Path) -> None:
+    done = train(*tiny, "debug=profile", "trainer.watch_norms=true", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert "profile of 5 steps: run/trace.json" in done.stderr.replace(f"{tmp_path}/", "")
+    assert "aten::" in (tmp_path / "run" / "operators.txt").read_text()
+    assert {"train/weight_norm/block_0", "memory_gib"} <= rows(tmp_path / "run")[-1].keys()
