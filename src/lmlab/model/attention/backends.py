@@ -82,8 +82,9 @@ def flex(
     compiled: Callable[..., Any] = flex_attention
     if q.device.type == "cuda":
         compiled = _compiled_flex()
+    # Inside a compiled model it cannot read the view that a rotation leaves.
     out = compiled(
-        q.contiguous(),  # compiled into a whole model it cannot read the view that a rotation leaves
+        q.contiguous(),
         k.contiguous(),
         v.contiguous(),
         score_mod=None if cap is None else partial(_capped, cap),
