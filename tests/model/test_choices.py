@@ -17,6 +17,8 @@ from choices import (
     pairs,
     singles,
 )
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,12 +26,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from lmlab.accounting.count import count_parameters, forward_flops
 from lmlab.model import Transformer, build
 from lmlab.model.attention.softmax import SoftmaxAttention
-from tests_support import composed
+from lmlab.model.config import ModelConfig
+from tests_support import CONF
 
 SINGLES, PAIRS = list(singles()), list(pairs())
 
 
-configured = cache(lambda *overrides: composed(*overrides).model)
+@cache
+def configured(*overrides: str) -> ModelConfig:
+    """Compose the model alone, in half the time of a whole run."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("model/tiny", overrides=list(overrides))
+    return ModelConfig.model_validate(OmegaConf.to_container(composed.model, resolve=True))
 
 
 def made(combination: Combination, device: str = "cpu") -> Transformer:
