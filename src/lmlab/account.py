@@ -84,7 +84,8 @@ def run(options: argparse.Namespace) -> None:
         }
         print(json.dumps({k: v for k, v in values.items() if k != "tree"}, indent=2))
     else:
-        print(full(counted, tokens, options.memory, options.peak, options.mfu))
+        kind = config.optimizer.kind
+        print(full(counted, kind, tokens, options.memory, options.peak, options.mfu))
 
 
 def find_conf() -> Path:

@@ -8,8 +8,8 @@ TITLES = {
     "ffn": "feed-forward",
     "head": "output head",
 }
-AVERAGE_ADAMW_FLOPS = 14
-"""Of one AdamW step, by parameter: about; square roots and divisions count as one each."""
+STEP_FLOPS = {"adamw": 14}
+"""Of one optimizer step for each parameter, about; roots and divisions count as one each."""
 
 
 def short(account: Account) -> str:
@@ -21,11 +21,17 @@ def short(account: Account) -> str:
     )
 
 
-def full(account: Account, tokens: float, memory: float, peak: float, mfu: float) -> str:
+def full(
+    account: Account, optimizer: str, tokens: float, memory: float, peak: float, mfu: float
+) -> str:
     """Return the tree, FLOPs by part, memory, the largest batch in `memory` bytes, and the time."""
     a = account
     seconds = a.training_seconds(tokens, peak, mfu)
     batch = a.largest_batch(memory)
+    step = ""
+    if optimizer in STEP_FLOPS:
+        each = STEP_FLOPS[optimizer]
+        step = f"; an optimizer step about {each} a parameter, {each * a.parameters:.3g}"
     flops = [
         f"  {TITLES[part]:<18} {n:>12.4e}  {100 * n / a.flops:5.1f} %"
         for part, n in a.forward_flops.items()
@@ -39,8 +45,7 @@ def full(account: Account, tokens: float, memory: float, peak: float, mfu: float
             "forward FLOPs of one sequence",
             *flops,
             f"  {'total':<18} {a.flops:>12.4e}",
-            f"training: 3 x forward, {a.flops_per_token:.4e} FLOPs a token; an AdamW step besides "
-            f"about {AVERAGE_ADAMW_FLOPS} a parameter, {AVERAGE_ADAMW_FLOPS * a.parameters:.3g}",
+            f"training: 3 x forward, {a.flops_per_token:.4e} FLOPs a token" + step,
             "",
             "memory in training (weights, gradients and optimizer in float32)",
             f"  {'weights':<18} {amount(a.weight_bytes):>12}",
