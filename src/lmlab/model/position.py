@@ -69,7 +69,8 @@ def angles(theta: float, d: int, length: int) -> tuple[Tensor, Tensor]:
 def rotate(x: Float[Tensor, "... time d_k"], rotation: Rotation) -> Float[Tensor, "... time d_k"]:
     """Rotate adjacent pairs of the last dimension; float32 inside, the dtype of `x` outside."""
     pairs = x.float().unflatten(-1, (-1, 2))
-    if torch.compiler.is_compiling():  # the compiler fuses real arithmetic, but not complex
+    # A compiler fuses real arithmetic, but not complex, of which MPS lacks parts.
+    if torch.compiler.is_compiling() or x.device.type == "mps":
         (even, odd), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
         turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
     else:  # the same as one kernel: (even + i odd) (cos + i sin)
