@@ -1,5 +1,7 @@
 """Back ends, masks, linear attention and caches."""
 
+import shutil
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -85,6 +87,18 @@ def test_flex_equals_the_definition_on_cuda(mask: Mask, cap: float | None) -> No
     theirs.square().sum().backward()
     for x, other in zip(inputs, others, strict=True):
         torch.testing.assert_close(x.grad, other.grad, atol=5e-2, rtol=5e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("name", ["window", "linear"])
+def test_a_whole_model_compiles_to_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    flex = ["model.attention.backend=flex"] if name == "window" else []
+    model = build(composed(*SMALL, *ATTENTIONS[name], *flex).model, 13).eval()
+    model.requires_grad_(False)  # FlexAttention has no gradient on CPU
+    ids = torch.randint(13, (2, 128))
+    torch.testing.assert_close(torch.compile(model)(ids), model(ids), atol=1e-5, rtol=1e-5)
 
 
 def test_flex_says_that_it_cannot_train_on_the_cpu() -> None:

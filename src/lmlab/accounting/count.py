@@ -17,7 +17,8 @@ from lmlab.model.norm import LayerNorm, RMSNorm
 
 PARTS = ("projections", "scores", "ffn", "head")
 """Where FLOPs go: Q, K, V, output; scores and weighted sums; feed-forward; output head."""
-KEPT = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.exp}
+KEPT = {getattr(torch.ops.aten, name) for name in ("mm", "addmm", "bmm", "exp", "_softmax")}
+"""Operations whose results are kept; `exp` is the one inside `layers.softmax`."""
 
 
 def count_parameters(model: nn.Module) -> int:

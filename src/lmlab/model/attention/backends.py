@@ -82,10 +82,11 @@ def flex(
     compiled: Callable[..., Any] = flex_attention
     if q.device.type == "cuda":
         compiled = _compiled_flex()
+    # Inside a compiled model it cannot read the view that a rotation leaves.
     out = compiled(
-        q,
-        k,
-        v,
+        q.contiguous(),
+        k.contiguous(),
+        v.contiguous(),
         score_mod=None if cap is None else partial(_capped, cap),
         block_mask=_block_mask(visible, q, k),
         enable_gqa=q.shape[1] != k.shape[1],
