@@ -94,10 +94,11 @@ def write(name: str, folder: Path, size: int) -> Path:
     if not path.exists():
         with atomic_write(path, "wb") as file:
             for document in _shuffled(CORPORA[name]()):
-                file.write(document[: size - file.tell()])
-                if file.tell() >= size:
+                room = size - file.tell()
+                if len(document) > room:
+                    file.write(document[:room].decode(errors="ignore").encode())
                     break
-        _mend_the_end(path)
+                file.write(document)
     return path
 
 
@@ -120,14 +121,6 @@ def _shuffled(texts: Iterable[str]) -> Iterator[bytes]:
         unique[hashlib.sha256(document).digest()] = gzip.compress(document, 1)
     for digest in sorted(unique):
         yield gzip.decompress(unique.pop(digest))
-
-
-def _mend_the_end(path: Path) -> None:
-    """Cut what is left of a character at the end of a file."""
-    with path.open("rb+") as file:
-        file.seek(max(0, path.stat().st_size - 64))
-        start, tail = file.tell(), file.read()
-        file.truncate(start + len(tail.decode(errors="ignore").encode()))
 
 
 def _roots() -> list[Path]:

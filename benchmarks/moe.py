@@ -71,7 +71,7 @@ def step(
     loss = cross_entropy(model(batch[:, :-1]), batch[:, 1:])
     loss = sum(model.auxiliary_losses().values(), loss)
     forward = time.perf_counter()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     backward = time.perf_counter()
     optimizer.step()
     return forward - began, backward - forward, time.perf_counter() - backward

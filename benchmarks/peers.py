@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -146,6 +147,19 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def in_own_process(**request: Any) -> dict[str, Any]:
+    """Run this file on a request, with as many threads as the request says."""
+    threads = {"RAYON_NUM_THREADS": str(request["threads"]), "TOKENIZERS_PARALLELISM": "true"}
+    result = subprocess.run(
+        [sys.executable, __file__, json.dumps(request)],
+        env=os.environ | threads,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    answer: dict[str, Any] = json.loads(result.stdout)
+    return answer
+
+
 def main() -> None:
     request = json.loads(sys.argv[1])
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -166,6 +180,14 @@ def main() -> None:
         train = TRAINERS[request["tool"]]
         merges = train(path, request["vocab_size"], request["threads"], timed)
         answer["merges"] = [[left.hex(), right.hex()] for left, right in merges]
+    elif request["task"] == "encode_file":
+        from lmlab.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer.load(request["folder"])
+        out = path.with_suffix(".bin")
+        threads = request["threads"]
+        answer["tokens"] = timed(lambda: tokenizer.encode_file(path, out, num_threads=threads))
+        out.unlink()
     else:
         texts = list(documents(path))
         encode = ENCODERS[request["tool"]]

@@ -10,11 +10,8 @@ the plot go to experiments/tokenizer/.
 """
 
 import argparse
-import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -28,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import corpora  # noqa: E402
-from benchmarks.peers import ENCODERS, TRAINERS, Merges  # noqa: E402
+from benchmarks.peers import ENCODERS, TRAINERS, Merges, in_own_process  # noqa: E402
 from benchmarks.tables import machine, markdown, put_section  # noqa: E402
 
 from lmlab.tokenizer import Tokenizer, reference, train_bpe  # noqa: E402
@@ -69,23 +66,14 @@ class Runs:
 
 def measure(tool: str, case: Case) -> dict[str, Any]:
     """One measurement in its own process."""
-    request = {
-        "task": case.task,
-        "tool": tool,
-        "threads": case.threads,
-        "path": str(case.corpus),
-        "vocab_size": case.vocab_size,
-        "folder": str(case.folder),
-    }
-    threads = {"RAYON_NUM_THREADS": str(case.threads), "TOKENIZERS_PARALLELISM": "true"}
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "peers.py"), json.dumps(request)],
-        env=os.environ | threads,
-        stdout=subprocess.PIPE,
-        check=True,
+    return in_own_process(
+        task=case.task,
+        tool=tool,
+        threads=case.threads,
+        path=str(case.corpus),
+        vocab_size=case.vocab_size,
+        folder=str(case.folder),
     )
-    answer: dict[str, Any] = json.loads(result.stdout)
-    return answer
 
 
 def merges_of(answer: dict[str, Any]) -> Merges:

@@ -4,7 +4,7 @@ Each case is a process of its own, one step after a warm-up of one. On the CPU t
 process's largest resident set less what it held before the model was built; on CUDA it is torch's
 largest allocation.
 
-    python benchmarks/memory.py [--device cuda] [KEY=VALUE ...]
+    python benchmarks/training_memory.py [--device cuda] [KEY=VALUE ...]
 """
 
 import argparse
