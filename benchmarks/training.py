@@ -2,10 +2,10 @@
 
     python benchmarks/training.py [--device cuda] [--rounds 5] [KEY=VALUE ...]
 
-Each contender is a process of its own that keeps its model and takes turns with the others: a round
-is a few steps of each. A step is forward, loss, backward, clipping and AdamW (torch's fused kernel for
-all), with the same batch and precision. Figures are medians over the rounds, and each round's ratio
-to the better of the two peers.
+Each contender is a process that keeps its model and takes turns with the others: a round is a few
+steps of each. A step is forward, loss, backward, clipping and AdamW (torch's fused kernel for
+all), with the same batch and precision. Figures are medians over the rounds; ratios and MFU are
+taken within a round, to the better peer and to the device's matrix-product peak in that round.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 CONTENDERS = ("lmlab", "lmlab, compiled", "transformers", "transformers, compiled")
+PEAK = "peak"
 SHAPE = ["model=tinystories", "trainer.precision=bf16"]
 
 
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="steps of each contender in a round")
     parser.add_argument("--only", choices=CONTENDERS, nargs="+", default=list(CONTENDERS))
-    parser.add_argument("--serve", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=(*CONTENDERS, PEAK), help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
     if options.serve:
@@ -38,14 +39,19 @@ def main() -> None:
         return
     contenders = {name: Contender(name, sys.argv[1:]) for name in options.only}
     rates: dict[str, list[float]] = {name: [] for name in contenders}
+    peak = Contender(PEAK, sys.argv[1:])
+    peaks: list[float] = []
     for _ in range(options.rounds):
+        peaks.append(peak.ask()["peak"])
         for name, contender in contenders.items():
             rates[name].append(contender.ask()["tokens_per_second"])
+    peak.finish()
     facts = {name: contender.finish() for name, contender in contenders.items()}
     peers = [name for name in contenders if name.startswith("transformers")]
     first = facts[options.only[0]]
     print(f"{first['device']}, {' '.join([*SHAPE, *options.overrides])}, vocabulary ", end="")
-    print(f"{options.vocab:,}, {first['parameters']:,} parameters, peak {first['peak']:.3g} FLOP/s")
+    print(f"{options.vocab:,}, {first['parameters']:,} parameters, ", end="")
+    print(f"peak {statistics.median(peaks):.3g} FLOP/s")
     print("| | tokens/s | to the better peer | MFU | peak memory (GiB) | first step (s) |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, fact in facts.items():
@@ -53,7 +59,8 @@ def main() -> None:
             rate / max(rates[peer][i] for peer in peers) for i, rate in enumerate(rates[name])
         ]
         rate = statistics.median(rates[name])
-        mfu = rate * first["flops_per_token"] / first["peak"]
+        flops = [each * first["flops_per_token"] for each in rates[name]]
+        mfu = statistics.median(a / b for a, b in zip(flops, peaks, strict=True))
         print(
             f"| {name} | {rate:,.0f} | {statistics.median(ratios):.2f} | {mfu:.2f} "
             f"| {fact['memory']:.2f} | {fact['first_step']:.1f} |"
@@ -99,13 +106,18 @@ def serve(options: argparse.Namespace) -> None:
     from lmlab.compose import compose_run
     from lmlab.training.device import autocast_for
     from lmlab.training.step import optimize_step
-    from lmlab.training.throughput import measured_peak, peak_memory, synchronize
+    from lmlab.training.throughput import measure_peak, peak_memory, synchronize
 
     config = compose_run(ROOT / "conf", [*SHAPE, *options.overrides])
     device, precision = torch.device(options.device), config.trainer.precision
     length, batch_size = config.model.context_length, config.trainer.batch_size
     costs = account(config.model, config.optimizer, options.vocab, precision)
-    peak = measured_peak(device, precision)
+    if options.serve == PEAK:
+        answer({})
+        for _ in sys.stdin:
+            answer({"peak": measure_peak(device, precision)})
+        answer({})
+        return
     ids = torch.randint(0, options.vocab, (batch_size, length + 1))
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
@@ -133,8 +145,7 @@ def serve(options: argparse.Namespace) -> None:
     step()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     facts = {"device": name, "parameters": sum(p.numel() for p in parameters)}
-    facts |= {"flops_per_token": costs.flops_per_token, "peak": peak}
-    answer(facts | {"first_step": first_step})
+    answer(facts | {"flops_per_token": costs.flops_per_token, "first_step": first_step})
     for _ in sys.stdin:
         seconds = [step() for _ in range(options.steps)]
         answer({"tokens_per_second": batch_size * length / statistics.median(seconds)})
@@ -149,12 +160,11 @@ def lmlab(config: Any, vocab: int, device: Any) -> Any:
     from lmlab.model import build
     from lmlab.training.objective import NextToken
 
-    settings = config.task.objective
-    return NextToken(build(config.model, vocab).to(device), chunk_tokens=settings.chunk_tokens)
+    chunk_tokens = 1024 if device.type == "cpu" else None
+    return NextToken(build(config.model, vocab).to(device), chunk_tokens=chunk_tokens)
 
 
 def transformers(config: Any, vocab: int, device: Any) -> Any:
-    import torch
     from torch import Tensor, nn
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -170,9 +180,9 @@ def transformers(config: Any, vocab: int, device: Any) -> Any:
             num_key_value_heads=model.num_heads,
             max_position_embeddings=model.context_length,
             tie_word_embeddings=model.tie_embeddings,
-            attn_implementation="sdpa",
         )
     ).to(device)
+    peer.set_attn_implementation("sdpa")
 
     class Objective(nn.Module):
         def __init__(self) -> None:
@@ -184,8 +194,7 @@ def transformers(config: Any, vocab: int, device: Any) -> Any:
             loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
             return loss, {"loss": loss.detach()}
 
-    with torch.no_grad():
-        return Objective()
+    return Objective()
 
 
 if __name__ == "__main__":

@@ -17,9 +17,12 @@ from contextlib import nullcontext
 from pathlib import Path
 
 CASES: dict[str, list[str]] = {
-    "plain": [],
+    "plain": ["task.objective.chunk_tokens=null"],
     "chunked cross-entropy": ["task.objective.chunk_tokens=512"],
-    "checkpointed activations": ["trainer.checkpoint_activations=true"],
+    "checkpointed activations": [
+        "task.objective.chunk_tokens=null",
+        "trainer.checkpoint_activations=true",
+    ],
     "both": ["task.objective.chunk_tokens=512", "trainer.checkpoint_activations=true"],
 }
 SHAPE = ["model=tiny", "model.num_layers=8", "model.context_length=256", "trainer.batch_size=16"]
@@ -65,7 +68,9 @@ def measure(device_name: str, vocab: int, overrides: list[str]) -> dict[str, flo
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     model = build(config.model, vocab).to(device)
     model.checkpoint_activations = config.trainer.checkpoint_activations
-    objective = NextToken(model, chunk_tokens=config.task.objective.chunk_tokens)
+    chunk_tokens = config.task.objective.chunk_tokens
+    assert chunk_tokens != "auto"
+    objective = NextToken(model, chunk_tokens=chunk_tokens)
     optimizer = build_optimizer(config.optimizer, model)
     ids = torch.randint(0, vocab, (config.trainer.batch_size, config.model.context_length + 1))
     seconds = 0.0

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmlab.generation.sampling import generate, next_token
+from lmlab.model import build
+from tests_support import TINY, composed
 
 LOGITS = torch.tensor([0.5, 0.2, 0.2, 0.1]).log()
 
@@ -57,3 +59,24 @@ def test_generation_stops_crops_and_leaves_out_padding() -> None:
     assert list(generate(model, [0], 6, stop=4, **options)) == [1, 2, 3]
     assert list(generate(model, [0], 6, **options)) == [1, 2, 3, 4, 0, 1]
     assert max(seen) == 3
+
+
+def test_a_cache_changes_no_token_and_reads_each_once() -> None:
+    """The prompt, 8 tokens within the context of 32, then windows that slide past its end."""
+    torch.manual_seed(0)
+    model = build(composed(*TINY).model, 257).eval()
+    read: list[int] = []
+
+    def counted(ids: torch.Tensor, **options: object) -> torch.Tensor:
+        read.append(ids.shape[1])
+        return model(ids, **options)
+
+    texts = []
+    for new_cache in (None, model.new_cache):
+        read.clear()
+        tokens = generate(
+            counted, list(range(20)), 16, context_length=32, temperature=0, new_cache=new_cache
+        )
+        texts.append(list(tokens))
+    assert texts[0] == texts[1]
+    assert read == [20] + [1] * 12 + [32] * 3

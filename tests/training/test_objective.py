@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lmlab.model import build
 from lmlab.training import cross_entropy
-from lmlab.training.objective import NextToken, token_losses
+from lmlab.training.objective import NextToken, fused_token_losses, token_losses
 from tests_support import TINY, composed
 
 
@@ -48,6 +48,27 @@ def test_z_loss_by_hand() -> None:
     terms = token_losses(logits, torch.tensor([0, 1]), z_loss=0.5)
     squares = logits.exp().sum(dim=-1).log() ** 2
     torch.testing.assert_close(terms["z_loss"], 0.5 * squares.sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("z_loss", "label_smoothing"), [(0.0, 0.0), (1e-2, 0.0), (1e-2, 0.1)])
+def test_the_fused_losses_equal_the_definition(
+    dtype: torch.dtype, z_loss: float, label_smoothing: float
+) -> None:
+    torch.manual_seed(0)
+    results = []
+    for losses in (token_losses, fused_token_losses):
+        torch.manual_seed(0)
+        logits = (torch.randn(2, 5, 11) * 5).to(dtype).requires_grad_()
+        targets = torch.randint(0, 11, (2, 5))
+        terms = losses(logits, targets, z_loss, label_smoothing)
+        # Weights that differ, so that no gradient can stand in for another.
+        sum((i + 2) * term for i, term in enumerate(terms.values())).backward()
+        results.append(({k: v.detach() for k, v in terms.items()}, logits.grad))
+    torch.testing.assert_close(results[1][0], results[0][0])
+    torch.testing.assert_close(results[1][1], results[0][1])
+    logits = torch.full((1, 3), 1e4)
+    assert fused_token_losses(logits, torch.tensor([1]))["loss"].item() == pytest.approx(1.0986123)
 
 
 def gradients(objective: NextToken, dtype: torch.dtype | None) -> tuple[Tensor, dict, list[Tensor]]:

@@ -1,9 +1,10 @@
 """Choosing the next token, and generating text with a model."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -29,7 +30,7 @@ def next_token(
 
 @torch.no_grad()
 def generate(
-    model: Callable[[Int[Tensor, "batch time"]], Float[Tensor, "batch time vocab"]],
+    model: Callable[..., Float[Tensor, "batch time vocab"]],
     prompt: list[int],
     max_new_tokens: int,
     *,
@@ -40,15 +41,22 @@ def generate(
     vocab_size: int | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
+    new_cache: Callable[[], Any] | None = None,
 ) -> Iterator[int]:
     """Yield new tokens until `stop` or `max_new_tokens`; the model sees the last `context_length`.
 
-    `vocab_size` leaves out padding rows of the embedding; `generator` is on the CPU.
+    With `new_cache`, which makes what `model(ids, cache=...)` takes, a token costs one position's
+    work while the text fits into the context. `vocab_size` leaves out padding rows of the
+    embedding; `generator` is on the CPU.
     """
     ids = list(prompt)
+    cache, unread = new_cache() if new_cache is not None else None, len(prompt)
     for _ in range(max_new_tokens):
-        window = torch.tensor([ids[-context_length:]], device=device)
-        logits = model(window)[0, -1, :vocab_size].cpu()
+        if cache is not None and len(ids) <= context_length:
+            logits = model(torch.tensor([ids[-unread:]], device=device), cache=cache)
+        else:
+            logits = model(torch.tensor([ids[-context_length:]], device=device))
+        logits, unread = logits[0, -1, :vocab_size].cpu(), 1
         token = next_token(logits, temperature, top_p, generator)
         if token == stop:
             return

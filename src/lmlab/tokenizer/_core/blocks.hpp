@@ -11,6 +11,7 @@
 namespace lmlab {
 
 inline constexpr std::size_t kBlockBytes = 64;
+inline constexpr std::size_t kBatch = 128;  // pretokens handed on at a time, at most
 inline constexpr std::ptrdiff_t kBlockReach = 80;  // bytes that must be there, for keys and decoding
 inline constexpr int kLastStart = 60;  // what begins later may depend on bytes behind the block
 
@@ -107,18 +108,26 @@ inline std::size_t gpt2_tail(const Byte* p, const Byte* end, const Byte** ends) 
     return count;
 }
 
-// Writes the ends of up to kBlockBytes pretokens from p on (p < end) and returns how many. Unless
+// Writes the ends of up to kBatch pretokens from p on (p < end) and returns how many. Unless
 // `certain`, stops before one that more text could change: perhaps at once.
 template <Pattern kPattern>
 std::size_t next_pretokens(const Byte* p, const Byte* end, bool certain, const Byte** ends) {
+    std::size_t count = 0;
     if constexpr (kPattern == Pattern::kGpt2) {
-        std::size_t count = kNotHere;
-        if (end - p >= kBlockReach) count = gpt2_block(p, ends);
-        else if (certain) count = gpt2_tail(p, end, ends);
-        if (count != kNotHere && count > 0) return count;
+        while (end - p >= kBlockReach && count <= kBatch - kBlockBytes) {
+            const std::size_t more = gpt2_block(p, ends + count);
+            if (more == 0 || more == kNotHere) break;
+            count += more;
+            p = ends[count - 1];
+        }
+        if (count > 0) return count;
+        if (end - p < kBlockReach && certain) {
+            count = gpt2_tail(p, end, ends);
+            if (count != 0 && count != kNotHere) return count;
+            count = 0;
+        }
     }
     Scanner<kPattern> scanner(end);
-    std::size_t count = 0;
     while (p < end && count < 16) {
         p = scanner.next(p);
         if (scanner.touched && !certain) break;

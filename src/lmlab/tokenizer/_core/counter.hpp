@@ -252,7 +252,7 @@ private:
     struct alignas(64) Slot {  // one cache line
         Entry entries[2];
     };
-    static constexpr std::size_t kMost = 64;
+    static constexpr std::size_t kMost = 128;
     static constexpr std::size_t kSlots = 1 << 14;
     static constexpr std::size_t kBatch = 64;
 

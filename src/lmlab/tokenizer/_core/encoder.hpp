@@ -14,6 +14,7 @@
 #include <new>
 
 #include "bpe.hpp"
+#include "huge.hpp"
 #include "segment.hpp"
 
 namespace lmlab {
@@ -129,7 +130,7 @@ public:
     }
 
 private:
-    std::vector<Set> sets_;
+    std::vector<Set, HugeAllocator<Set>> sets_;
 
     std::size_t index(const Key& key) const {
         const auto& w = key.words;
@@ -159,7 +160,7 @@ public:
 
     std::unique_ptr<Scratch> borrow() {
         const std::lock_guard lock(mutex_);
-        if (scratch_.empty()) return fresh();
+        if (scratch_.empty()) return std::make_unique<Scratch>();
         std::unique_ptr<Scratch> one = std::move(scratch_.back());
         scratch_.pop_back();
         return one;
@@ -195,32 +196,6 @@ private:
 
     std::mutex mutex_;
     std::vector<std::unique_ptr<Scratch>> scratch_;
-    std::vector<std::uint32_t> whole_;  // tokens that a pretoken of the same bytes becomes
-    bool whole_known_ = false;
-
-    // With the tokens of the vocabulary in its cache already.
-    std::unique_ptr<Scratch> fresh() {
-        auto scratch = std::make_unique<Scratch>();
-        const auto& vocab = bpe.vocab();
-        if (!whole_known_) {
-            for (std::size_t id = 0; id < vocab.size(); ++id) {
-                const std::string& token = vocab[id];
-                if (token.empty() || token.size() > Words::kLongest) continue;
-                bpe.encode(reinterpret_cast<const Byte*>(token.data()), token.size(), scratch->work);
-                if (scratch->work.ids.size() == 1 && scratch->work.ids[0] == id)
-                    whole_.push_back(static_cast<std::uint32_t>(id));
-            }
-            whole_known_ = true;
-        }
-        for (const std::uint32_t id : whole_) {
-            const auto* p = reinterpret_cast<const Byte*>(vocab[id].data());
-            const lmlab::Key key = make_key(p, vocab[id].size(), p + vocab[id].size());
-            Words::Set& set = scratch->words.set_of({{key.low, key.high}});
-            if (id_bytes == 2) Words::insert<std::uint16_t>(set, {{key.low, key.high}}, {id});
-            else Words::insert<std::uint32_t>(set, {{key.low, key.high}}, {id});
-        }
-        return scratch;
-    }
 
     template <class Id>
     class Writer {
@@ -231,8 +206,8 @@ private:
 
         // All keys are made and their sets fetched before the first is looked up.
         void pretokens(const Byte* p, const Byte* const* ends, std::size_t count) {
-            Words::Key keys[kBlockBytes];
-            Words::Set* sets[kBlockBytes];
+            Words::Key keys[kBatch];
+            Words::Set* sets[kBatch];
             const Byte* begin = p;
             for (std::size_t i = 0; i < count; begin = ends[i++]) {
                 const std::size_t size = static_cast<std::size_t>(ends[i] - begin);

@@ -92,7 +92,7 @@ private:
 template <Pattern kPattern, class Sink>
 const Byte* segment_as(const Byte* p, const Byte* end, bool final, const Specials& specials,
                        Sink& sink) {
-    const Byte* ends[kBlockBytes];
+    const Byte* ends[kBatch];
     while (p < end) {
         const Specials::Match match = specials.find(p, end, final);
         const bool certain = final || match.token != nullptr;
