@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 import pytest
 
 from tests_support import ROOT, TINY, WORDS
+
+# A peak measured beside other tests is none to keep.
+os.environ.setdefault("LMLAB_CACHE", tempfile.mkdtemp(prefix="lmlab-cache-"))
 
 
 @pytest.fixture(scope="session")

@@ -41,13 +41,13 @@ def test_norms_of_each_layer() -> None:
 
 
 def test_the_peak_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LMLAB_CACHE", str(tmp_path))
     monkeypatch.setattr(throughput, "SECONDS", 0.01)
     peak = measured_peak(CPU, "fp32")
     assert peak > 1e8
     monkeypatch.setattr(throughput, "measure_peak", lambda *_: pytest.fail("measured again"))
     assert measured_peak(CPU, "fp32") == peak
-    path = tmp_path / "lmlab" / "peaks.json"
+    path = tmp_path / "peaks.json"
     assert list(json.loads(path.read_text()).values()) == [peak]
     monkeypatch.setattr(throughput, "measure_peak", lambda *_: 3.0)
     assert measured_peak(CPU, "bf16") == 3.0

@@ -148,7 +148,9 @@ def _train(
         chunk_tokens=_chunk_tokens(settings, device),
     )
     objective = world.wrap(objective, device)
-    objective = torch.compile(objective) if compiled else objective
+    if compiled:
+        backend = "aot_eager" if device.type == "mps" else "inductor"
+        objective = torch.compile(objective, backend=backend)
     parts = Parts(
         model=model,
         objective=objective,

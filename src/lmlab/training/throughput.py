@@ -38,9 +38,10 @@ def measured_peak(device: torch.device, precision: str) -> float:
     """Return the FLOP/s of the device's best large matrix product in the given precision.
 
     It is measured once for each device, precision and number of threads, on a machine that had
-    better do nothing else, and kept in `$XDG_CACHE_HOME/lmlab/peaks.json` (`~/.cache`).
+    better do nothing else, and kept in `~/.cache/lmlab/peaks.json`, or in `$LMLAB_CACHE`.
     """
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "lmlab", "peaks.json")
+    folder = os.environ.get("LMLAB_CACHE") or Path.home() / ".cache" / "lmlab"
+    path = Path(folder, "peaks.json")
     key = f"{_name(device)}, {precision}, torch {torch.__version__}"
     try:
         peaks = json.loads(path.read_text(encoding="utf-8"))
