@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from lmlab.cluster.config import SlurmConfig
 from lmlab.data.config import DataConfig
 from lmlab.errors import ConfigError, UserError
 from lmlab.model.config import ModelConfig
@@ -26,8 +27,8 @@ from lmlab.task.config import TaskConfig
 from lmlab.tokenizer.config import TokenizerConfig
 from lmlab.training.config import BudgetConfig, TrainerConfig
 
-NOT_IDENTITY = ("name", "resume", "logger")
-"""Keys that say where a run is kept and shown, not what it computes."""
+NOT_IDENTITY = ("name", "resume", "logger", "slurm")
+"""Keys that say where a run is computed, kept and shown, not what it computes."""
 
 
 class RunConfig(Config):
@@ -50,6 +51,7 @@ class RunConfig(Config):
     budget: BudgetConfig
     trainer: TrainerConfig
     logger: LoggerConfig
+    slurm: SlurmConfig
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the result, as plain values."""
