@@ -22,7 +22,7 @@ from lmlab.errors import ConfigError, UserError
 from lmlab.model.config import ModelConfig
 from lmlab.optim.config import OptimizerConfig, ScheduleConfig
 from lmlab.runs.config import LoggerConfig
-from lmlab.schema import Config
+from lmlab.schema import Config, flatten
 from lmlab.task.config import TaskConfig
 from lmlab.tokenizer.config import TokenizerConfig
 from lmlab.training.config import BudgetConfig, TrainerConfig
@@ -110,17 +110,6 @@ def difference(old: RunConfig, new: RunConfig) -> str:
     before, after = flatten(old.identity()), flatten(new.identity())
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return ", ".join(f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}" for key in keys)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -1,17 +1,15 @@
 """A cluster for the whole session; without Slurm, munge or root its tests are skipped."""
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests_support import ROOT
 from virtual_cluster import VirtualCluster, missing
 
-Submit = Callable[..., "subprocess.CompletedProcess[str]"]
+from tests_support import ROOT
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,30 +28,28 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualCluster
     cluster.environment["OMP_NUM_THREADS"] = "1"
     try:
         cluster.start()
+        os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
         yield cluster
     finally:
+        os.environ.pop("SLURM_CONF", None)
         cluster.stop()
 
 
 @pytest.fixture
-def submit(cluster: VirtualCluster, tiny: list[str], tmp_path: Path) -> Submit:
-    """Run `train.py -m hydra/launcher=submitit_slurm` with the overrides of a tiny run."""
+def submit(
+    cluster: VirtualCluster, tiny: list[str], tmp_path: Path
+) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Submit a tiny run or a sweep of them: `train.py -m hydra/launcher=submitit_slurm ...`."""
 
     def run(*overrides: str, train: Path = ROOT / "train.py") -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, str(train), "-m", "hydra/launcher=submitit_slurm", *tiny]
         return subprocess.run(
             [*command, "slurm.cpus_per_task=1", *overrides],
             cwd=tmp_path,
-            env=cluster.environment | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+            env=cluster.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     return run
-
-
-def jobs_of(done: "subprocess.CompletedProcess[str]") -> list[str]:
-    """Return the names of the submitted jobs."""
-    assert done.returncode == 0, done.stderr
-    return re.findall(r"^  ([\d_]+): ", done.stdout, re.MULTILINE)

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+NODE = "NodeName={name} NodeHostName={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=8000"
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "squeue", "scancel")
 
 CONFIG = """\
 ClusterName=virtual
 SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
+SlurmctldPort={port}
 AuthType=auth/munge
 AuthInfo=socket={root}/munge.socket
 ProctrackType=proctrack/linuxproc
@@ -38,9 +39,7 @@ KillWait=15
 MinJobAge=3600
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-NodeName=DEFAULT NodeHostName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=8000 State=UNKNOWN
-NodeName={host} Port={ports[1]}
-NodeName=localhost Port={ports[2]}
+{nodes}
 PartitionName=DEFAULT Nodes=ALL MaxTime=INFINITE State=UP DefMemPerCPU=2000
 PartitionName=main Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
 PartitionName=high PriorityTier=10 PreemptMode=OFF
@@ -67,7 +66,12 @@ class VirtualCluster:
         for name in ("state", "log", f"spool/{self.host}", "spool/localhost"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o755)
-        text = CONFIG.format(root=self.root, host=self.host, ports=_free_ports(3))
+        port, *ports = _free_ports(3)
+        names = (self.host, "localhost")
+        nodes = [
+            NODE.format(name=n, host=self.host, port=p) for n, p in zip(names, ports, strict=True)
+        ]
+        text = CONFIG.format(root=self.root, host=self.host, port=port, nodes="\n".join(nodes))
         (self.root / "slurm.conf").write_text(text)
         key = self.root / "munge.key"
         key.write_bytes(os.urandom(1024))
@@ -84,7 +88,7 @@ class VirtualCluster:
         )
         wait_until((self.root / "munge.socket").exists, "munged")
         self._run("slurmctld", "-D", "-f", str(self.root / "slurm.conf"))
-        for node in (self.host, "localhost"):
+        for node in names:
             self._run("slurmd", "-D", "-f", str(self.root / "slurm.conf"), "-N", node)
         wait_until(lambda: self.ask("sinfo", "-hN", "-o%N %t").count("idle") >= 4, "nodes")
 
@@ -95,7 +99,7 @@ class VirtualCluster:
             process.send_signal(signal.SIGTERM)
         for process in self._daemons:
             try:
-                process.wait(10)
+                process.wait(3)
             except subprocess.TimeoutExpired:
                 process.kill()
 

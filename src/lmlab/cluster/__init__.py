@@ -1,1 +1,1 @@
-"""Runs that are submitted and let go: to Slurm, or to this machine's processes."""
+"""Runs that are submitted and let go: to Slurm, or to processes of this machine."""

@@ -57,6 +57,8 @@ def run_job(directory: str, unchanged: str | None = None) -> End:
             (path / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
             _record(path, "failed", status)
         raise
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)  # all that they could ask for is done
     if first:
         _record(path, ended, status)
     if ended == "finished":

@@ -28,6 +28,6 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
     """Publish a record."""
-    with atomic_write(path) as file:
+    with atomic_write(path, durable=False) as file:
         json.dump(dict(values), file, indent=2)
         file.write("\n")

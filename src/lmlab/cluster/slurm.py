@@ -25,17 +25,20 @@ def this_job() -> str | None:
     return f"{array}_{index}" if array and index else os.environ.get("SLURM_JOB_ID")
 
 
-def states(jobs: Iterable[str]) -> dict[str, str]:
-    """Return the states of the jobs that Slurm still knows, by job; ended ones stay for a while."""
+def states(jobs: Iterable[str]) -> dict[str, str] | None:
+    """Return the states of the jobs that Slurm still knows, by job; ended ones stay for a while.
+
+    None when it cannot be asked: there is none here, or it does not answer.
+    """
     wanted = set(jobs)
-    if not wanted:
-        return {}
+    if not available():
+        return None
     arrays = ",".join(sorted({job.partition("_")[0] for job in wanted}))
     done = _ask(
         "squeue", "--noheader", "--array", "--states=all", f"--jobs={arrays}", "-o", "%i %T"
     )
     if done.returncode and "Invalid job id" not in done.stderr:
-        raise UserError(f"squeue: {_problem(done)}")
+        return None
     pairs = (line.split() for line in done.stdout.splitlines())
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[0] in wanted}
 

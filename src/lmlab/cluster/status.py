@@ -53,7 +53,7 @@ def state_of(directories: Sequence[Path]) -> dict[Path, State]:
     """Return the state of each run; asks Slurm once for all of them."""
     records = {path: read_record(path / SUBMISSION) for path in directories}
     jobs = {r["job"] for r in records.values() if r.get("cluster") == "slurm" and r.get("job")}
-    known = slurm.states(jobs) if jobs and slurm.available() else None
+    known = slurm.states(jobs) if jobs else {}
     return {path: _state(path, record, known) for path, record in records.items()}
 
 

@@ -143,7 +143,7 @@ def written(jobs: Sequence[Job]) -> Iterator[None]:
             if not (job.directory / CONFIG).exists():
                 new.append(job.directory)
                 job.directory.mkdir(parents=True, exist_ok=True)
-            with atomic_write(job.directory / CONFIG) as file:
+            with atomic_write(job.directory / CONFIG, durable=False) as file:
                 file.write(job.config.to_yaml())
         yield
     except BaseException:
