@@ -29,6 +29,8 @@ RESULTS = (
     "parameters",
     "flops",
 )
+METRICS = {"val_loss": "validation loss", "best_val_loss": "best validation loss"}
+"""How metrics are called in a sentence, where that is not their key."""
 Settings = tuple[tuple[str, Any], ...]
 
 

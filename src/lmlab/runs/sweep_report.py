@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.files import atomic_write
-from lmlab.runs.collect import Row, Sweep, collect, describe, short, show
+from lmlab.runs.collect import METRICS, Row, Sweep, collect, describe, short, show
 from lmlab.runs.curves import wants_log_scale
 from lmlab.runs.page import duration, environment, plotly
 from lmlab.runs.verdict import judge
@@ -29,6 +29,7 @@ def write_sweep_report(directory: Path, metric: str = "val_loss") -> Path:
         .render(
             sweep=sweep,
             verdict=verdict,
+        metric=_metric(sweep),
             title=next(filter(None, names), directory.resolve().name),
             counts=_counts(sweep),
             axes=[short(axis) for axis in sweep.axes],
@@ -45,6 +46,10 @@ def write_sweep_report(directory: Path, metric: str = "val_loss") -> Path:
     with atomic_write(path) as file:
         file.write(page)
     return path
+
+
+def _metric(sweep: Sweep) -> str:
+    return METRICS.get(sweep.metric, sweep.metric.replace("_", " "))
 
 
 def _counts(sweep: Sweep) -> str:
@@ -85,7 +90,7 @@ def _data(sweep: Sweep) -> dict[str, Any]:
     ]
     losses = [loss for row in sweep.rows for loss in row.run.series("val/loss")[1]]
     return {
-        "metric": sweep.metric.replace("_", " "),
+        "metric": _metric(sweep),
         "settings": [describe(setting.settings) for setting in sweep.settings],
         "values": [[value for _, value in setting.settings] for setting in sweep.settings],
         "axes": [short(axis) for axis in sweep.axes],

@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmlab.runs.collect import Setting, Sweep
+from lmlab.runs.collect import METRICS, Setting, Sweep
 from lmlab.runs.statistics import SIGNIFICANT, Difference, holm, welch
+
+
+SHOWN = 4
+"""Settings that a sentence names, at most."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def judge(sweep: Sweep, lower_is_better: bool = True) -> Verdict:
         for setting, difference in zip(others, differences, strict=True)
     ]
     comparisons.sort(key=lambda comparison: sign * comparison.setting.estimate.mean)
-    name = sweep.metric.replace("_", " ")
+    name = METRICS.get(sweep.metric, sweep.metric.replace("_", " "))
     seeds = f"{best.estimate.n} seed{'s' if best.estimate.n > 1 else ''}"
     headline = f"{best}: {name} {best.estimate} ({seeds})"
     return Verdict(best, tuple(comparisons), headline, _support(comparisons))
@@ -73,6 +77,8 @@ def _support(comparisons: Sequence[Comparison]) -> str:
     if nearest.clear:
         return f"{text}: larger than the noise of the seeds ({p})."
     alike = [str(c.setting) for c in comparisons if not c.clear]
+    if len(alike) > SHOWN:
+        alike = [*alike[: SHOWN - 1], f"{len(alike) - SHOWN + 1} more"]
     return (
         f"{text}: not larger than the noise of the seeds ({p}). "
         f"Not told apart from the best: {'; '.join(alike)}."

@@ -40,7 +40,8 @@ for (const table of document.querySelectorAll(".sortable")) {
   const hue = (i, n, ordered) => (ordered ? 250 - (n > 1 ? (240 * i) / (n - 1) : 0) : (i * 137.5 + 215) % 360);
   const paint = (i, n, ordered) => `hsl(${hue(i, n, ordered)}, 65%, ${dark() ? 66 : 42}%)`;
   const unique = (values) => Array.from(new Set(values));
-  const label = (value) => (value === null ? "null" : String(value));
+  const text = (value) => String(value).replaceAll("&", "&amp;").replaceAll("<", "&lt;"); // plotly reads some HTML
+  const label = (value) => text(value === null ? "null" : value);
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 
   const layout = (more) => {
@@ -98,7 +99,7 @@ for (const table of document.querySelectorAll(".sortable")) {
     const state = { x: form.elements.x.value, loss: form.elements.loss.value, logx: form.elements.logx.checked, logy: form.elements.logy.checked, mean: form.elements.seeds.value === "mean" };
     const ordered = data.axes.length === 1 && data.values.every((v) => typeof v[0] === "number");
     const traces = [];
-    data.settings.forEach((name, i) => {
+    data.settings.map(text).forEach((name, i) => {
       const style = { color: paint(i, data.settings.length, ordered), width: state.mean ? 2.2 : 1.5 };
       const runs = data.runs.filter((run) => run.setting === i && run[state.loss].loss.length);
       const common = { legendgroup: name, name, mode: "lines" };
@@ -117,10 +118,14 @@ for (const table of document.querySelectorAll(".sortable")) {
       if (ends.length) traces.push({ x: ends.map((e) => e[0]), y: ends.map((e) => e[1]), text: ends.map((e) => `seed ${e[2]}`), legendgroup: name, showlegend: false, name, mode: "markers",
         marker: { symbol: "x", size: 11, color: colour("bad") }, hovertemplate: `${name}, %{text}: diverged<extra></extra>` });
     });
+    // A diverging run would flatten all others; a double click shows it in full.
+    const sound = data.runs.filter((run) => run.status !== "diverged").flatMap((run) => run[state.loss].loss);
+    const cut = !state.logy && sound.length && data.runs.some((run) => run.status === "diverged");
+    const low = Math.min(...sound), high = Math.max(...sound), room = 0.05 * (high - low || 1);
     return Plotly.react("loss", traces, layout((a) => ({
-      showlegend: true, legend: { orientation: "h", x: 0, y: -0.18, yanchor: "top" }, hovermode: "closest",
+      showlegend: true, legend: { orientation: "h", x: 0, y: innerWidth < 640 ? -0.32 : -0.18, yanchor: "top" }, hovermode: "closest",
       xaxis: { ...a, type: state.logx ? "log" : "linear", title: { text: names[state.x], font: { size: 13 } } },
-      yaxis: { ...a, type: state.logy ? "log" : "linear", title: { text: `${state.loss === "val" ? "validation" : "training"} loss (nats per token)`, font: { size: 13 } } },
+      yaxis: { ...a, type: state.logy ? "log" : "linear", ...(cut ? { range: [low - room, high + room] } : {}), title: { text: `${state.loss === "val" ? "validation" : "training"} loss (nats per token)`, font: { size: 13 } } },
     })), options);
   };
 
