@@ -7,7 +7,7 @@ demo: .venv/installed        ## train a small language model on the Python stand
 	$(BIN)/python train.py
 
 test: .venv/installed-dev    ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed-dev    ## style and formatting
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

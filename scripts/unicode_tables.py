@@ -1,7 +1,7 @@
 """Write the native core's Unicode table from what the `regex` package knows.
 
-    python scripts/unicode_tables.py          # rewrite the table
-    python scripts/unicode_tables.py --check  # exit 1 when the committed table is out of date
+python scripts/unicode_tables.py          # rewrite the table
+python scripts/unicode_tables.py --check  # exit 1 when the committed table is out of date
 """
 
 import argparse
@@ -62,8 +62,8 @@ def header() -> str:
 
 namespace lmlab {{
 
-// Two stages: code points come in blocks of {BLOCK}, of which only {len(blocks)} are different, so that
-// {(len(index) + BLOCK * len(blocks)) // 1024} KiB hold all 1,114,112 and the common ones stay in the first-level cache.
+// In two stages: code points come in blocks of {BLOCK}, of which only {len(blocks)} are different,
+// so that {(len(index) + BLOCK * len(blocks)) // 1024} KiB hold all 1,114,112.
 enum Class : std::uint8_t {{ {names}, kEnd }};
 
 inline constexpr std::uint8_t kUnicodeBlock[{len(index)}] = {{

@@ -1,6 +1,10 @@
 """Fixtures shared by all tests; none needs anything that a fresh clone does not have."""
 
 import os
+
+# Tiny models are faster on one thread, and several test processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import subprocess
 import sys
 from collections.abc import Callable

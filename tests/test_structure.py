@@ -74,7 +74,7 @@ def test_only_the_tokenizer_imports_the_native_module() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [*SOURCES, *SRC.rglob("*.cpp"), *SRC.rglob("*.h"), ROOT / "train.py"],
+    [*SOURCES, *SRC.rglob("*.cpp"), *SRC.rglob("*.hpp"), ROOT / "train.py"],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_modules_stay_small(path: Path) -> None:

@@ -100,7 +100,7 @@ def find_conf() -> Path:
 
 
 def _declared(tokenizer: "TokenizerConfig") -> int:
-    """Return the vocabulary that the tokenizer will have; a bpe on little text ends up with less."""
+    """Return the vocabulary that the tokenizer will have; on little text a bpe gets less."""
     if tokenizer.kind == "bpe":
         return tokenizer.vocab_size
     return 256 + len(tokenizer.special_tokens) if tokenizer.kind == "byte" else GPT2_VOCABULARY

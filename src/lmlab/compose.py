@@ -16,7 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lmlab.config import RunConfig, did_you_mean, keys_at, load, load_yaml
+from lmlab.config import RunConfig, did_you_mean, keys_at, load, load_yaml, unknown_key
 from lmlab.errors import ConfigError, UserError
 from lmlab.help import help_text
 from lmlab.runs.names import run_directory, run_signature
@@ -129,9 +129,9 @@ def explain(error: Exception) -> str:
     if match := re.match(r"Could not override '([^']+)'\.(?: No match)?", text):
         path = match[1].split("@")[0].replace("/", ".").lstrip(".")
         *parents, key = path.split(".")
-        if key in keys_at(parents):
+        if key in keys_at(parents) and "is not in struct" not in str(cause):
             return f"config error at '{path}': {str(cause or error).splitlines()[0]}"
-        return str(ConfigError(path, "unknown key" + did_you_mean(key, keys_at(parents))))
+        return str(ConfigError(path, unknown_key(path.split("."))))
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"config error: {mark.name}, line {mark.line + 1}: {error.problem}"

@@ -6,7 +6,7 @@ Nothing behind `load` sees Hydra, OmegaConf or a dict.
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -129,13 +129,37 @@ def members(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
-def keys_at(path: Iterable[str]) -> list[str]:
-    """Return the keys that exist under a path of keys, in all members of the unions on the way."""
+def classes_at(path: Iterable[str]) -> list[type[BaseModel]]:
+    """Return the configuration classes that can be under a path of keys."""
     classes: list[type[BaseModel]] = [RunConfig]
     for key in path:
         fields = [cls.model_fields[key] for cls in classes if key in cls.model_fields]
         classes = [member for field in fields for member in members(field.annotation)]
-    return list(dict.fromkeys(name for cls in classes for name in cls.model_fields))
+    return classes
+
+
+def keys_at(path: Iterable[str]) -> list[str]:
+    """Return the keys that exist under a path of keys, in all members of the unions on the way."""
+    return list(dict.fromkeys(name for cls in classes_at(path) for name in cls.model_fields))
+
+
+def unknown_key(path: Sequence[str]) -> str:
+    """Return what is wrong with a key that the chosen members do not have, and what was meant."""
+    *parents, key = path
+    if key not in keys_at(parents):
+        return "unknown key" + did_you_mean(key, keys_at(parents))
+    classes = classes_at(parents)
+    having = [_kind(cls) for cls in classes if key in cls.model_fields]
+    reasons = [getattr(cls, "REFUSED", {}).get(key) for cls in classes]
+    group = "/".join(parents)
+    return f"not a key of the chosen {group}, but of {group}={' or '.join(having)}" + "".join(
+        f" ({reason})" for reason in reasons if reason
+    )
+
+
+def _kind(cls: type[BaseModel]) -> str:
+    kind = cls.model_fields.get("kind")
+    return str(get_args(kind.annotation)[0]) if kind else cls.__name__
 
 
 def _whole_floats_to_int(values: Any) -> Any:
@@ -170,7 +194,7 @@ def _explain(error: ErrorDetails, values: Any) -> tuple[str, str]:
     if kind == "extra_forbidden":
         if where in ("experiment", "sweep", "debug"):
             return where, "unknown key; is '# @package _global_' missing at the top of the file?"
-        return where, "unknown key" + did_you_mean(path[-1], keys_at(path[:-1]))
+        return where, unknown_key(path)
     if kind == "missing":
         return where, "missing; give it a value"
     if kind == "value_error":

@@ -1,7 +1,7 @@
 """The base of every configuration class."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,6 +11,9 @@ class Config(BaseModel):
 
     The string under a field is its help text.
     """
+
+    REFUSED: ClassVar[dict[str, str]] = {}
+    """Keys of other members of a union that this one cannot have, with the reason."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False

@@ -22,7 +22,7 @@ LINEAR_HYBRID = (
 LINEAR = ("model/attention=linear", "model.attention.chunk_size=5")
 MOE = ("model/ffn=moe", "model.ffn.num_experts=4")
 
-# The first value of an axis is the base's. A `$` is a key of the attention, of each member in hybrids.
+# The first value of an axis is the base's. `$` is the attention, or each member of a hybrid.
 AXES: dict[str, dict[str, tuple[str, ...]]] = {
     "attention": {
         "full": (),
@@ -118,7 +118,7 @@ def overrides(combination: Combination) -> list[str]:
 
 
 def meaningful(combination: Combination) -> bool:
-    """Whether the combination means something; linear attention has no softmax to cap or to drop."""
+    """Whether the combination means something; linear attention has no softmax to cap or drop."""
     without = combination.get("attention") in WITHOUT_SOFTMAX
     return not (without and NEEDS_SOFTMAX & set(combination.items()))
 

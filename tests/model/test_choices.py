@@ -5,10 +5,6 @@ from functools import cache
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
-
 from choices import (
     BASE,
     CONTEXT,
@@ -21,6 +17,10 @@ from choices import (
     pairs,
     singles,
 )
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
 from lmlab.accounting.count import count_parameters, forward_flops
 from lmlab.model import Transformer, build
 from lmlab.model.attention.softmax import SoftmaxAttention

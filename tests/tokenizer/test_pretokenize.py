@@ -1,6 +1,7 @@
 """Splitting on special tokens and by patterns, against plainer forms."""
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -92,9 +93,10 @@ def test_broken_pattern() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "message"), [(["a", "a"], "given twice"), (["a", ""], "empty"), (["\ud800"], "lone")]
+    ("tokens", "message"),
+    [(["a", "a"], "given twice"), (["a", ""], "empty"), (["\ud800"], "lone"), ("<|a|>", "a list")],
 )
-def test_bad_special_tokens(tokens: list[str], message: str) -> None:
+def test_bad_special_tokens(tokens: Sequence[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_special_tokens(tokens)
 

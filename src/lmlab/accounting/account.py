@@ -68,7 +68,7 @@ class Account:
 def account(
     config: ModelConfig, optimizer: OptimizerConfig, vocab_size: int, precision: str = "fp32"
 ) -> Account:
-    """Count a configured model; weights, gradients and optimizer are float32, the rest in `precision`."""
+    """Count a configured model; weights, gradients, optimizer in float32, others in `precision`."""
     model = build(config, vocab_size, device="meta")
     length = config.context_length
     parameters = count_parameters(model)

@@ -16,7 +16,7 @@ from lmlab.model.ffn.moe import MoE
 from lmlab.model.norm import LayerNorm, RMSNorm
 
 PARTS = ("projections", "scores", "ffn", "head")
-"""Where FLOPs go: Q, K, V and output projections; scores and weighted sums; feed-forward; output head."""
+"""Where FLOPs go: Q, K, V, output; scores and weighted sums; feed-forward; output head."""
 KEPT = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.exp}
 
 
@@ -26,7 +26,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def forward_flops(model: nn.Module, context_length: int) -> int:
-    """Return the matrix-product FLOPs of one sequence's forward pass; `model` is on the meta device.
+    """Return the FLOPs of the matrix products of one sequence's forward pass.
 
     A multiplication and an addition count as two; scores count in full, causal or not.
     """
@@ -74,7 +74,7 @@ def _part(model: nn.Module, name: str) -> str:
 
 
 def activations(model: nn.Module, context_length: int) -> int:
-    """Return the numbers that one sequence's forward pass keeps for the backward pass, loss included.
+    """Return the numbers that one sequence's forward pass and loss keep for the backward pass.
 
     The convention: every result of a matrix product, of a norm and of a softmax (the loss has one
     over the logits) is kept, and what is done element by element between them is computed again.

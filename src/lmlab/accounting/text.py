@@ -48,7 +48,7 @@ def full(account: Account, tokens: float, memory: float, peak: float, mfu: float
             f"  {'optimizer':<18} {amount(a.optimizer_bytes):>12}",
             f"  {'together':<18} {amount(a.fixed_bytes):>12}  "
             f"{a.fixed_bytes / a.parameters:.0f} bytes a parameter",
-            f"  {'activations':<18} {amount(a.activation_bytes):>12}  for each sequence of the batch",
+            f"  {'activations':<18} {amount(a.activation_bytes):>12}  for each sequence",
             f"  largest batch in {amount(memory)}: " + (f"{batch}" if batch else "none fits"),
             "",
             f"cache in generation: {a.cache_bytes_per_token:,.0f} bytes a token, "

@@ -54,7 +54,7 @@ class Serial(nn.Module):
 
 
 class Parallel(nn.Module):
-    """Attention and feed-forward on the same input, one residual branch (Wang and Komatsuzaki 2021)."""
+    """Attention and feed-forward on the same input, one branch (Wang and Komatsuzaki 2021)."""
 
     def __init__(
         self, attention: nn.Module, ffn: nn.Module, wrap: Callable[[nn.Module], Residual]

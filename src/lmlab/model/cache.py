@@ -75,7 +75,7 @@ class StateCache:
         k: Float[Tensor, "batch kv_heads time d_k"],
         v: Float[Tensor, "batch kv_heads time d_v"],
     ) -> tuple[Float[Tensor, "batch kv_heads d_k d_v"], Float[Tensor, "batch kv_heads d_k"]]:
-        """Return both sums; zeros, in the shape that goes with `k` and `v`, before the first token."""
+        """Return both sums; before the first token zeros, in the shape for `k` and `v`."""
         if self._state is None or self._total is None:
             return k.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1]), k.new_zeros(
                 *k.shape[:2], k.shape[-1]

@@ -1,4 +1,4 @@
-"""Configuration of the Transformer: what is a size is a field, what has parameters of its own is a group."""
+"""Configuration of the Transformer: a size is a field, what has parameters of its own a group."""
 
 from typing import Annotated, Literal, Self
 
@@ -24,7 +24,7 @@ class RoPEConfig(Config):
 
 
 class SinusoidalConfig(Config):
-    """Sines and cosines of the position, added to the embeddings (Vaswani et al. 2017, section 3.5)."""
+    """Sines and cosines added to the embeddings (Vaswani et al. 2017, section 3.5)."""
 
     kind: Literal["sinusoidal"]
 
@@ -59,8 +59,8 @@ class ModelConfig(Config):
     head_dim: Count | None
     """Width of a head; null: d_model / num_heads."""
     d_ff: Count | None
-    """Inner width of the feed-forward; null: 8/3 d_model rounded up to a multiple of 64 with a gate,
-    4 d_model without."""
+    """Inner width of the feed-forward; null: 8/3 d_model rounded up to a multiple of 64 with a
+    gate, 4 d_model without."""
     context_length: Count
     """Longest sequence, in tokens; training uses windows of this length."""
     vocab_size: Count | None
@@ -72,14 +72,14 @@ class ModelConfig(Config):
     norm_eps: Annotated[float, Field(gt=0)]
     """Added to the variance before its root."""
     norm_placement: NormPlacement
-    """Where a residual branch is normalised: before it, after the sum, on both of its ends, nowhere."""
+    """Where a residual branch is normalised: before it, after the sum, on both ends, nowhere."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    """Probability of dropping an element of the embeddings and of each residual branch in training."""
+    """Probability of dropping an element of embeddings and residual branches in training."""
     logit_softcap: Annotated[float, Field(gt=0)] | None
     """Squash the logits to cap * tanh(logit / cap) (Gemma 2); null: do not."""
     init: InitKind
-    """Initial weights: by fan-in and fan-out; GPT-2's; xavier with residual branches over sqrt(2 layers);
-    xavier with residual branches that begin as zero."""
+    """Initial weights: by fan-in and fan-out; GPT-2's; xavier with residual outputs divided by
+    sqrt(2 layers); xavier with residual outputs of zero."""
     tie_embeddings: bool
     """Use the embedding's weight for the output head too."""
     scale_embeddings: bool
@@ -107,7 +107,7 @@ class ModelConfig(Config):
             )
         if self.attention_width % 2 and self.position.kind == "rope":
             raise ValueError(
-                f"rope rotates pairs, so the width of a head must be even, got {self.attention_width}"
+                f"rope rotates pairs, so a head's width must be even, got {self.attention_width}"
             )
         for layer in range(self.num_layers):
             kv = of_layer(self.attention, layer).num_kv_heads
@@ -119,7 +119,7 @@ class ModelConfig(Config):
     def _parts_fit(self) -> Self:
         if self.position.kind == "sinusoidal" and self.d_model % 2:
             raise ValueError(
-                f"sinusoidal positions are pairs of columns, so d_model must be even, got {self.d_model}"
+                f"sinusoidal positions come in pairs, so d_model must be even, got {self.d_model}"
             )
         if self.ffn.kind == "moe" and self.ffn_width % self.ffn.granularity:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Initial weights; `INITS` maps `model.init` to what changes the weights that the layers were made with."""
+"""Initial weights; `INITS` are the choices of `model.init`, changes to what the layers drew."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,7 +12,7 @@ RESIDUAL_OUTPUTS = ("output_proj.weight", "w2.weight", ".w2")
 
 
 def truncated_normal_(weight: Tensor, std: float) -> Tensor:
-    """Fill with N(0, std^2) truncated at 3 standard deviations; nothing to do on the meta device."""
+    """Fill with N(0, std^2) truncated at 3 standard deviations; on the meta device do nothing."""
     if weight.device.type == "meta":
         return weight
     with torch.no_grad():
@@ -32,7 +32,7 @@ def gpt2(model: nn.Module, num_layers: int) -> None:
 
 
 def depth_scaled(model: nn.Module, num_layers: int) -> None:
-    """Divide residual outputs by sqrt(2 layers): the stream's variance does not grow with the depth."""
+    """Divide residual outputs by sqrt(2 layers): the stream does not grow with the depth."""
     _scale_residual_outputs(model, (2 * num_layers) ** -0.5)
 
 

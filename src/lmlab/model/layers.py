@@ -11,7 +11,10 @@ from lmlab.model.init import truncated_normal_
 
 
 class Linear(nn.Module):
-    """Linear map `y = W x`, plus b if `bias`; weight (d_out, d_in), N(0, 2 / (d_in + d_out)) cut at 3 sigma."""
+    """Linear map `y = W x`, plus b if `bias`; weight (d_out, d_in).
+
+    W begins as N(0, 2 / (d_in + d_out)) cut at 3 sigma (Glorot and Bengio 2010), b as 0.
+    """
 
     bias: nn.Parameter | None
 
@@ -61,13 +64,13 @@ def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def softmax(x: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
-    """Return the softmax over `dim`; the maximum is subtracted, so that large inputs do not overflow."""
+    """Return the softmax over `dim`, less the maximum inside, so that nothing overflows."""
     exponentials = torch.exp(x - x.amax(dim=dim, keepdim=True))
     return exponentials / exponentials.sum(dim=dim, keepdim=True)
 
 
 def softcap(x: Float[Tensor, "..."], cap: float) -> Float[Tensor, "..."]:
-    """Return `cap * tanh(x / cap)`, which is near x while that is small, and never beyond the cap."""
+    """Return `cap * tanh(x / cap)`: near x while that is small, never beyond the cap."""
     return cap * torch.tanh(x / cap)
 
 

@@ -12,7 +12,7 @@ EPS = 1e-5
 
 
 class RMSNorm(nn.Module):
-    """Divide by the root mean square, times a learned gain (Zhang and Sennrich 2019); float32 inside."""
+    """Divide by the root mean square, times a gain (Zhang and Sennrich 2019); float32 inside."""
 
     def __init__(self, d_model: int, eps: float = EPS, *, device: torch.device | str | None = None):
         super().__init__()
@@ -27,7 +27,7 @@ class RMSNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Subtract the mean, divide by the standard deviation, learned gain and bias (Ba et al. 2016)."""
+    """Subtract the mean, divide by the standard deviation; gain and bias (Ba et al. 2016)."""
 
     def __init__(self, d_model: int, eps: float = EPS, *, device: torch.device | str | None = None):
         super().__init__()

@@ -1,4 +1,4 @@
-"""How a model knows where a token stands; `POSITIONS` maps the kinds of `model/position` to modules."""
+"""How a model knows where a token stands; `POSITIONS` are the choices of `model/position`."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ class Position(nn.Module):
 
 
 class RotaryEmbedding(Position):
-    """Rotate the pairs (2j, 2j+1) by `position * theta^(-2j / d_k)` (Su et al. 2021, section 3.4)."""
+    """Rotate pairs (2j, 2j+1) by `position * theta^(-2j / d_k)` (Su et al. 2021, section 3.4)."""
 
     table: Tensor
 
@@ -78,7 +78,7 @@ def rotate(x: Float[Tensor, "... time d_k"], rotation: Rotation) -> Float[Tensor
 
 
 class SinusoidalPosition(Position):
-    """Add `sin` in the even columns and `cos` in the odd ones (Vaswani et al. 2017, section 3.5)."""
+    """Add `sin` in even columns and `cos` in odd ones (Vaswani et al. 2017, section 3.5)."""
 
     table: Tensor
 

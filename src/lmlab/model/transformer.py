@@ -62,7 +62,7 @@ class Transformer(nn.Module):
         positions: Int[Tensor, "*batch time"] | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "batch time vocab"]:
-        """Return the logits of the next token at each position; positions end at the context length.
+        """Return the logits of the next token at each position, up to the context length.
 
         With a cache the tokens follow those it has read; padding has negative `positions`.
         """

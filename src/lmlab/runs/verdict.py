@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from lmlab.runs.collect import METRICS, Setting, Sweep
 from lmlab.runs.statistics import SIGNIFICANT, Difference, holm, welch
 
-
 SHOWN = 4
 """Settings that a sentence names, at most."""
 

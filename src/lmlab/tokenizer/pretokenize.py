@@ -6,7 +6,7 @@ then cuts the rest into pretokens, and BPE merges never cross a pretoken.
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import regex
 
@@ -45,8 +45,10 @@ def compile_pattern(pattern: str) -> regex.Pattern[str]:
         ) from None
 
 
-def check_special_tokens(special_tokens: Sequence[str]) -> None:
+def check_special_tokens(special_tokens: Collection[str]) -> None:
     """Raise a UserError for an empty or a repeated special token, or one that is not Unicode."""
+    if isinstance(special_tokens, str):
+        raise UserError(f"special_tokens should be a list of strings, such as [{special_tokens!r}]")
     seen: set[str] = set()
     for token in special_tokens:
         if not token:

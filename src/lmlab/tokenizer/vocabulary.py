@@ -14,6 +14,8 @@ from lmlab.tokenizer.pretokenize import (
 
 Pair = tuple[bytes, bytes]
 
+_LARGEST_ID = 2**24 - 1  # sixty times the largest vocabularies in use; beyond it a file is damaged
+
 # What other projects write for the same pretokens.
 _SAME_PATTERN = {
     **{text: name for name, text in PATTERNS.items()},
@@ -45,8 +47,8 @@ class Vocabulary:
         a missing byte, a merge whose parts or result are no tokens, an id that is taken.
         """
         tokens = dict(tokens)
+        check_special_tokens(special_tokens or ())
         names = list(special_tokens or ())
-        check_special_tokens(names)
         wanted = special_tokens if isinstance(special_tokens, Mapping) else {}
         by_bytes = {token: i for i, token in sorted(tokens.items())}  # the largest id wins
         special: dict[str, int] = {}
@@ -68,8 +70,8 @@ class Vocabulary:
 
     def _check(self) -> None:
         for i in self.tokens:
-            if not 0 <= i < 2**31:
-                raise DataError(f"token id {i} is outside 0..2^31-1")
+            if not 0 <= i <= _LARGEST_ID:
+                raise DataError(f"token id {i} is outside 0..{_LARGEST_ID}")
         ordinary = self.ordinary_ids
         for byte in range(256):
             if bytes([byte]) not in ordinary:

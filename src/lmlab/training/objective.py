@@ -22,7 +22,7 @@ def cross_entropy(
 
 
 def z_loss(logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, ""]:
-    """Return the mean of `log^2 Z`, with `Z = sum exp(logits)` (Chowdhery et al. 2022, section 5)."""
+    """Return the mean of `log^2 Z`, `Z = sum exp(logits)` (Chowdhery et al. 2022, section 5)."""
     return torch.logsumexp(logits.float(), dim=-1).square().mean()
 
 

@@ -1,4 +1,4 @@
-"""How attention with a softmax is computed; `written_out` is the definition that the others are checked with."""
+"""How attention with a softmax is computed; `written_out` is what the others are checked with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Heads = Float[Tensor, "batch heads time d_k"]
 
 @dataclass(frozen=True)
 class Visibility:
-    """Which key each query sees, by the positions of both; None for both: 0, 1, 2, ... on both sides."""
+    """Which key each query sees, by the positions of both; None: 0, 1, 2, ... on both sides."""
 
     mask: Mask
     queries: Int[Tensor, "*batch time"] | None = None
@@ -74,7 +74,9 @@ def flex(
 ) -> Heads:
     """Attend by FlexAttention, which skips the blocks of a mask that nobody sees; no dropout."""
     assert dropout == 0
-    compiled = _compiled_flex() if q.device.type == "cuda" else flex_attention
+    compiled: Callable[..., Any] = flex_attention
+    if q.device.type == "cuda":
+        compiled = _compiled_flex()
     out = compiled(
         q,
         k,

@@ -1,6 +1,6 @@
 """Configuration of the choices of `model/attention`."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,7 +31,7 @@ class SoftmaxAttentionConfig(HeadsConfig):
     dropout: Probability
     """Probability of dropping an attention weight in training."""
     backend: AttentionBackend
-    """written_out is the definition, sdpa and flex torch's fused kernels; auto: the fastest that can."""
+    """written_out is the definition, sdpa and flex fused kernels; auto: the fastest that can."""
 
     @model_validator(mode="after")
     def _backend_can(self) -> Self:
@@ -72,27 +72,19 @@ class StridedAttentionConfig(SoftmaxAttentionConfig):
 
 
 class LinearAttentionConfig(HeadsConfig):
-    """Attention without a softmax, `Q (K^T V)`, in time linear in the length (Katharopoulos et al. 2020)."""
+    """Attention without a softmax, `Q (K^T V)`, linear in time (Katharopoulos et al. 2020)."""
 
     kind: Literal["linear"]
     feature_map: FeatureMap
-    """Of queries and keys: identity, elu (+ 1) or relu; the last two divide by the sum of the weights."""
+    """Of queries and keys: identity, elu (+ 1), relu; the last two divide by the sum of weights."""
     chunk_size: Annotated[int, Field(ge=1)]
     """Tokens that are computed in parallel; the result does not depend on it."""
 
-    WITHOUT_SOFTMAX: ClassVar[dict[str, str]] = {
+    REFUSED: ClassVar[dict[str, str]] = {
         "logit_softcap": "linear attention has no scores before a softmax that could be capped",
         "dropout": "linear attention never forms the attention weights that dropout would drop",
         "backend": "linear attention has no softmax for a fused kernel to compute",
     }
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_softmax(cls, values: Any) -> Any:
-        for key, reason in cls.WITHOUT_SOFTMAX.items():
-            if isinstance(values, dict) and key in values:
-                raise ValueError(f"{key} cannot be set: {reason}")
-        return values
 
 
 LayerAttentionConfig = Annotated[
@@ -108,7 +100,7 @@ class HybridAttentionConfig(Config):
     pattern: Annotated[list[str], Field(min_length=1)]
     """Names of members, the first for layer 0; repeated over the layers."""
     members: dict[str, LayerAttentionConfig]
-    """What the names mean; a member is changed by model/attention@model.attention.members.NAME=KIND."""
+    """What the names mean; model/attention@model.attention.members.NAME=KIND changes one."""
 
     @model_validator(mode="after")
     def _names_match(self) -> Self:

@@ -26,7 +26,7 @@ State = Float[Tensor, "batch kv_heads d_k d_v"]
 def recurrent(
     q: Queries, k: Keys, v: Keys, state: State
 ) -> tuple[Float[Tensor, "batch kv_heads group time d_v"], State]:
-    """Return `q_t S_t` with `S_t = S_(t-1) + k_t^T v_t`, one token after the other: the definition."""
+    """Return `q_t S_t` with `S_t = S_(t-1) + k_t^T v_t`, token by token: the definition."""
     outputs = []
     for t in range(q.shape[-2]):
         state = state + k[..., t, :, None] * v[..., t, None, :]
@@ -37,7 +37,7 @@ def recurrent(
 def chunked(
     q: Queries, k: Keys, v: Keys, state: State, chunk_size: int
 ) -> tuple[Float[Tensor, "batch kv_heads group time d_v"], State]:
-    """Return what `recurrent` does, computed in parallel within chunks (Yang et al. 2024, section 2.2)."""
+    """Return what `recurrent` does, in parallel within chunks (Yang et al. 2024, section 2.2)."""
     time = q.shape[-2]
     size = min(chunk_size, time)
     q, k, v = (F.pad(x, (0, 0, 0, -time % size)).unflatten(-2, (-1, size)) for x in (q, k, v))

@@ -11,6 +11,8 @@ from torch import Tensor
 class Mask(Protocol):
     """A rule over positions; what it decides about is broadcast."""
 
+    def __hash__(self) -> int: ...
+
     def sees(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
         """Whether the query's token attends to the key's."""
 

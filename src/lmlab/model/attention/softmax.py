@@ -13,7 +13,7 @@ from lmlab.model.context import Context
 
 
 class SoftmaxAttention(HeadProjections):
-    """Multi-head attention (Vaswani et al. 2017, section 3.2) of each token to those its mask shows."""
+    """Multi-head attention to what a mask shows (Vaswani et al. 2017, section 3.2)."""
 
     def __init__(
         self,

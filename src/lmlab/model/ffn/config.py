@@ -40,9 +40,9 @@ class GLUConfig(Config):
 
 
 class MoEConfig(Config):
-    """Mixture of gated experts, `x + sum_i g_i FFN_i(x)`, of which each token uses a few (Shazeer et al. 2017).
+    """Mixture of gated experts, of which each token uses a few (Shazeer et al. 2017).
 
-    No expert has a capacity: every token gets the experts that it chose.
+    `sum_i g_i FFN_i(x)` over the chosen ones; no expert has a capacity, every token gets its own.
     """
 
     kind: Literal["moe"]
@@ -57,11 +57,11 @@ class MoEConfig(Config):
     shared_experts: Annotated[int, Field(ge=0)]
     """Experts, as wide as the split ones, that every token uses besides those it chose."""
     router_softmax: RouterSoftmax
-    """Gates are a softmax over all experts (before top-k) or over the chosen ones (after it: Mixtral)."""
+    """Gates are a softmax over all experts (before top-k) or the chosen ones (after: Mixtral)."""
     load_balancing_loss: Weight
-    """Weight of num_experts * sum_i load_i * probability_i (Fedus et al. 2021), mean over the layers."""
+    """Of num_experts * sum_i load_i * probability_i (Fedus et al. 2021), mean over layers."""
     router_z_loss: Weight
-    """Weight of mean(logsumexp(router logits)^2) (Zoph et al. 2022), mean over the layers."""
+    """Of mean(logsumexp(router logits)^2) (Zoph et al. 2022), mean over layers."""
 
     @model_validator(mode="after")
     def _experts_suffice(self) -> Self:
@@ -81,5 +81,5 @@ FFNConfig = Annotated[MLPConfig | GLUConfig | MoEConfig, Field(discriminator="ki
 
 
 def gated_width(d_model: int) -> int:
-    """Return 8/3 d_model rounded up to a multiple of 64: as many weights as 4 d_model without a gate."""
+    """Return 8/3 d_model rounded up to a multiple of 64: the weights of 4 d_model ungated."""
     return -(-8 * d_model // (3 * 64)) * 64

@@ -1,4 +1,4 @@
-"""Gated feed-forward networks (Shazeer 2020); `GATES` are the choices of the gate's nonlinearity."""
+"""Gated feed-forward networks (Shazeer 2020); `GATES` are the choices of their nonlinearity."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Mixture of experts without capacities: tokens are sorted by expert, and each expert takes its slice."""
+"""Mixture of experts without capacities: tokens are sorted by expert, each takes its slice."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -140,7 +140,7 @@ def grouped_experts(
     w3: Float[Tensor, "experts d_ff d_model"],
     activation: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "choices d_model"]:
-    """Apply each expert to its slice of `x`, all in three grouped products that never leave the device."""
+    """Apply each expert to its slice of `x`: three grouped products that never leave the device."""
     ends = counts.cumsum(0).to(torch.int32)
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)

@@ -1,9 +1,12 @@
 // A vocabulary and its merges, and the merging of one pretoken.
 //
-// A pair of ids leads to (rank, id) through one open-addressing table. Short pretokens are merged
-// by looking over all neighbours for the lowest rank again and again, which beats any clever
-// structure at five tokens; long ones go through a heap and a linked list, so that a pretoken of a
-// megabyte costs n log n.
+// A pair of ids leads to the rank of its merge. Most pairs that are asked for do not merge, so a
+// small filter of bits, which stays in the cache, answers first; behind it is an open-addressing
+// table whose slots hold pair and rank in one word, and pairs of bytes have a table of their own.
+//
+// Short pretokens are merged by looking over all pairs for the lowest rank again and again, which
+// beats any clever structure at five tokens; long ones go through a heap, so that a pretoken of a
+// megabyte costs n log n. Either way neighbours are linked by position and nothing is moved.
 #pragma once
 
 #include <algorithm>
@@ -22,14 +25,14 @@ namespace lmlab {
 class Bpe {
 public:
     static constexpr std::uint32_t kNone = UINT32_MAX;
-
-    struct Merge {
-        std::uint32_t rank = kNone, id = 0;
-    };
+    static constexpr unsigned kIdBits = 21, kRankBits = 22;
+    using Merges = std::vector<std::pair<std::string, std::string>>;
 
     // Without merges, ids are ranks: every way to put a token together from two counts.
-    Bpe(std::vector<std::string> vocab, const std::vector<std::pair<std::string, std::string>>* merges)
-        : vocab_(std::move(vocab)), by_rank_(merges == nullptr) {
+    Bpe(std::vector<std::string> vocab, const Merges* merges)
+        : vocab_(std::move(vocab)), by_id_(merges == nullptr), byte_pairs_(1 << 16, kNone) {
+        if (vocab_.size() >> kIdBits || (merges && merges->size() >> kRankBits))
+            throw std::invalid_argument("more than 2,097,151 ids or 4,194,303 merges");
         ids_.reserve(vocab_.size());
         // Where two ids have the same bytes, the lower one is the token.
         for (std::size_t id = 0; id < vocab_.size(); ++id)
@@ -40,31 +43,11 @@ public:
             if (byte_ids_[byte] == kNone)
                 throw std::invalid_argument("the vocabulary has no token for byte " + std::to_string(byte));
         }
-        if (by_rank_) {
-            slots_.resize(1 << 12);
-            for (std::size_t id = 0; id < vocab_.size(); ++id) {
-                const std::string_view token = vocab_[id];
-                if (token.size() < 2 || find(token) != id) continue;
-                for (std::size_t cut = 1; cut < token.size(); ++cut) {
-                    const std::uint32_t a = find(token.substr(0, cut));
-                    if (a == kNone) continue;
-                    const std::uint32_t b = find(token.substr(cut));
-                    if (b != kNone) insert(a, b, static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id));
-                }
-            }
-        } else {
-            slots_.resize(1 << 12);
-            std::string joined;
-            for (std::size_t rank = 0; rank < merges->size(); ++rank) {
-                const auto& [left, right] = (*merges)[rank];
-                joined.assign(left).append(right);
-                const std::uint32_t a = find(left), b = find(right), c = find(joined);
-                if (a == kNone || b == kNone || c == kNone)
-                    throw std::invalid_argument("merge " + std::to_string(rank) +
-                                                " needs a token that the vocabulary does not have");
-                insert(a, b, static_cast<std::uint32_t>(rank), c);
-            }
-        }
+        resize(1 << 10);
+        if (by_id_) add_all_splits();
+        else add_merges(*merges);
+        for (unsigned a = 0; a < 256; ++a)
+            for (unsigned b = 0; b < 256; ++b) byte_pairs_[a << 8 | b] = rank(byte_ids_[a], byte_ids_[b]);
     }
 
     const std::vector<std::string>& vocab() const { return vocab_; }
@@ -76,7 +59,7 @@ public:
 
     // What a thread needs for merging.
     struct Workspace {
-        std::vector<std::uint32_t> ids, ranks;
+        std::vector<std::uint32_t> ids;  // the result
         struct Node {
             std::uint32_t id;
             std::size_t previous, next;
@@ -89,7 +72,7 @@ public:
     // The ids of one pretoken in work.ids.
     void encode(const Byte* p, std::size_t size, Workspace& work) const {
         work.ids.clear();
-        if (by_rank_) {
+        if (by_id_) {
             const std::uint32_t id = find({reinterpret_cast<const char*>(p), size});
             if (id != kNone) {
                 work.ids.push_back(id);
@@ -101,69 +84,125 @@ public:
     }
 
 private:
-    static constexpr std::size_t kShortPretoken = 64;
+    static constexpr std::size_t kShortPretoken = 48;
+    static constexpr std::uint64_t kEmpty = UINT64_MAX;
 
-    struct Slot {
-        std::uint64_t pair = UINT64_MAX;
-        Merge merge;
-    };
     struct Hash {
-        using is_transparent = void;
         std::size_t operator()(std::string_view text) const {
             return hash_bytes(reinterpret_cast<const Byte*>(text.data()), text.size());
         }
     };
 
     std::vector<std::string> vocab_;
-    bool by_rank_;
+    bool by_id_;
     std::unordered_map<std::string_view, std::uint32_t, Hash> ids_;  // views into vocab_
     std::uint32_t byte_ids_[256];
-    std::vector<Slot> slots_;
+    std::vector<std::uint32_t> byte_pairs_;  // ranks
+    std::vector<std::uint32_t> results_;     // by rank
+    std::vector<std::uint64_t> slots_;       // pair and rank
+    std::vector<std::uint64_t> filter_;      // a bit is set if some pair has this hash
+    unsigned slot_shift_ = 0, filter_shift_ = 0;
     std::size_t used_ = 0;
 
-    static std::uint64_t join(std::uint64_t a, std::uint64_t b) { return a << 32 | b; }
+    static std::uint64_t join(std::uint64_t a, std::uint64_t b) { return a << kIdBits | b; }
+    static std::uint64_t hash(std::uint64_t pair) { return pair * 0x9E3779B97F4A7C15u; }
 
-    std::size_t slot(std::uint64_t pair) const {
-        std::size_t at = mix(pair, 0x9E3779B97F4A7C15u) & (slots_.size() - 1);
-        while (slots_[at].pair != pair && slots_[at].pair != UINT64_MAX)
-            at = (at + 1) & (slots_.size() - 1);
-        return at;
+    void resize(std::size_t slots) {
+        std::vector<std::uint64_t> old(slots, kEmpty);
+        old.swap(slots_);
+        slot_shift_ = static_cast<unsigned>(64 - std::countr_zero(slots));
+        filter_.assign(slots / 4, 0);  // sixteen bits for a slot
+        filter_shift_ = slot_shift_ - 4;
+        for (const std::uint64_t slot : old)
+            if (slot != kEmpty) place(slot);
     }
 
-    Merge lookup(std::uint32_t a, std::uint32_t b) const { return slots_[slot(join(a, b))].merge; }
+    void place(std::uint64_t slot) {
+        const std::uint64_t h = hash(slot >> kRankBits);
+        filter_[h >> filter_shift_ >> 6] |= std::uint64_t{1} << (h >> filter_shift_ & 63);
+        std::size_t at = h >> slot_shift_;
+        while (slots_[at] != kEmpty) at = (at + 1) & (slots_.size() - 1);
+        slots_[at] = slot;
+    }
 
-    void insert(std::uint32_t a, std::uint32_t b, std::uint32_t rank, std::uint32_t id) {
-        if (2 * used_ >= slots_.size()) {
-            std::vector<Slot> old(2 * slots_.size());
-            old.swap(slots_);
-            for (const Slot& one : old)
-                if (one.pair != UINT64_MAX) slots_[slot(one.pair)] = one;
+    // The rank of a pair's merge, or kNone.
+    std::uint32_t rank(std::uint32_t a, std::uint32_t b) const {
+        const std::uint64_t pair = join(a, b), h = hash(pair);
+        if ((filter_[h >> filter_shift_ >> 6] >> (h >> filter_shift_ & 63) & 1) == 0) return kNone;
+        for (std::size_t at = h >> slot_shift_;; at = (at + 1) & (slots_.size() - 1)) {
+            if (slots_[at] >> kRankBits == pair)
+                return static_cast<std::uint32_t>(slots_[at] & ((1u << kRankBits) - 1));
+            if (slots_[at] == kEmpty) return kNone;
         }
-        Slot& target = slots_[slot(join(a, b))];
-        if (target.pair != UINT64_MAX) return;  // the first mention counts
-        target = {join(a, b), {rank, id}};
-        ++used_;
+    }
+
+    void insert(std::uint32_t a, std::uint32_t b, std::size_t rank_of_pair) {
+        if (rank(a, b) != kNone) return;  // the first mention counts
+        if (5 * ++used_ > 4 * slots_.size()) resize(2 * slots_.size());
+        place(join(a, b) << kRankBits | rank_of_pair);
+    }
+
+    void add_all_splits() {
+        results_.resize(vocab_.size());
+        for (std::size_t id = 0; id < vocab_.size(); ++id) {
+            results_[id] = static_cast<std::uint32_t>(id);
+            const std::string_view token = vocab_[id];
+            if (token.size() < 2 || find(token) != id) continue;
+            for (std::size_t cut = 1; cut < token.size(); ++cut) {
+                const std::uint32_t a = find(token.substr(0, cut));
+                if (a == kNone) continue;
+                const std::uint32_t b = find(token.substr(cut));
+                if (b != kNone) insert(a, b, id);
+            }
+        }
+    }
+
+    void add_merges(const Merges& merges) {
+        std::string joined;
+        for (std::size_t i = 0; i < merges.size(); ++i) {
+            const auto& [left, right] = merges[i];
+            joined.assign(left).append(right);
+            const std::uint32_t a = find(left), b = find(right), c = find(joined);
+            if (a == kNone || b == kNone || c == kNone)
+                throw std::invalid_argument("merge " + std::to_string(i) +
+                                            " needs a token that the vocabulary does not have");
+            insert(a, b, i);
+            results_.push_back(c);
+        }
     }
 
     void encode_short(const Byte* p, std::size_t size, Workspace& work) const {
-        auto& ids = work.ids;
-        Merge merges[kShortPretoken];
-        ids.resize(size);
-        for (std::size_t i = 0; i < size; ++i) ids[i] = byte_ids_[p[i]];
-        for (std::size_t i = 0; i + 1 < size; ++i) merges[i] = lookup(ids[i], ids[i + 1]);
-        while (size > 1) {
-            std::size_t best = 0;
-            for (std::size_t i = 1; i + 1 < size; ++i)
-                if (merges[i].rank < merges[best].rank) best = i;
-            if (merges[best].rank == kNone) break;
-            ids[best] = merges[best].id;
-            for (std::size_t i = best + 1; i + 1 < size; ++i) ids[i] = ids[i + 1];
-            for (std::size_t i = best + 1; i + 2 < size; ++i) merges[i] = merges[i + 1];
-            --size;
-            if (best + 1 < size) merges[best] = lookup(ids[best], ids[best + 1]);
-            if (best > 0) merges[best - 1] = lookup(ids[best - 1], ids[best]);
+        constexpr std::uint32_t kNothing = UINT32_MAX;
+        std::uint32_t ids[kShortPretoken];
+        std::uint32_t pairs[kShortPretoken + 4];  // rank and position of the pair that begins here
+        Byte next[kShortPretoken + 1], previous[kShortPretoken + 1];
+        const auto entry = [](std::uint32_t rank, std::size_t at) {
+            return rank == kNone ? kNothing : rank << 8 | static_cast<std::uint32_t>(at);
+        };
+        for (std::size_t i = 0; i < size; ++i) {
+            ids[i] = byte_ids_[p[i]];
+            next[i] = static_cast<Byte>(i + 1);
+            previous[i + 1] = static_cast<Byte>(i);
         }
-        ids.resize(size);
+        for (std::size_t i = 0; i + 1 < size; ++i)
+            pairs[i] = entry(byte_pairs_[std::size_t{p[i]} << 8 | p[i + 1]], i);
+        for (std::size_t i = size - 1; i < size + 4; ++i) pairs[i] = kNothing;
+        for (;;) {
+            std::uint32_t lowest[4] = {kNothing, kNothing, kNothing, kNothing};
+            for (std::size_t i = 0; i < size; i += 4)
+                for (std::size_t k = 0; k < 4; ++k) lowest[k] = std::min(lowest[k], pairs[i + k]);
+            const std::uint32_t best =
+                std::min(std::min(lowest[0], lowest[1]), std::min(lowest[2], lowest[3]));
+            if (best == kNothing) break;
+            const std::size_t i = best & 255, j = next[i], after = next[j];
+            ids[i] = results_[best >> 8];
+            pairs[j] = kNothing;
+            next[i] = static_cast<Byte>(after);
+            previous[after] = static_cast<Byte>(i);
+            pairs[i] = after < size ? entry(rank(ids[i], ids[after]), i) : kNothing;
+            if (i > 0) pairs[previous[i]] = entry(rank(ids[previous[i]], ids[i]), previous[i]);
+        }
+        for (std::size_t i = 0; i < size; i = next[i]) work.ids.push_back(ids[i]);
     }
 
     void encode_long(const Byte* p, std::size_t size, Workspace& work) const {
@@ -173,23 +212,22 @@ private:
         heap.clear();
         for (std::size_t i = 0; i < size; ++i) nodes[i] = {byte_ids_[p[i]], i - 1, i + 1};
         const auto add = [&](std::size_t i) {
-            const Merge merge = lookup(nodes[i].id, nodes[nodes[i].next].id);
-            if (merge.rank == kNone) return;
-            heap.emplace_back(merge.rank, i);
+            const std::uint32_t found = rank(nodes[i].id, nodes[nodes[i].next].id);
+            if (found == kNone) return;
+            heap.emplace_back(found, i);
             std::push_heap(heap.begin(), heap.end(), std::greater<>());
         };
         for (std::size_t i = 0; i + 1 < size; ++i) add(i);
         for (std::size_t steps = 1; !heap.empty(); ++steps) {
             if (steps % 65536 == 0 && work.watch) work.watch();
             std::pop_heap(heap.begin(), heap.end(), std::greater<>());
-            const auto [rank, i] = heap.back();
+            const auto [best, i] = heap.back();
             heap.pop_back();
             // Something else may have happened here since.
             if (nodes[i].id == kNone || nodes[i].next >= size) continue;
             const std::size_t j = nodes[i].next;
-            const Merge merge = lookup(nodes[i].id, nodes[j].id);
-            if (merge.rank != rank) continue;
-            nodes[i].id = merge.id;
+            if (rank(nodes[i].id, nodes[j].id) != best) continue;
+            nodes[i].id = results_[best];
             nodes[j].id = kNone;
             nodes[i].next = nodes[j].next;
             if (nodes[i].next < size) {
@@ -199,7 +237,7 @@ private:
             if (i > 0) add(nodes[i].previous);
         }
         for (std::size_t i = 0; i < size; i = nodes[i].next) work.ids.push_back(nodes[i].id);
-        if (size > (1 << 20)) nodes = {}, heap = {};
+        if (size > (1 << 20)) nodes = {}, heap = {};  // the next one is hardly as long
     }
 };
 

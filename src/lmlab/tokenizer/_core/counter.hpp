@@ -2,7 +2,7 @@
 //
 // Text is mostly a few thousand words over and over, and then very many that are seen once. So each
 // thread first counts in a small table that stays in its own cache (HotCounts): two entries per
-// slot, the older one leaves when a third pretoken comes. What leaves is added in batches to one
+// slot, the rarer one leaves when a third pretoken comes. What leaves is added in batches to one
 // table that all threads share, split by hash into parts with a lock each. Every distinct pretoken
 // is stored once, however many threads there are.
 //
@@ -10,6 +10,8 @@
 // byte; they are compared and hashed without following a pointer. Longer ones live in an arena.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <memory>
@@ -22,27 +24,27 @@ namespace lmlab {
 
 static_assert(std::endian::native == std::endian::little, "keys are masked as little-endian words");
 
-struct Key {  // empty when high == 0
-    std::uint64_t low = 0, high = 0;
+struct Key {  // empty when high == 0; not cleared by itself, so that arrays of keys cost nothing
+    std::uint64_t low, high;
     bool operator==(const Key&) const = default;
     unsigned size() const { return static_cast<unsigned>(high >> 56); }
 };
 
 inline constexpr std::size_t kShort = 15;
 
+inline constexpr std::array<Key, 16> kKeyMask = [] {
+    std::array<Key, 16> masks{};
+    for (unsigned size = 0; size < 16; ++size)
+        for (unsigned i = 0; i < size; ++i)
+            (i < 8 ? masks[size].low : masks[size].high) |= std::uint64_t{0xFF} << (i % 8 * 8);
+    return masks;
+}();
+
 // The key of the `size` (1..15) bytes at p; bytes up to `end` may be read.
 inline Key make_key(const Byte* p, std::size_t size, const Byte* end) {
     Key key;
     if (end - p >= 16) {
-        key.low = load64(p);
-        key.high = load64(p + 8);
-        const unsigned bits = static_cast<unsigned>(size) * 8;
-        if (size < 8) {
-            key.low &= (std::uint64_t{1} << bits) - 1;
-            key.high = 0;
-        } else {
-            key.high &= (std::uint64_t{1} << (bits - 64)) - 1;
-        }
+        key = {load64(p) & kKeyMask[size].low, load64(p + 8) & kKeyMask[size].high};
     } else {
         Byte padded[16] = {};
         std::memcpy(padded, p, size);
@@ -83,7 +85,7 @@ inline std::size_t scale(std::uint64_t hash, std::size_t slots) {
 class ShortCounts {
 public:
     struct Entry {
-        Key key;
+        Key key{};
         std::uint64_t count = 0;
     };
 
@@ -147,6 +149,13 @@ public:
 
     const std::vector<Entry>& entries() const { return entries_; }
     const Byte* bytes(const Entry& entry) const { return &arena_[entry.offset]; }
+    std::size_t bytes() const { return arena_.size(); }
+
+    void clear() {
+        entries_.clear();
+        arena_.clear();
+        std::fill(slots_.begin(), slots_.end(), 0);
+    }
 
 private:
     std::vector<std::size_t> slots_;  // index + 1 into entries_
@@ -178,11 +187,10 @@ public:
 
     Part& part(unsigned index) { return parts_[index]; }
 
-    void add_long(const Byte* p, std::size_t size) {
-        const std::uint64_t hash = hash_bytes(p, size);
-        Part& part = parts_[part_of(hash)];
+    void add_long(const Byte* bytes, const LongCounts::Entry& entry) {
+        Part& part = parts_[part_of(entry.hash)];
         const std::lock_guard lock(part.mutex);
-        part.longs.add(p, size, hash, 1);
+        part.longs.add(bytes, entry.size, entry.hash, entry.count);
     }
 
     // visit(bytes, size, count) for every distinct pretoken of one part.
@@ -208,46 +216,64 @@ public:
         for (auto& batch : leaving_) batch.reserve(kBatch);
     }
 
-    // `end` is where the bytes around the pretoken may be read up to.
-    void add(const Byte* p, std::size_t size, const Byte* end) {
-        if (size > kShort) {
-            shared_.add_long(p, size);
-            return;
+    // Counts the pretokens from p to ends[0], ends[1], ...; bytes up to `end` may be read. All keys are
+    // made and their slots fetched before the first is looked at.
+    void add_all(const Byte* p, const Byte* const* ends, std::size_t count, const Byte* end) {
+        Key keys[kMost];
+        Slot* slots[kMost];
+        std::size_t found = 0;
+        for (std::size_t i = 0; i < count; p = ends[i++]) {
+            const std::size_t size = static_cast<std::size_t>(ends[i] - p);
+            if (size > kShort) {
+                longs_.add(p, size, hash_bytes(p, size), 1);
+                if (longs_.bytes() > kLongBytes) send_longs();
+                continue;
+            }
+            const Key key = make_key(p, size, end);
+            keys[found] = key;
+            slots[found] = &slots_[hash_key(key) & (kSlots - 1)];
+            __builtin_prefetch(slots[found++]);
         }
-        const Key key = make_key(p, size, end);
-        const std::uint64_t hash = hash_key(key);
-        Slot& slot = slots_[hash & (kSlots - 1)];
-        if (slot.first.key == key) {
-            ++slot.first.count;
-        } else if (slot.second.key == key) {
-            ++slot.second.count;
-            if (slot.second.count > slot.first.count) std::swap(slot.first, slot.second);
-        } else {
-            if (slot.second.key.high != 0) leave(slot.second);
-            slot.second = {key, 1};
-        }
+        for (std::size_t i = 0; i < found; ++i) count_in(*slots[i], keys[i]);
     }
 
     void flush() {
         for (Slot& slot : slots_) {
-            for (Entry* entry : {&slot.first, &slot.second})
-                if (entry->key.high != 0) leave(*entry);
+            for (const Entry& entry : slot.entries)
+                if (entry.count > 0) leave(entry);
             slot = {};
         }
         for (unsigned part = 0; part < SharedCounts::kParts; ++part) send(part);
+        send_longs();
     }
 
 private:
     using Entry = ShortCounts::Entry;
-    struct Slot {
-        Entry first, second;
+    struct alignas(64) Slot {  // one cache line
+        Entry entries[2];
     };
+    static constexpr std::size_t kMost = 64;
     static constexpr std::size_t kSlots = 1 << 14;
     static constexpr std::size_t kBatch = 64;
 
+    static constexpr std::size_t kLongBytes = 1 << 18;
+
     SharedCounts& shared_;
+    LongCounts longs_;
     std::vector<Slot> slots_;
     std::vector<std::vector<Entry>> leaving_;
+
+    void count_in(Slot& slot, const Key& key) {
+        const bool second = slot.entries[1].key == key;
+        Entry& entry = slot.entries[second];
+        if (second || entry.key == key) [[likely]] {  // which of the two costs no branch
+            ++entry.count;
+            return;
+        }
+        Entry& rarer = slot.entries[slot.entries[1].count < slot.entries[0].count];
+        if (rarer.count > 0) leave(rarer);
+        rarer = {key, 1};
+    }
 
     void leave(const Entry& entry) {
         const unsigned part = SharedCounts::part_of(hash_key(entry.key));
@@ -262,6 +288,12 @@ private:
         for (const Entry& entry : batch) part.shorts.prefetch(hash_key(entry.key));
         for (const Entry& entry : batch) part.shorts.add(entry.key, hash_key(entry.key), entry.count);
         batch.clear();
+    }
+
+    void send_longs() {
+        for (const LongCounts::Entry& entry : longs_.entries())
+            shared_.add_long(longs_.bytes(entry), entry);
+        longs_.clear();
     }
 };
 

@@ -69,60 +69,74 @@ private:
     }
 };
 
-// Keys of kWords words with as many bytes of ids.
-template <std::size_t kWords>
+// Pretokens shorter than kWords words and their ids, which take less than kPayload bytes.
+template <std::size_t kWords, std::size_t kPayload>
 class Cache {
 public:
-    static constexpr std::size_t kPayload = kWords * 8;
-    static constexpr std::size_t kLongest = kWords * 8 - 1;
-    using WideKey = std::array<std::uint64_t, kWords>;
+    static constexpr std::size_t kCopied = kPayload;
+    static constexpr std::size_t kLongest = kWords * 8 - 1;  // bytes of a pretoken
+    static constexpr Byte kElsewhere = 255;                  // the count where the ids do not fit
+
+    // Padded with zeros, the size in the last byte. Not cleared by itself: arrays of it cost nothing.
+    struct Key {
+        std::uint64_t words[kWords];
+        bool operator==(const Key& other) const {  // without a branch for each word
+            std::uint64_t difference = 0;
+            for (std::size_t i = 0; i < kWords; ++i) difference |= words[i] ^ other.words[i];
+            return difference == 0;
+        }
+    };
 
     struct Entry {
-        WideKey key{};
-        alignas(8) Byte payload[kPayload] = {};  // ids, and in the last two bytes how many
-        std::size_t count() const {
-            std::uint16_t n;
-            std::memcpy(&n, payload + kPayload - 2, 2);
-            return n;
-        }
+        Key key;
+        Byte payload[kPayload];  // ids; in the last two bytes how many, and whether used lately
+        Byte& count() { return payload[kPayload - 2]; }
+        Byte& used() { return payload[kPayload - 1]; }
+    };
+    struct alignas(64) Set {  // whole cache lines
+        Entry entries[2];
     };
 
     explicit Cache(std::size_t sets) : sets_(sets) {}
 
-    // The entry with this key in front of its set, or nullptr.
-    const Entry* find(const WideKey& key) {
-        Set& set = sets_[index(key)];
-        if (set.first.key == key) return &set.first;
-        if (set.second.key != key) return nullptr;
-        std::swap(set.first, set.second);
-        return &set.first;
+    Set& set_of(const Key& key) { return sets_[index(key)]; }
+
+    // The entry with this key, or nullptr. Which of the two it is costs no branch.
+    static Entry* find(Set& set, const Key& key) {
+        const bool second = set.entries[1].key == key;
+        Entry& entry = set.entries[second];
+        if (!second && !(entry.key == key)) return nullptr;
+        if (entry.used() == 0) entry.used() = 1;  // a store would delay the copy of the ids
+        return &entry;
     }
 
+    // Replaces an entry that was not used since something else was replaced. Returns whether the
+    // ids had room.
     template <class Id>
-    void insert(const WideKey& key, const std::vector<std::uint32_t>& ids) {
-        if (ids.size() * sizeof(Id) > kPayload - 2) return;
-        Set& set = sets_[index(key)];
-        set.second = set.first;
-        set.first.key = key;
-        Byte* out = set.first.payload;
+    static bool insert(Set& set, const Key& key, const std::vector<std::uint32_t>& ids) {
+        const bool second = set.entries[0].used() != 0;
+        set.entries[0].used() = set.entries[1].used() = 0;
+        Entry& entry = set.entries[second];
+        entry.key = key;
+        entry.count() = kElsewhere;
+        if (ids.size() * sizeof(Id) > kPayload - 2) return false;
+        entry.count() = static_cast<Byte>(ids.size());
+        Byte* out = entry.payload;
         for (const std::uint32_t wide : ids) {
             const Id id = static_cast<Id>(wide);
             std::memcpy(out, &id, sizeof id);
             out += sizeof id;
         }
-        const std::uint16_t count = static_cast<std::uint16_t>(ids.size());
-        std::memcpy(set.first.payload + kPayload - 2, &count, 2);
+        return true;
     }
 
 private:
-    struct Set {
-        Entry first, second;
-    };
     std::vector<Set> sets_;
 
-    std::size_t index(const WideKey& key) const {
-        std::uint64_t hash = mix(key[0] ^ 0x9E3779B97F4A7C15u, key[1] ^ 0xD1B54A32D192ED03u);
-        if constexpr (kWords == 4) hash = mix(hash ^ key[2], key[3] ^ 0xA0761D6478BD642Fu);
+    std::size_t index(const Key& key) const {
+        const auto& w = key.words;
+        std::uint64_t hash = mix(w[0] ^ 0x9E3779B97F4A7C15u, w[1] ^ 0xD1B54A32D192ED03u);
+        if constexpr (kWords == 4) hash = mix(hash ^ w[2], w[3] ^ 0xA0761D6478BD642Fu);
         return hash & (sets_.size() - 1);
     }
 };
@@ -135,10 +149,13 @@ public:
         : bpe(std::move(vocab), merges), specials(std::move(specials)), pattern(pattern),
           id_bytes(bpe.vocab().size() <= 65536 ? 2 : 4) {}
 
+    using Words = Cache<2, 16>;
+    using LongWords = Cache<4, 64>;
+
     // What one thread works with; its caches stay warm from one text to the next.
     struct Scratch {
-        Cache<2> words{1 << 15};
-        Cache<4> long_words{1 << 12};
+        Words words{1 << 17};
+        LongWords long_words{1 << 14};
         Bpe::Workspace work;
     };
 
@@ -165,8 +182,9 @@ public:
     void encode_pretoken(const Byte* p, std::size_t size, IdBuffer& out, Scratch& scratch) const {
         if (size == 0) return;
         out.reserve((size + kSlack) * id_bytes);
-        if (id_bytes == 2) Writer<std::uint16_t>{*this, scratch, out, p + size}.pretoken(p, p + size);
-        else Writer<std::uint32_t>{*this, scratch, out, p + size}.pretoken(p, p + size);
+        const Byte* end = p + size;
+        if (id_bytes == 2) Writer<std::uint16_t>(*this, scratch, out, end).pretokens(p, &end, 1);
+        else Writer<std::uint32_t>(*this, scratch, out, end).pretokens(p, &end, 1);
     }
 
     const Bpe bpe;
@@ -187,18 +205,22 @@ private:
             : encoder_(encoder), scratch_(scratch), buffer_(buffer), end_(end), out_(buffer.reserve(0)) {}
         ~Writer() { buffer_.advance_to(out_); }
 
-        void pretoken(const Byte* p, const Byte* next) {
-            const std::size_t size = static_cast<std::size_t>(next - p);
-            if (size <= Cache<2>::kLongest) {
-                const Key key = make_key(p, size, end_);
-                lookup(scratch_.words, {key.low, key.high}, p, size);
-            } else if (size <= Cache<4>::kLongest) {
-                std::array<std::uint64_t, 4> key{};
-                std::memcpy(key.data(), p, size);
-                key[3] |= std::uint64_t{size} << 56;
-                lookup(scratch_.long_words, key, p, size);
-            } else {
-                merge(p, size);
+        // All keys are made and their sets fetched before the first is looked up.
+        void pretokens(const Byte* p, const Byte* const* ends, std::size_t count) {
+            Words::Key keys[kBlockBytes];
+            Words::Set* sets[kBlockBytes];
+            const Byte* begin = p;
+            for (std::size_t i = 0; i < count; begin = ends[i++]) {
+                const std::size_t size = static_cast<std::size_t>(ends[i] - begin);
+                const lmlab::Key key = make_key(begin, std::min(size, Words::kLongest), end_);
+                keys[i] = {{key.low, key.high}};
+                sets[i] = &scratch_.words.set_of(keys[i]);
+                __builtin_prefetch(sets[i]);
+            }
+            for (std::size_t i = 0; i < count; p = ends[i++]) {
+                const std::size_t size = static_cast<std::size_t>(ends[i] - p);
+                if (size > Words::kLongest || !copy<Words>(*sets[i], keys[i]))
+                    not_at_hand(p, size, *sets[i], keys[i]);
             }
         }
 
@@ -211,15 +233,40 @@ private:
         const Byte* end_;
         Byte* out_;
 
+        // Writes the ids of a pretoken if the set has them.
         template <class C>
-        void lookup(C& cache, const typename C::WideKey& key, const Byte* p, std::size_t size) {
-            if (const auto* entry = cache.find(key)) {
-                std::memcpy(out_, entry->payload, C::kPayload);
-                out_ += entry->count() * sizeof(Id);
+        bool copy(typename C::Set& set, const typename C::Key& key) {
+            auto* entry = C::find(set, key);
+            if (entry == nullptr || entry->count() == C::kElsewhere) return false;
+            std::memcpy(out_, entry->payload, C::kCopied);
+            out_ += entry->count() * sizeof(Id);
+            return true;
+        }
+
+        void not_at_hand(const Byte* p, std::size_t size, Words::Set& set, const Words::Key& key) {
+            if (size > LongWords::kLongest) {
+                merge(p, size);
                 return;
             }
+            if (size <= Words::kLongest && Words::find(set, key) == nullptr) {
+                merge(p, size);
+                if (Words::insert<Id>(set, key, scratch_.work.ids)) return;
+                const LongWords::Key long_key = make_long_key(p, size);
+                LongWords::insert<Id>(scratch_.long_words.set_of(long_key), long_key, scratch_.work.ids);
+                return;
+            }
+            const LongWords::Key long_key = make_long_key(p, size);
+            LongWords::Set& long_set = scratch_.long_words.set_of(long_key);
+            if (copy<LongWords>(long_set, long_key)) return;
             merge(p, size);
-            cache.template insert<Id>(key, scratch_.work.ids);
+            LongWords::insert<Id>(long_set, long_key, scratch_.work.ids);
+        }
+
+        static LongWords::Key make_long_key(const Byte* p, std::size_t size) {
+            LongWords::Key key{};
+            std::memcpy(key.words, p, size);
+            key.words[3] |= std::uint64_t{size} << 56;
+            return key;
         }
 
         void merge(const Byte* p, std::size_t size) {

@@ -132,7 +132,7 @@ class PyCounter {
 public:
     PyCounter(const std::string& pattern, const std::vector<nb::bytes>& specials, unsigned threads,
               std::size_t chunk_bytes, bool replace, nb::object progress)
-        : reporter_(std::move(progress)) {
+        : reporter_(std::move(progress)), threads_(threads) {
         std::vector<std::pair<nb::bytes, std::uint32_t>> tokens;
         for (const nb::bytes& special : specials) tokens.emplace_back(special, 0);
         sink_ = std::make_unique<CountSink>(pattern_named(pattern), to_specials(tokens), threads,
@@ -176,12 +176,13 @@ public:
         Reporter reporter(std::move(progress));
         std::unique_ptr<SharedCounts> counts = finish();
         reporter_.report(total_);
-        return num_merges + 256 < 65534 ? train_with<std::uint16_t>(std::move(counts), num_merges, reporter)
-                                        : train_with<std::uint32_t>(std::move(counts), num_merges, reporter);
+        return num_merges + 256 < 65534 ? train_with<std::uint16_t>(std::move(counts), num_merges, threads_, reporter)
+                                        : train_with<std::uint32_t>(std::move(counts), num_merges, threads_, reporter);
     }
 
 private:
     Reporter reporter_;
+    unsigned threads_;
     std::uint64_t total_ = 0;
     std::unique_ptr<CountSink> sink_;
 
@@ -199,12 +200,13 @@ private:
 
     template <class Cell>
     static std::vector<std::pair<nb::bytes, nb::bytes>> train_with(
-        std::unique_ptr<SharedCounts> counts, std::size_t num_merges, Reporter& reporter) {
+        std::unique_ptr<SharedCounts> counts, std::size_t num_merges, unsigned threads,
+        Reporter& reporter) {
         std::unique_ptr<Trainer<Cell>> trainer;
         Merges merges;
         {
             const nb::gil_scoped_release nogil;
-            trainer = std::make_unique<Trainer<Cell>>(std::move(counts), num_merges);
+            trainer = std::make_unique<Trainer<Cell>>(std::move(counts), num_merges, threads);
             merges = trainer->run([&](std::uint64_t done) { reporter(done); });
         }
         reporter.report(merges.size());
@@ -431,8 +433,9 @@ private:
 nb::list split(nb::bytes text, const std::string& pattern, const std::vector<nb::bytes>& specials) {
     struct Collect {
         nb::list found;
-        void pretoken(const Byte* p, const Byte* next) {
-            found.append(nb::bytes(p, static_cast<std::size_t>(next - p)));
+        void pretokens(const Byte* p, const Byte* const* ends, std::size_t count) {
+            for (std::size_t i = 0; i < count; p = ends[i++])
+                found.append(nb::bytes(p, static_cast<std::size_t>(ends[i] - p)));
         }
         void special(const Special&) {}
     } collect;

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "scanner.hpp"
+#include "blocks.hpp"
 
 namespace lmlab {
 
@@ -86,21 +86,21 @@ private:
     }
 };
 
-// Hand every pretoken of [p, end) to sink.pretoken(begin, end) and every special token to
-// sink.special(token). Unless `final`, stops before what following text could change.
-// Returns where it stopped: `end` when final.
+// Hand the pretokens of [p, end) to sink.pretokens(begin, ends, count), some at a time, and every
+// special token to sink.special(token). Unless `final`, stops before what following text could
+// change. Returns where it stopped: `end` when final.
 template <Pattern kPattern, class Sink>
 const Byte* segment_as(const Byte* p, const Byte* end, bool final, const Specials& specials,
                        Sink& sink) {
+    const Byte* ends[kBlockBytes];
     while (p < end) {
         const Specials::Match match = specials.find(p, end, final);
         const bool certain = final || match.token != nullptr;
-        Scanner<kPattern> scanner(match.begin);
         while (p < match.begin) {
-            const Byte* next = scanner.next(p);
-            if (scanner.touched && !certain) return p;
-            sink.pretoken(p, next);
-            p = next;
+            const std::size_t count = next_pretokens<kPattern>(p, match.begin, certain, ends);
+            if (count == 0) return p;
+            sink.pretokens(p, ends, count);
+            p = ends[count - 1];
         }
         if (match.token == nullptr) break;
         sink.special(*match.token);

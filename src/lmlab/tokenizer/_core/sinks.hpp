@@ -37,7 +37,10 @@ public:
     void end_text() override { stream_.end_text(); }
 
     void add_pretoken(const Byte* p, std::size_t size) {
-        if (size > 0) hot_[0].add(p, size, p + size);
+        if (size > 0) {
+            const Byte* end = p + size;
+            hot_[0].add_all(p, &end, 1, end);
+        }
     }
 
     // All counts; there is nothing left to add to after this.
@@ -53,8 +56,8 @@ private:
     struct Count {
         HotCounts& hot;
         const Byte* end;
-        void pretoken(const Byte* p, const Byte* next) {
-            hot.add(p, static_cast<std::size_t>(next - p), end);
+        void pretokens(const Byte* p, const Byte* const* ends, std::size_t count) {
+            hot.add_all(p, ends, count, end);
         }
         void special(const Special&) {}
     };

@@ -61,7 +61,7 @@ public:
 private:
     // Finds where a text stops being certain without doing anything with it.
     struct Nothing {
-        void pretoken(const Byte*, const Byte*) {}
+        void pretokens(const Byte*, const Byte* const*, std::size_t) {}
         void special(const Special&) {}
     };
 

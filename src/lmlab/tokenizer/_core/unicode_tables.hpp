@@ -6,8 +6,8 @@
 
 namespace lmlab {
 
-// Two stages: code points come in blocks of 128, of which only 235 are different, so that
-// 37 KiB hold all 1,114,112 and the common ones stay in the first-level cache.
+// In two stages: code points come in blocks of 128, of which only 235 are different,
+// so that 37 KiB hold all 1,114,112.
 enum Class : std::uint8_t { kOther, kSpace, kNumber, kUpper, kLower, kLetter, kMark, kEnd };
 
 inline constexpr std::uint8_t kUnicodeBlock[8704] = {

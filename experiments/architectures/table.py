@@ -1,0 +1,64 @@
+"""Put the results of `python train.py -m sweep=architectures` as a table into the README beside this file.
+
+python experiments/architectures/table.py [runs/sweeps/architectures]
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+
+
+def main(directory: Path) -> None:
+    """Read the runs, write the table, best first."""
+    runs = [read(path.parent) for path in sorted(directory.glob("*/result.json"))]
+    if not runs:
+        sys.exit(f"no result.json in {directory}/*/; first: python train.py -m sweep=architectures")
+    runs.sort(key=lambda run: (run["status"] != "finished", run["val_bits_per_byte"] or 0.0))
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    README.write_text(f"{before}{BEGIN}\n{table(runs)}\n{END}{after}", encoding="utf-8")
+    print(table(runs))
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """Return a run's result, and which experiment it was."""
+    result: dict[str, Any] = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+    account = json.loads((directory / "account.json").read_text(encoding="utf-8"))
+    config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    found = re.search(r"experiment=architectures-(\w+?)(,|_[0-9a-f]{8}$)", directory.name)
+    name = found[1] if found else directory.name
+    return result | {
+        "name": name,
+        "seed": config["seed"],
+        "forward_flops": account["total_forward_flops"],
+    }
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Return the rows."""
+    rows = [
+        "| architecture | parameters | forward FLOPs | validation loss | bits per byte | tokens/s | seed |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for run in runs:
+        loss, bits = (
+            f"{run[key]:.{digits}f}" if run["status"] == "finished" else run["status"]
+            for key, digits in (("val_loss", 4), ("val_bits_per_byte", 3))
+        )
+        rows.append(
+            f"| {run['name']} | {run['parameters']:,} | {run['forward_flops']:.3g} | {loss} "
+            f"| {bits} | {run['tokens_per_second']:,.0f} | {run['seed']} |"
+        )
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main(Path(*sys.argv[1:2]) if sys.argv[1:] else Path("runs/sweeps/architectures"))

@@ -1,0 +1,104 @@
+"""Combinations that mean nothing are refused with the reason, before anything is built."""
+
+import re
+
+import pytest
+
+from lmlab.account import find_conf
+from lmlab.compose import compose_run
+from lmlab.errors import UserError
+
+LINEAR, HYBRID, MOE = "model/attention=linear", "model/attention=hybrid", "model/ffn=moe"
+MISTAKES = {
+    "heads": (["model.num_heads=5"], "num_heads=5 does not divide d_model=192"),
+    "kv heads": (["model.attention.num_kv_heads=4"], "num_kv_heads=4 does not divide num_heads=6"),
+    "kv heads of a member": (
+        [HYBRID, "model.attention.members.global.num_kv_heads=4"],
+        "num_kv_heads=4 does not divide num_heads=6",
+    ),
+    "odd heads": (
+        ["model.head_dim=3"],
+        "rope rotates pairs, so a head's width must be even, got 3",
+    ),
+    "odd width": (
+        ["model/position=sinusoidal", "model.d_model=33", "model.num_heads=3"],
+        "sinusoidal positions come in pairs, so d_model must be even, got 33",
+    ),
+    "window": (
+        ["model/attention=sliding_window", "model.attention.window=0"],
+        "config error at 'model.attention.window': must be >= 1, got 0",
+    ),
+    "stride": (
+        ["model/attention=strided", "model.attention.stride=0"],
+        "config error at 'model.attention.stride': must be >= 1, got 0",
+    ),
+    "window of a member": (
+        [HYBRID, "model.attention.members.local.window=-1"],
+        "config error at 'model.attention.members.local.window': must be >= 1, got -1",
+    ),
+    "experts": ([MOE, "model.ffn.top_k=9"], "top_k=9 is more than num_experts=8"),
+    "granularity": ([MOE, "model.ffn.granularity=7"], "granularity=7 does not divide d_ff=512"),
+    "soft-cap of linear attention": (
+        [LINEAR, "model.attention.logit_softcap=30"],
+        "config error at 'model.attention.logit_softcap': not a key of the chosen model/attention, "
+        "but of model/attention=full or sliding_window or strided "
+        "(linear attention has no scores before a softmax that could be capped)",
+    ),
+    "added soft-cap of linear attention": (
+        [LINEAR, "+model.attention.logit_softcap=30"],
+        "linear attention has no scores before a softmax that could be capped",
+    ),
+    "window of full attention": (
+        ["model.attention.window=5"],
+        "not a key of the chosen model/attention, but of model/attention=sliding_window or strided",
+    ),
+    "key of another feed-forward": (
+        ["model.ffn.top_k=2"],
+        "'model.ffn.top_k': not a key of the chosen model/ffn, but of model/ffn=moe",
+    ),
+    "misspelt key": (["model.attention.bakend=sdpa"], "unknown key, did you mean 'backend'?"),
+    "sdpa with a soft-cap": (
+        ["model.attention.backend=sdpa", "model.attention.logit_softcap=5"],
+        "backend=sdpa has no soft-cap",
+    ),
+    "flex with dropout": (
+        ["model.attention.backend=flex", "model.attention.dropout=0.1"],
+        "backend=flex has no dropout",
+    ),
+    "pattern": (
+        [HYBRID, "model.attention.pattern=[local,x]"],
+        "'x', which is not a member (members: local, global)",
+    ),
+    "unused member": (
+        [HYBRID, "model.attention.pattern=[local]"],
+        "member 'global' is not in the pattern",
+    ),
+    "long pattern": (
+        [HYBRID, "model.attention.pattern=[local,global,local,global,local]"],
+        "the attention pattern has 5 entries for num_layers=4",
+    ),
+    "dropout": (["model.dropout=1.0"], "config error at 'model.dropout': must be < 1, got 1"),
+    "activation": (["model.ffn.activation=relu2"], "'relu2' is not one of"),
+    "attention": (["model/attention=sliding"], "(did you mean 'sliding_window'?)"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_what_means_nothing_is_refused(name: str) -> None:
+    overrides, message = MISTAKES[name]
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
+        compose_run(find_conf(), overrides)
+    assert "\n" not in str(raised.value)
+
+
+def test_values_live_in_yaml_alone() -> None:
+    from lmlab.model.config import ModelConfig
+
+    classes = [ModelConfig]
+    from lmlab.config import members
+
+    for cls in classes:
+        for name, field in cls.model_fields.items():
+            assert field.is_required(), f"{cls.__name__}.{name}"
+            classes += [member for member in members(field.annotation) if member not in classes]
+    assert len(classes) > 10

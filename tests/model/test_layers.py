@@ -1,0 +1,263 @@
+"""The parts of the Transformer against torch's, numpy by hand, and their formulas."""
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from lmlab.model import (
+    Embedding,
+    LayerNorm,
+    Linear,
+    RMSNorm,
+    RotaryEmbedding,
+    SwiGLU,
+    scaled_dot_product_attention,
+    silu,
+    softmax,
+)
+from lmlab.model.block import Residual
+from lmlab.model.ffn.glu import GATES, GLU
+from lmlab.model.ffn.mlp import ACTIVATIONS, MLP
+from lmlab.model.position import LearnedPosition, SinusoidalPosition
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def test_linear_equals_torch_on_any_leading_dimensions() -> None:
+    for bias in (False, True):
+        layer = Linear(5, 3, bias=bias)
+        assert layer.weight.shape == (3, 5)
+        for shape in ((5,), (2, 5), (2, 4, 5), (0, 5)):
+            x = torch.randn(shape)
+            torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+def test_linear_and_embedding_are_truncated_normal() -> None:
+    for weight, std in (
+        (Linear(300, 500).weight, (2 / 800) ** 0.5),
+        (Embedding(500, 300).weight, 1.0),
+    ):
+        # The standard deviation of a normal cut at 3 sigma is 0.9866 sigma.
+        assert weight.std().item() == pytest.approx(0.9866 * std, rel=0.01)
+        assert weight.abs().max() <= 3 * std
+        assert abs(weight.mean().item()) < 0.01 * std
+
+
+def test_embedding_gathers_rows() -> None:
+    table, ids = Embedding(7, 3), torch.tensor([[0, 6], [3, 3]])
+    torch.testing.assert_close(table(ids), table.weight[ids])
+    table(ids).sum().backward()
+    assert table.weight.grad is not None
+    assert table.weight.grad[:, 0].tolist() == [1, 0, 0, 2, 0, 0, 1]
+
+
+def test_norms_equal_torch() -> None:
+    x = torch.randn(2, 3, 16, requires_grad=True)
+    other = x.detach().clone().requires_grad_()
+    gain, bias = torch.randn(16), torch.randn(16)
+    rms, layer = RMSNorm(16), LayerNorm(16)
+    rms.weight.data, layer.weight.data, layer.bias.data = gain, gain, bias
+    ours = rms(x) + layer(x)
+    theirs = F.rms_norm(other, (16,), gain, 1e-5) + F.layer_norm(other, (16,), gain, bias, 1e-5)
+    torch.testing.assert_close(ours, theirs)
+    (ours * torch.arange(16)).sum().backward()
+    (theirs * torch.arange(16)).sum().backward()
+    torch.testing.assert_close(x.grad, other.grad)
+
+
+@pytest.mark.parametrize("kind", [RMSNorm, LayerNorm])
+def test_norms_compute_in_float32(kind: type[RMSNorm] | type[LayerNorm]) -> None:
+    norm = kind(8)
+    half = (300 * torch.randn(4, 8)).half()  # squares overflow in half precision
+    assert norm(half).dtype == torch.float16
+    torch.testing.assert_close(norm(half), norm(half.float()).half())
+    assert torch.autograd.gradcheck(
+        kind(8).double(),
+        torch.randn(3, 8, dtype=torch.float64, requires_grad=True),
+        eps=1e-3,
+        atol=1e-2,
+    )
+
+
+def test_rmsnorm_by_hand() -> None:
+    x = np.array([3.0, 4.0])
+    expected = x / np.sqrt((9 + 16) / 2 + 1e-5)
+    np.testing.assert_allclose(RMSNorm(2)(torch.tensor(x)).detach(), expected, rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 5), st.integers(1, 9), st.sampled_from([1.0, 1e3, 1e30]))
+def test_softmax_equals_torch_and_never_overflows(rows: int, columns: int, scale: float) -> None:
+    x = torch.randn(rows, columns) * scale
+    for dim in (0, 1, -1):
+        torch.testing.assert_close(softmax(x, dim), torch.softmax(x, dim))
+
+
+def attention_by_hand(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    out = np.zeros((len(q), v.shape[1]))
+    for i in range(len(q)):
+        seen = [j for j in range(len(k)) if mask[i, j]]
+        weights = [np.exp(q[i] @ k[j] / np.sqrt(len(q[i]))) for j in seen]
+        for j, weight in zip(seen, weights, strict=True):
+            out[i] += weight / sum(weights) * v[j]
+    return out
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**16))
+def test_attention_by_hand(queries: int, keys: int, width: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    q, k, v = (generator.normal(size=(n, width)) for n in (queries, keys, keys))
+    mask = generator.random((queries, keys)) < 0.6  # with rows that see nothing
+    ours = scaled_dot_product_attention(*(torch.tensor(x) for x in (q, k, v)), torch.tensor(mask))
+    np.testing.assert_allclose(ours, attention_by_hand(q, k, v, mask), atol=1e-12)
+
+
+def test_a_masked_key_has_no_weight_at_all() -> None:
+    q, k, v = torch.randn(4, 8), torch.randn(5, 8), torch.randn(5, 8)
+    mask = torch.rand(4, 5) < 0.5
+    mask[2] = False
+    v[:, 0] = 1e30  # where a probability of 1e-30 would show
+    one = torch.zeros(5, 8)
+    one[:, 0] = 1
+    out = scaled_dot_product_attention(q, k, one, mask)
+    assert out[2].abs().max() == 0
+    out = scaled_dot_product_attention(q, k, v.requires_grad_(), mask)
+    out.sum().backward()
+    assert v.grad is not None
+    assert (v.grad[~mask.any(dim=0)] == 0).all()
+    assert v.grad.isfinite().all()
+
+
+def test_attention_equals_torch_in_value_and_gradient() -> None:
+    inputs = [torch.randn(2, 3, 7, 8, requires_grad=True) for _ in range(3)]
+    others = [x.detach().clone().requires_grad_() for x in inputs]
+    mask = torch.ones(7, 7, dtype=torch.bool).tril()
+    ours = scaled_dot_product_attention(*inputs, mask)
+    theirs = F.scaled_dot_product_attention(*others, attn_mask=mask)
+    torch.testing.assert_close(ours, theirs)
+    (ours**2).sum().backward()
+    (theirs**2).sum().backward()
+    for x, other in zip(inputs, others, strict=True):
+        torch.testing.assert_close(x.grad, other.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_activations_equal_their_formulas() -> None:
+    x = torch.randn(100)
+    formulas = {
+        "sigmoid": 1 / (1 + torch.exp(-x)),
+        "relu": x.clamp(min=0),
+        "gelu": x * 0.5 * (1 + torch.erf(x / 2**0.5)),
+        "gelu_tanh": 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))),
+        "silu": silu(x),
+        "relu2": x.clamp(min=0) ** 2,
+    }
+    for name, function in {**GATES, **ACTIVATIONS}.items():
+        torch.testing.assert_close(function(x), formulas[name])
+
+
+def test_feed_forward_formulas() -> None:
+    x = torch.randn(2, 3, 8)
+    glu = GLU(8, 12, "sigmoid")
+    expected = (torch.sigmoid(x @ glu.w1.weight.T) * (x @ glu.w3.weight.T)) @ glu.w2.weight.T
+    torch.testing.assert_close(glu(x), expected)
+    swiglu = SwiGLU(8, 12)
+    expected = (F.silu(x @ swiglu.w1.weight.T) * (x @ swiglu.w3.weight.T)) @ swiglu.w2.weight.T
+    torch.testing.assert_close(swiglu(x), expected)
+    mlp = MLP(8, 12, "relu2", bias=True)
+    torch.nn.init.normal_(mlp.w1.bias)
+    torch.nn.init.normal_(mlp.w2.bias)
+    hidden = F.relu(F.linear(x, mlp.w1.weight, mlp.w1.bias)) ** 2
+    torch.testing.assert_close(mlp(x), F.linear(hidden, mlp.w2.weight, mlp.w2.bias))
+
+
+def rotated_by_hand(x: Tensor, position: int, theta: float) -> Tensor:
+    out = x.double().clone()
+    for j in range(len(x) // 2):
+        angle = torch.tensor(position * theta ** (-2 * j / len(x)), dtype=torch.float64)
+        a, b = x[2 * j].double(), x[2 * j + 1].double()
+        out[2 * j] = a * angle.cos() - b * angle.sin()
+        out[2 * j + 1] = a * angle.sin() + b * angle.cos()
+    return out
+
+
+def test_rope_by_hand() -> None:
+    rope, x = RotaryEmbedding(10000.0, 8, 2048), torch.randn(3, 4, 8)
+    positions = torch.tensor([0, 1, 7, 2047])
+    out = rope(x, positions)
+    for i in range(3):
+        for t, position in enumerate(positions.tolist()):
+            expected = rotated_by_hand(x[i, t], position, 10000.0)
+            torch.testing.assert_close(out[i, t].double(), expected, atol=1e-6, rtol=1e-6)
+    assert not rope.state_dict()  # tables are not saved
+    batched = rope(x, torch.stack([positions] * 3))
+    torch.testing.assert_close(batched, out)
+
+
+def test_rope_is_relative_and_compiles_to_the_same() -> None:
+    rope, q, k = RotaryEmbedding(100.0, 16, 64), torch.randn(16), torch.randn(16)
+
+    def product(i: int, j: int) -> Tensor:
+        return rope(q[None], torch.tensor([i]))[0] @ rope(k[None], torch.tensor([j]))[0]
+
+    torch.testing.assert_close(product(5, 3), product(45, 43), atol=1e-5, rtol=1e-5)
+    assert not torch.isclose(product(5, 3), product(5, 4))
+    x, positions = torch.randn(2, 9, 16), torch.arange(9)
+    compiled = torch.compile(rope, backend="eager")  # traces the real arithmetic
+    torch.testing.assert_close(compiled(x, positions), rope(x, positions))
+
+
+def test_rope_keeps_the_type_and_the_gradient_is_the_opposite_rotation() -> None:
+    rope = RotaryEmbedding(10000.0, 8, 16)
+    x = torch.randn(1, 16, 8, requires_grad=True)
+    assert rope(x.bfloat16(), torch.arange(16)).dtype == torch.bfloat16
+    weights = torch.randn(1, 16, 8)
+    (rope(x, torch.arange(16)) * weights).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(rope(x.grad, torch.arange(16)), weights)
+
+
+def test_sinusoidal_positions_by_hand() -> None:
+    position = SinusoidalPosition(6, 50)
+    expected = np.zeros((50, 6))
+    for pos in range(50):
+        for j in range(3):
+            expected[pos, 2 * j] = np.sin(pos / 10000 ** (2 * j / 6))
+            expected[pos, 2 * j + 1] = np.cos(pos / 10000 ** (2 * j / 6))
+    np.testing.assert_allclose(position.table, expected, atol=1e-6)
+    x = torch.randn(2, 3, 6)
+    where = torch.tensor([4, 5, 6])
+    torch.testing.assert_close(position.add(x, where), x + position.table[4:7])
+
+
+def test_learned_positions_are_added() -> None:
+    position = LearnedPosition(4, 9)
+    x, where = torch.randn(2, 3, 4), torch.tensor([[0, 1, 2], [6, 7, 8]])
+    torch.testing.assert_close(position.add(x, where), x + position.embedding.weight[where])
+
+
+def test_norm_placements_are_their_formulas() -> None:
+    x, branch, norm = torch.randn(2, 3, 8), Linear(8, 8), RMSNorm(8)
+    expected = {
+        "pre": x + branch(norm(x)),
+        "post": norm(x + branch(x)),
+        "double": x + norm(branch(norm(x))),
+        "none": x + branch(x),
+    }
+    for placement, formula in expected.items():
+        residual = Residual(branch, placement, lambda: RMSNorm(8))  # type: ignore[arg-type]
+        torch.testing.assert_close(residual(x), formula)
+
+
+def test_rearranged_heads_are_adjacent_columns() -> None:
+    x = torch.arange(24.0).view(1, 2, 12)
+    split = x.unflatten(-1, (-1, 3)).transpose(1, 2)
+    torch.testing.assert_close(split, rearrange(x, "b t (h d) -> b h t d", d=3))

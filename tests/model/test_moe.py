@@ -1,0 +1,134 @@
+"""Mixture of experts against one token at a time, by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lmlab.model import build
+from lmlab.model.ffn.config import MoEConfig
+from lmlab.model.ffn.glu import GATES
+from lmlab.model.ffn.moe import MoE, grouped_experts, looped_experts
+from tests_support import composed
+
+
+def configured(**changes: object) -> MoEConfig:
+    values: dict[str, object] = {
+        "kind": "moe",
+        "activation": "silu",
+        "num_experts": 5,
+        "top_k": 2,
+        "granularity": 1,
+        "shared_experts": 0,
+        "router_softmax": "after",
+        "load_balancing_loss": 0.01,
+        "router_z_loss": 0.001,
+    }
+    return MoEConfig.model_validate(values | changes)
+
+
+def by_hand(moe: MoE, u: Tensor, softmax: str) -> Tensor:
+    """Return the output for one token, from the formula."""
+    logits = torch.stack([u @ e for e in moe.centroids])
+    chosen = sorted(range(len(logits)), key=lambda i: -logits[i].item())[: moe.top_k]
+    over = range(len(logits)) if softmax == "before" else chosen
+    total = sum(logits[i].exp() for i in over)
+    out = torch.zeros_like(u)
+    for i in chosen:
+        hidden = F.silu(moe.w1[i] @ u) * (moe.w3[i] @ u)
+        out = out + logits[i].exp() / total * (moe.w2[i] @ hidden)
+    return out if moe.shared is None else out + moe.shared(u)
+
+
+@pytest.mark.parametrize("softmax", ["before", "after"])
+@pytest.mark.parametrize("granularity", [1, 2])
+@pytest.mark.parametrize("shared", [0, 1, 2])
+def test_every_token_gets_its_experts(softmax: str, granularity: int, shared: int) -> None:
+    torch.manual_seed(0)
+    config = configured(router_softmax=softmax, granularity=granularity, shared_experts=shared)
+    moe = MoE(config, 8, 12)
+    assert moe.w1.shape == (5 * granularity, 12 // granularity, 8)
+    assert moe.top_k == 2 * granularity
+    x = torch.randn(3, 4, 8, requires_grad=True)
+    other = x.detach().clone().requires_grad_()
+    out = moe(x)
+    expected = torch.stack([by_hand(moe, u, softmax) for u in other.view(-1, 8)]).view_as(x)
+    torch.testing.assert_close(out, expected)
+
+    weights = torch.randn_like(out)
+    parameters = list(moe.parameters())
+    ours = torch.autograd.grad((out * weights).sum(), [x, *parameters])
+    theirs = torch.autograd.grad((expected * weights).sum(), [other, *parameters])
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_no_token_is_dropped_when_all_choose_the_same() -> None:
+    torch.manual_seed(0)
+    moe = MoE(configured(top_k=1), 8, 12)
+    with torch.no_grad():
+        moe.centroids.zero_()
+        moe.centroids[3] = 1.0
+    x = torch.rand(2, 50, 8) + 0.1
+    expected = torch.stack([by_hand(moe, u, "after") for u in x.view(-1, 8)]).view_as(x)
+    torch.testing.assert_close(moe(x), expected)
+    assert moe.routing is not None
+    assert moe.routing.load.tolist() == [0, 0, 0, 1, 0]
+    assert moe.routing.balance > 4.5  # nearly num_experts, the worst
+    moe.w1.grad = None
+    moe(x).sum().backward()
+    assert moe.w1.grad is not None
+    assert moe.w1.grad[[0, 1, 2, 4]].abs().max() == 0
+
+
+def test_losses_of_the_router_by_hand() -> None:
+    torch.manual_seed(0)
+    moe = MoE(configured(), 8, 12)
+    x = torch.randn(2, 6, 8)
+    moe(x)
+    assert moe.routing is not None
+    logits = x.view(-1, 8) @ moe.centroids.T
+    load = F.one_hot(logits.topk(2).indices, 5).sum(dim=(0, 1)) / 24
+    torch.testing.assert_close(moe.routing.load, load)
+    balance = 5 * (load * logits.softmax(dim=-1).mean(dim=0)).sum()
+    torch.testing.assert_close(moe.routing.balance, balance)
+    torch.testing.assert_close(moe.routing.z, logits.exp().sum(dim=-1).log().square().mean())
+    balance.backward()
+    assert moe.centroids.grad is not None
+    assert moe.centroids.grad.abs().max() > 0
+
+
+def test_the_model_reports_losses_and_loads() -> None:
+    torch.manual_seed(0)
+    model = build(composed("model/ffn=moe", "model.d_model=24", "model.num_layers=2").model, 11)
+    assert model.auxiliary_losses() == {}
+    model(torch.randint(11, (2, 9)))
+    losses, metrics = model.auxiliary_losses(), model.metrics()
+    moes = [module for module in model.modules() if isinstance(module, MoE)]
+    routings = [moe.routing for moe in moes]
+    balance = sum(r.balance for r in routings if r is not None) / 2
+    torch.testing.assert_close(losses["moe/load_balancing_loss"], 0.01 * balance)
+    assert len(metrics) == 2 * 8 + 1
+    for layer in range(2):
+        loads = [metrics[f"moe/load/layer_{layer}/expert_{i}"] for i in range(8)]
+        assert sum(loads).item() == pytest.approx(1)
+    assert 1 <= metrics["moe/largest_load"] <= 8
+
+    before = moes[0].routing
+    model.eval()
+    model(torch.randint(11, (2, 9)))
+    assert moes[0].routing is before  # an evaluation is not what was trained on
+
+
+@pytest.mark.parametrize("counts", [[3, 0, 5, 1], [9, 0, 0, 0], [2, 3, 2, 2]])
+def test_grouped_products_equal_the_loop(counts: list[int]) -> None:
+    torch.manual_seed(0)
+    x, activation = torch.randn(9, 8), GATES["silu"]
+    w1, w3, w2 = torch.randn(4, 16, 8), torch.randn(4, 16, 8), torch.randn(4, 8, 16)
+    results = []
+    for function in (looped_experts, grouped_experts):
+        inputs = [t.clone().requires_grad_() for t in (x, w1, w2, w3)]
+        out = function(inputs[0], torch.tensor(counts), *inputs[1:], activation)
+        results.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
