@@ -1,5 +1,6 @@
 """What Slurm does to jobs, on a real Slurm: nothing is lost, nothing is run twice."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from slurm_support import (
 )
 from virtual_cluster import VirtualCluster, wait_until
 
+from lmlab.cli import main
 from tests_support import ROOT
 
 Submit = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -168,3 +170,75 @@ def test_a_crash_is_a_failure_that_people_see(
     assert (run / "error.txt").read_text().startswith("Traceback")
     assert "nowhere.txt" in log_of(run)
     assert "nowhere.txt" in done.stdout  # said when it happened
+
+
+def test_a_partition_that_does_not_exist(
+    cluster: VirtualCluster, submit: Submit, tmp_path: Path
+) -> None:
+    done = submit("slurm.partition=nowhere", "lr=1e-3,1e-2")
+    assert done.returncode == 1
+    assert done.stderr.startswith("sbatch refused, nothing was submitted: ")
+    assert "invalid partition" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("runs/sweeps/*/*/config.yaml"))
+
+
+def test_cancel_and_resume_by_command(
+    cluster: VirtualCluster, submit: Submit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ("trainer.eval_every=1", "budget.steps=300", "task.sample.tokens=0")
+    jobs = jobs_of(submit(*own, "lr=1e-3,1e-2", "slurm.array_parallelism=1"))
+    folder = tmp_path / "runs" / "sweeps" / "default"
+    first = next(path.parent for path in folder.glob("*/submission.json"))
+    wait_until(lambda: list(folder.glob("*/metrics.jsonl")), "the first run to begin")
+    capsys.readouterr()
+    assert main(["runs", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "2 runs: 1 running, 1 queued" in shown or "2 runs: 1 queued, 1 running" in shown
+    assert main(["sweep", "cancel", str(folder)]) == 0
+    assert "cancelled 2 of 2 runs" in capsys.readouterr().out
+    wait_until(lambda: all(cluster.state(job) == "CANCELLED" for job in jobs), "both to end")
+    assert main(["sweep", "status", str(folder)]) == 0
+    assert "2 runs: 2 cancelled" in capsys.readouterr().out
+    here = Path.cwd()
+    try:
+        assert main(["sweep", "resume", str(folder), "slurm.array_parallelism=2"]) == 0
+    finally:
+        os.chdir(here)
+    assert "submitted 2 runs as job" in capsys.readouterr().out
+    wait_until(lambda: len(list(folder.glob("*/result.json"))) == 2, "both results")
+    assert record(first / "result.json")["steps"] == 300
+    assert main(["sweep", "resume", str(folder)]) == 0
+    assert "submitted 0 runs, 2 runs finished before" in capsys.readouterr().out
+
+
+TOGETHER = ("slurm.nodes=2", "slurm.tasks_per_node=2")
+
+
+def test_two_nodes_with_two_tasks_equal_one_process(
+    cluster: VirtualCluster, submit: Submit, tiny: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("lmlab.training.distributed")
+    command = [sys.executable, str(ROOT / "train.py"), *tiny, "hydra.run.dir=alone"]
+    alone = subprocess.Popen(command, cwd=tmp_path, env=cluster.environment)
+    done = submit(*TOGETHER, "hydra.launcher.wait=true")
+    assert done.returncode == 0, done.stderr
+    assert alone.wait(120) == 0
+    run = only_run(tmp_path)
+    losses = [record(path / "result.json")["val_loss"] for path in (run, tmp_path / "alone")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert len(list((run.parent / ".submit").glob("*_log.err"))) == 4
+
+
+def test_two_nodes_with_two_tasks_are_preempted_as_one(
+    cluster: VirtualCluster, submit: Submit, tmp_path: Path
+) -> None:
+    pytest.importorskip("lmlab.training.distributed")
+    (job,) = jobs_of(submit(*LONG, *TOGETHER))
+    run = only_run(tmp_path)
+    disturb(cluster, job, run, 2)
+    reached = saved_step(run)
+    wait_for_step(run, reached + 1)
+    assert f"continuing after step {reached}" in log_of(run)
+    cluster.ask("scancel", job)
+    wait_for_status(run, "cancelled")

@@ -19,6 +19,7 @@ from lmlab.task import run
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR2)
 """Cancelled or preempted; the time limit is near."""
+_received: list[int] = []
 End = Literal["finished", "requeued", "cancelled", "failed"]
 
 
@@ -76,11 +77,16 @@ def _run(config: Any, path: Path) -> int | None:
         raise
     except KeyboardInterrupt:
         return signal.SIGINT
+    except Exception:
+        if not _received:
+            raise
+        return _received[0]  # what a process sees when the others have left before it
     return None
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     """Before and after training, where there is nothing to save."""
+    _received.append(number)
     sys.exit(128 + number)
 
 
