@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         error = capsys.readouterr().err
         assert text in error
         assert len(error.splitlines()) == 1
+
+
+def test_the_training_loss_is_that_of_the_last_tenth(tmp_path: Path) -> None:
+    run = write_sweep_run(tmp_path, {"seed": 0, "lr": 1.0}, 3.0)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    last = [row["train/loss"] for row in rows if row["step"] > 90]
+    (row,) = collect(tmp_path, "train_loss").rows
+    assert row.metric == pytest.approx(sum(last) / len(last))
 
 
 def test_an_unknown_metric_is_refused(tmp_path: Path) -> None:

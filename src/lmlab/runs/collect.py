@@ -21,6 +21,7 @@ SEED = "seed"
 RESULTS = (
     "val_loss",
     "val_bits_per_byte",
+    "train_loss",
     "best_val_loss",
     "steps",
     "tokens",
@@ -29,7 +30,11 @@ RESULTS = (
     "parameters",
     "flops",
 )
-METRICS = {"val_loss": "validation loss", "best_val_loss": "best validation loss"}
+METRICS = {
+    "val_loss": "validation loss",
+    "train_loss": "training loss",
+    "best_val_loss": "best validation loss",
+}
 """How metrics are called in a sentence, where that is not their key."""
 Settings = tuple[tuple[str, Any], ...]
 
@@ -155,7 +160,7 @@ def to_csv(sweep: Sweep) -> str:
         e = setting.estimate
         numbers = [e.n, e.mean, e.sd, e.low, e.high] if e.n else [0, None, None, None, None]
         for row in setting.rows:
-            results = [row.run.result.get(key) for key in RESULTS]
+            results = [_value(row.run, key) for key in RESULTS]
             values = [show(value) for _, value in row.settings]
             name = _name(row, sweep)
             writer.writerow([name, row.run.status, *values, row.seed, *results, *numbers])
@@ -206,8 +211,17 @@ def _varied(config: Mapping[str, Any]) -> dict[str, Any]:
     return flatten({key: value for key, value in config.items() if key not in NOT_VARIED})
 
 
+def _value(run: Run, key: str) -> Any:
+    """Return what result.json says; the training loss is the mean of the last tenth of the run."""
+    if key != "train_loss":
+        return run.result.get(key)
+    steps, losses = run.series("train/loss")
+    last = [loss for step, loss in zip(steps, losses, strict=True) if step > 0.9 * steps[-1]]
+    return math.fsum(last) / len(last) if last else None
+
+
 def _metric(run: Run, metric: str) -> float | None:
-    value = run.result.get(metric)
+    value = _value(run, metric)
     if not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value) if run.status == "finished" else None
