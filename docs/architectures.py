@@ -3,11 +3,12 @@
 python docs/architectures.py
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from lmlab.account import GPT2_VOCABULARY, find_conf
 from lmlab.accounting.account import Account, account
@@ -269,9 +270,9 @@ def draw_activations(path: Path) -> None:
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
     x = torch.linspace(-4, 2, 400)
-    for name in dict.fromkeys([*GATES, *ACTIVATIONS]):
+    functions: list[tuple[str, Callable[[Tensor], Tensor]]] = [*GATES.items(), *ACTIVATIONS.items()]
+    for name, function in dict(functions).items():
         if name != "gelu_tanh":  # not to be told from gelu
-            function = GATES.get(name) or ACTIVATIONS[name]
             axes.plot(x, function(x), label=name)
     axes.set(xlabel="x", ylim=(-0.5, 2.2))
     axes.legend()

@@ -1,4 +1,4 @@
-"""Put the results of `python train.py -m sweep=architectures` as a table into the README beside this file.
+"""Put the results of `python train.py -m sweep=architectures` into the README beside this file.
 
 python experiments/architectures/table.py [runs/sweeps/architectures]
 """
@@ -45,7 +45,7 @@ def read(directory: Path) -> dict[str, Any]:
 def table(runs: list[dict[str, Any]]) -> str:
     """Return the rows."""
     rows = [
-        "| architecture | parameters | forward FLOPs | validation loss | bits per byte | tokens/s | seed |",
+        "| architecture | parameters | forward FLOPs | loss | bits per byte | tokens/s | seed |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for run in runs:

@@ -1,6 +1,5 @@
 """The command line: Hydra composes, `load` checks, the task runs."""
 
-import contextlib
 import errno
 import os
 import re
@@ -18,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lmlab.config import RunConfig, did_you_mean, keys_at, load, load_yaml, unknown_key
 from lmlab.errors import ConfigError, UserError
+from lmlab.files import remove_if_empty
 from lmlab.help import help_text
 from lmlab.runs.names import run_directory, run_signature
 
@@ -89,7 +89,7 @@ def _train(cfg: DictConfig) -> None:
     try:
         config = _checked(cfg, settings, directory)
     except UserError:
-        _remove_empty(directory)
+        remove_if_empty(directory)  # Hydra has made it for a run that never began
         raise
     from lmlab.task import run
 
@@ -108,13 +108,6 @@ def _checked(cfg: DictConfig, settings: Any, directory: Path) -> RunConfig:
     if cfg.resume is not None and not others:
         return load_yaml(directory / "config.yaml")
     return load(cfg)
-
-
-def _remove_empty(directory: Path) -> None:
-    """Remove the directory that Hydra has made for a run that never began."""
-    with contextlib.suppress(OSError):
-        directory.rmdir()
-        directory.parent.rmdir()
 
 
 def explain(error: Exception) -> str:

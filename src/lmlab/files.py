@@ -33,6 +33,13 @@ def atomic_write(path: Path, mode: str = "w", *, durable: bool = True) -> Iterat
         raise
 
 
+def remove_if_empty(directory: Path) -> None:
+    """Remove a directory, and its parent, when nothing is in them."""
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+        directory.parent.rmdir()
+
+
 def fsync_directory(path: Path) -> None:
     """Make renames inside `path` survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

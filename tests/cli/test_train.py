@@ -16,7 +16,7 @@ import pytest
 
 Train = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
-TIMES = ("seconds", "tokens_per_second", "mfu")
+TIMES = ("seconds", "tokens_per_second", "mfu", "memory_gib")
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -249,3 +249,11 @@ def test_wandb_works_offline_without_a_login(
     assert done.returncode == 0, done.stderr
     assert untimed(tmp_path / "run") == untimed(reference)
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_a_profile_and_norms_on_request(train: Train, tiny: list[str], tmp_path: Path) -> None:
+    done = train(*tiny, "debug=profile", "trainer.watch_norms=true", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert "profile of 5 steps: run/trace.json" in done.stderr.replace(f"{tmp_path}/", "")
+    assert "aten::" in (tmp_path / "run" / "operators.txt").read_text()
+    assert {"train/weight_norm/block_0", "memory_gib"} <= rows(tmp_path / "run")[-1].keys()

@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lmlab.errors import ConfigError
 from lmlab.model import build
 from lmlab.model.attention.backends import BACKENDS, Visibility, choose
 from lmlab.model.attention.linear import chunked, recurrent
 from lmlab.model.attention.masks import Causal, Mask, SlidingWindow, Strided
 from lmlab.model.attention.softmax import SoftmaxAttention
 from lmlab.model.cache import KeyValueCache
+from lmlab.model.context import Context
 from tests_support import composed
 
 MASKS: list[Mask] = [Causal(), SlidingWindow(3), SlidingWindow(1), Strided(4, 2), Strided(1, 1)]
@@ -42,6 +44,7 @@ def test_a_cache_keeps_what_a_later_token_sees(mask: Mask, length: int) -> None:
 @pytest.mark.parametrize("padded", [False, True], ids=["", "padded"])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("backend", ["sdpa", "flex"])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_backends_equal_the_definition(
     mask: Mask, cap: float | None, padded: bool, kv_heads: int, backend: str
 ) -> None:
@@ -84,6 +87,12 @@ def test_flex_equals_the_definition_on_cuda(mask: Mask, cap: float | None) -> No
         torch.testing.assert_close(x.grad, other.grad, atol=5e-2, rtol=5e-2)
 
 
+def test_flex_says_that_it_cannot_train_on_the_cpu() -> None:
+    q = torch.randn(1, 1, 4, 8, requires_grad=True)
+    with pytest.raises(ConfigError, match="'flex' cannot train on the CPU"):
+        BACKENDS["flex"](q, q, q, Visibility(Causal()), None, 0.0)
+
+
 def test_auto_takes_what_can_do_it() -> None:
     full, window = Visibility(Causal()), Visibility(SlidingWindow(3))
     assert choose("auto", "cpu", full, None, 0.0) == "sdpa"
@@ -101,8 +110,6 @@ def test_attention_drops_in_training_only(backend: str) -> None:
     config = composed("model.attention.dropout=0.5", f"model.attention.backend={backend}").model
     attention = next(m for m in build(config, 11).modules() if isinstance(m, SoftmaxAttention))
     x = torch.randn(1, 6, config.d_model)
-    from lmlab.model.context import Context
-
     assert not torch.equal(attention(x, Context()), attention(x, Context()))
     attention.eval()
     assert torch.equal(attention(x, Context()), attention(x, Context()))

@@ -87,10 +87,14 @@ def test_norms_compute_in_float32(kind: type[RMSNorm] | type[LayerNorm]) -> None
     )
 
 
-def test_rmsnorm_by_hand() -> None:
-    x = np.array([3.0, 4.0])
-    expected = x / np.sqrt((9 + 16) / 2 + 1e-5)
-    np.testing.assert_allclose(RMSNorm(2)(torch.tensor(x)).detach(), expected, rtol=1e-6)
+def test_norms_by_hand() -> None:
+    x = np.array([3.0, 4.0, 11.0])
+    expected = x / np.sqrt((9 + 16 + 121) / 3 + 1e-5)
+    np.testing.assert_allclose(RMSNorm(3)(torch.tensor(x)).detach(), expected, rtol=1e-6)
+    layer, gain, bias = LayerNorm(3), np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0])
+    layer.weight.data, layer.bias.data = torch.tensor(gain).float(), torch.tensor(bias).float()
+    expected = (x - 6) / np.sqrt((9 + 4 + 25) / 3 + 1e-5) * gain + bias
+    np.testing.assert_allclose(layer(torch.tensor(x)).detach(), expected, rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=50)

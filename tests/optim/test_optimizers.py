@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -31,14 +32,17 @@ def trajectories(ours: Make, theirs: Make, steps: int) -> tuple[list[nn.Paramete
     return tuple(results)
 
 
+@pytest.mark.parametrize("backend", ["foreach", "fused"])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.95)])
 def test_adamw_equals_torch_over_1000_steps(
-    weight_decay: float, betas: tuple[float, float]
+    backend: Any, weight_decay: float, betas: tuple[float, float]
 ) -> None:
     options = {"lr": 1e-2, "betas": betas, "eps": 1e-8, "weight_decay": weight_decay}
     ours, theirs = trajectories(
-        lambda p: AdamW(p, **options), lambda p: torch.optim.AdamW(p, **options), 1000
+        lambda p: AdamW(p, backend=backend, **options),
+        lambda p: torch.optim.AdamW(p, **options),
+        1000,
     )
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)

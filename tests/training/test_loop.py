@@ -2,6 +2,8 @@
 
 import io
 import math
+import signal
+import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +22,10 @@ from lmlab.training.budget import total_steps
 from lmlab.training.checkpoint import Checkpoints
 from lmlab.training.device import resolve_device, resolve_precision
 from lmlab.training.evaluate import Evaluator
-from lmlab.training.loop import Outcome, Parts, train
-from lmlab.training.step import optimize_step
+from lmlab.training.loop import Parts, train
+from lmlab.training.objective import NextToken
+from lmlab.training.progress import Outcome, Progress
+from lmlab.training.step import LossScaler, optimize_step
 from tests_support import TINY, composed
 
 CPU = torch.device("cpu")
@@ -49,8 +53,10 @@ class Journal:
     def rewind(self, position: dict[str, int]) -> None:
         del self.rows[position.get("rows", 0) :]
 
-    def stop_requested(self) -> bool:
-        return bool(self.rows) and self.rows[-1]["step"] >= self.stop_after
+    @property
+    def stop_signal(self) -> int | None:
+        stops = bool(self.rows) and self.rows[-1]["step"] >= self.stop_after
+        return signal.SIGTERM if stops else None
 
     def say(self, text: str) -> None:
         pass
@@ -63,7 +69,11 @@ def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def run_loop(
-    folder: Path, *overrides: str, journal: Journal | None = None, lr: str = "3e-3"
+    folder: Path,
+    *overrides: str,
+    journal: Journal | None = None,
+    lr: str = "3e-3",
+    scaler: LossScaler | None = None,
 ) -> tuple[Outcome, Journal, torch.nn.Module]:
     config = composed(*TINY, f"lr={lr}", *overrides)
     model = tiny_model(config.seed)
@@ -71,16 +81,16 @@ def run_loop(
     steps = config.budget.steps
     parts = Parts(
         model=model,
-        plain_model=model,
         optimizer=build_optimizer(config.optimizer, model),
         schedule=build_schedule(config.schedule, config.optimizer.lr, steps),
-        objective=cross_entropy,
+        objective=NextToken(model),
         batches=batches,
         evaluate=lambda step: {"val/loss": 1.0 + step, "val/bits_per_byte": 2.0},
         autocast=nullcontext,
         device=CPU,
         flops_per_token=1.0,
-        peak=1.0,
+        peaks={"mfu": 1.0},
+        scaler=scaler,
     )
     checkpoints = Checkpoints(folder, config.trainer.keep_checkpoints)
     return train(parts, steps, checkpoints, journal, config.trainer), journal, model
@@ -138,9 +148,8 @@ def test_micro_batches_give_the_same_step(size: int) -> None:
         model = tiny_model()
         optimizer = AdamW(model.parameters(), lr=1e-2)
         stats = optimize_step(
-            model,
+            NextToken(model),
             optimizer,
-            cross_entropy,
             batches(0),
             micro_batch_size=micro_batch_size,
             max_grad_norm=1.0,
@@ -149,10 +158,46 @@ def test_micro_batches_give_the_same_step(size: int) -> None:
         )
         results.append((stats, [p.grad for p in model.parameters()]))
     (a, a_grads), (b, b_grads) = results
-    torch.testing.assert_close(a.loss, b.loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(a.terms, b.terms, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(a.grad_norm, b.grad_norm, rtol=1e-5, atol=1e-6)
     for x, y in zip(a_grads, b_grads, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-6)
+
+
+def scaled_steps(scaler: LossScaler | None, steps: int, spoil: int = -1) -> list[torch.Tensor]:
+    model = tiny_model()
+    optimizer = AdamW(model.parameters(), lr=1e-2)
+    objective = NextToken(model)
+
+    def spoiled(x: torch.Tensor, y: torch.Tensor) -> Any:
+        total, terms = objective(x, y)
+        return total * math.inf, terms
+
+    for step in range(steps):
+        optimize_step(
+            spoiled if step == spoil else objective,
+            optimizer,
+            batches(step if step <= spoil or spoil < 0 else step - 1),
+            micro_batch_size=2,
+            max_grad_norm=1.0,
+            autocast=nullcontext,
+            device=CPU,
+            scaler=scaler,
+        )
+    return [p.detach() for p in model.parameters()]
+
+
+def test_a_scaled_loss_gives_the_same_steps_and_leaves_out_overflows() -> None:
+    scaler = LossScaler()
+    expected = scaled_steps(None, 5)
+    # A power of two changes no digit, so that even the rounding is the same.
+    assert all(map(torch.equal, scaled_steps(scaler, 5), expected))
+    assert (scaler.scale, scaler.good_steps) == (2.0**16, 5)
+    assert all(map(torch.equal, scaled_steps(scaler, 6, spoil=3), expected))
+    assert (scaler.scale, scaler.good_steps) == (2.0**15, 2)
+    scaler.good_steps = LossScaler.GROW_AFTER - 1
+    scaled_steps(scaler, 1)
+    assert (scaler.scale, scaler.good_steps) == (2.0**16, 0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
@@ -162,7 +207,7 @@ def test_evaluation_equals_torch_over_the_windows(batch_size: int) -> None:
     starts = np.arange(0, 400 - 33, 32)
     lengths = np.random.default_rng(1).integers(0, 5, 257)
     evaluate = Evaluator(tokens, starts, 32, lengths, batch_size)
-    measured = evaluate(model, nullcontext, CPU)
+    measured = evaluate(NextToken(model), nullcontext, CPU)
     windows = torch.from_numpy(np.stack([tokens[s : s + 33] for s in starts]).astype(np.int64))
     with torch.no_grad():
         logits = model(windows[:, :-1])
@@ -205,6 +250,7 @@ def test_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=3)
     for step in (1, 2, 3, 4):
         checkpoints.save(step, {"step": step, "weight": torch.arange(1000)})
+    checkpoints.wait()
     assert sorted(p.name for p in tmp_path.glob("*.pt")) == [
         f"step_0000000{step}.pt" for step in (2, 3, 4)
     ]
@@ -220,9 +266,72 @@ def test_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2)
+    checkpoints.save(1, {"step": 1})
     with pytest.raises(UserError, match="cannot write checkpoint") as error:
-        Checkpoints(tmp_path / "checkpoints", 2).save(1, {"step": 1})
+        checkpoints.wait()
     assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_is_the_state_when_it_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the training changes while the thread writes is not in the file; shared stays shared."""
+    go_on = threading.Event()
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda *args: (go_on.wait(60), save(*args)))
+    weight = torch.ones(1000)
+    checkpoints = Checkpoints(tmp_path, 2)
+    checkpoints.save(1, {"step": 1, "model": {"a": weight, "b": weight}, "list": [weight[:3]]})
+    assert not list(tmp_path.glob("step_*.pt"))
+    weight.zero_()
+    go_on.set()
+    checkpoints.wait()
+    state, _ = checkpoints.load()
+    assert state is not None
+    assert torch.equal(state["model"]["a"], torch.ones(1000))
+    assert torch.equal(state["list"][0], torch.ones(3))
+    assert state["model"]["a"].data_ptr() == state["model"]["b"].data_ptr()
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".step_00000003.pt.abc.tmp").write_bytes(b"half")
+    run_loop(tmp_path)
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_loss_that_stays_far_above_the_best_diverges(tmp_path: Path) -> None:
+    cfg = composed(*TINY, "trainer.max_loss_rise=2", "trainer.divergence_patience=3").trainer
+    progress = Progress()
+    losses = [5.0, 4.0, 7.0, 7.0, 5.9, 7.0, 7.0]  # two rows are too few, and 5.9 is near enough
+    assert not any(progress.diverges(loss, cfg) for loss in losses)
+    assert progress.diverges(6.1, cfg)
+    never = composed(*TINY, "trainer.max_loss_rise=null").trainer
+    assert not any(Progress(best_train_loss=1.0).diverges(99.0, never) for _ in range(50))
+    outcome, journal, _ = run_loop(
+        tmp_path, "budget.steps=100", "trainer.divergence_patience=3", lr="3.0"
+    )
+    assert outcome.status == "diverged"
+    assert math.isfinite(journal.rows[-1]["train/loss"])
+    assert journal.rows[-1]["step"] < 100
+
+
+def test_dropout_is_the_same_after_a_resume(tmp_path: Path) -> None:
+    _, whole, _ = run_loop(tmp_path / "a", "model.dropout=0.1")
+    _, journal, _ = run_loop(tmp_path / "b", "model.dropout=0.1", journal=Journal(stop_after=6))
+    torch.manual_seed(12345)
+    journal.stop_after = 10**9
+    run_loop(tmp_path / "b", "model.dropout=0.1", journal=journal)
+    losses = [[row.get("train/loss") for row in j.rows] for j in (whole, journal)]
+    assert losses[0] == losses[1]
+
+
+def test_a_resumed_run_goes_on_with_its_scale(tmp_path: Path) -> None:
+    run_loop(tmp_path, journal=Journal(stop_after=6), scaler=LossScaler(scale=2.0**20))
+    scaler = LossScaler()
+    _, journal, _ = run_loop(tmp_path, scaler=scaler)
+    assert scaler == LossScaler(scale=2.0**20, good_steps=12)
+    assert journal.rows[-1]["loss_scale"] == 2.0**20
 
 
 def test_devices_and_precisions() -> None:

@@ -1,10 +1,16 @@
-"""Cross-entropy against torch's."""
+"""Cross-entropy, label smoothing and z-loss against torch's; chunks against the whole."""
+
+from contextlib import nullcontext
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmlab.model import build
 from lmlab.training import cross_entropy
+from lmlab.training.objective import NextToken, token_losses
+from tests_support import TINY, composed
 
 
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
@@ -26,3 +32,90 @@ def test_cross_entropy_equals_torch(scale: float, reduction: str) -> None:
 def test_half_precision_logits_are_summed_in_float32() -> None:
     logits = torch.randn(2, 7).bfloat16()
     assert cross_entropy(logits, torch.tensor([1, 2])).dtype == torch.float32
+
+
+def test_label_smoothing_equals_torch() -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(13, 11) * 5, torch.randint(0, 11, (13,))
+    terms = token_losses(logits, targets, label_smoothing=0.1)
+    expected = F.cross_entropy(logits, targets, label_smoothing=0.1, reduction="sum")
+    torch.testing.assert_close(terms["loss"] + terms["label_smoothing"], expected)
+    torch.testing.assert_close(terms["loss"], F.cross_entropy(logits, targets, reduction="sum"))
+
+
+def test_z_loss_by_hand() -> None:
+    logits = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
+    terms = token_losses(logits, torch.tensor([0, 1]), z_loss=0.5)
+    squares = logits.exp().sum(dim=-1).log() ** 2
+    torch.testing.assert_close(terms["z_loss"], 0.5 * squares.sum())
+
+
+def gradients(objective: NextToken, dtype: torch.dtype | None) -> tuple[Tensor, dict, list[Tensor]]:
+    ids = torch.randint(0, 257, (3, 33), generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=dtype) if dtype else nullcontext():
+        total, terms = objective(ids[:, :-1], ids[:, 1:])
+    (3 * total).backward()
+    assert isinstance(objective.model, nn.Module)
+    grads = [p.grad for p in objective.model.parameters() if p.grad is not None]
+    objective.model.zero_grad(set_to_none=True)
+    return total.detach(), terms, grads
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 7, 32, 1000])
+@pytest.mark.parametrize(
+    "choices",
+    [(), ("model.tie_embeddings=true", "model.logit_softcap=5.0")],
+    ids=["plain", "tied and capped"],
+)
+def test_chunks_equal_the_whole(chunk_tokens: int, choices: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    model = build(composed(*TINY, *choices).model, 257)
+    options = {"z_loss": 1e-2, "label_smoothing": 0.1}
+    total, terms, grads = gradients(NextToken(model, **options), None)
+    chunked = NextToken(model, **options, chunk_tokens=chunk_tokens)
+    chunked_total, chunked_terms, chunked_grads = gradients(chunked, None)
+    assert list(chunked_terms) == list(terms) == ["loss", "z_loss", "label_smoothing"]
+    torch.testing.assert_close(chunked_total, total)
+    torch.testing.assert_close(chunked_terms, terms)
+    for ours, expected in zip(chunked_grads, grads, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-7)
+    with torch.no_grad():
+        ids = torch.arange(64).reshape(2, 32)
+        torch.testing.assert_close(chunked(ids, ids)[0], NextToken(model, **options)(ids, ids)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_chunks_equal_the_whole_in_half_precision(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = build(composed(*TINY).model, 257)
+    total, _, grads = gradients(NextToken(model), dtype)
+    chunked_total, _, chunked_grads = gradients(NextToken(model, chunk_tokens=40), dtype)
+    torch.testing.assert_close(chunked_total, total)
+    for ours, expected in zip(chunked_grads, grads, strict=True):
+        error = (ours - expected).norm() / expected.norm()
+        assert error < 0.02
+
+
+def test_the_logits_of_the_batch_are_never_there_together() -> None:
+    model = build(composed(*TINY).model, 257)
+    seen: list[int] = []
+    logits = model.logits
+    model.logits = lambda hidden: seen.append(hidden.shape[:-1].numel()) or logits(hidden)
+    gradients(NextToken(model, chunk_tokens=40), None)
+    assert seen == [40, 40, 16]
+
+
+@pytest.mark.parametrize("ffn", ["glu", "moe"])
+def test_checkpointed_activations_give_the_same_gradients(ffn: str) -> None:
+    torch.manual_seed(0)
+    model = build(composed(*TINY, f"model/ffn={ffn}").model, 257)
+    total, terms, grads = gradients(NextToken(model), None)
+    model.checkpoint_activations = True
+    calls = []
+    for block in model.blocks:
+        block.register_forward_pre_hook(lambda *_: calls.append(1))
+    again, terms_again, grads_again = gradients(NextToken(model), None)
+    assert len(calls) == 2 * len(model.blocks)
+    assert torch.equal(total, again)
+    assert terms == terms_again
+    assert all(map(torch.equal, grads, grads_again))

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lmlab.model.attention import build_attention
 from lmlab.model.block import BLOCKS, Residual
@@ -53,6 +54,7 @@ class Transformer(nn.Module):
             # N(0, 1) would give a tied head logits of size sqrt(d_model), and so would the scale.
             truncated_normal_(self.token_embedding.weight, std=d_model**-0.5)
         INITS[config.init](self, config.num_layers)
+        self.checkpoint_activations = False
         self._attentions = attentions  # in a list, unlike the modules that hold the parameters
         self._moes = [module for module in self.modules() if isinstance(module, MoE)]
 
@@ -65,6 +67,24 @@ class Transformer(nn.Module):
         """Return the logits of the next token at each position, up to the context length.
 
         With a cache the tokens follow those it has read; padding has negative `positions`.
+        """
+        return self.logits(self.hidden(ids, positions, cache))
+
+    def logits(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
+        """Return the logits of what `hidden` returned, or of a part of it."""
+        logits = self.lm_head(hidden)
+        return logits if self.logit_softcap is None else softcap(logits, self.logit_softcap)
+
+    def hidden(
+        self,
+        ids: Int[Tensor, "batch time"],
+        positions: Int[Tensor, "*batch time"] | None = None,
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "batch time d_model"]:
+        """Return what the head reads, arguments as in `forward`.
+
+        With `checkpoint_activations` a block keeps its input alone, and is computed again in the
+        backward pass (Chen et al. 2016).
         """
         time, before = ids.shape[1], cache.length if cache is not None else 0
         if before + time > self.context_length and (positions is None or cache is None):
@@ -85,11 +105,14 @@ class Transformer(nn.Module):
             positions = where
         for layer, block in enumerate(self.blocks):
             layer_cache = cache.layers[layer] if cache is not None else None
-            x = block(x, Context(positions, rotation, layer_cache))
+            context = Context(positions, rotation, layer_cache)
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                x = checkpoint(block, x, context, use_reentrant=False)
+            else:
+                x = block(x, context)
         if cache is not None:
             cache.length += time
-        logits = self.lm_head(self.final_norm(x))
-        return logits if self.logit_softcap is None else softcap(logits, self.logit_softcap)
+        return self.final_norm(x)
 
     def new_cache(self) -> Cache:
         """Return an empty cache for decoding one batch of sequences."""

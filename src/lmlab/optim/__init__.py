@@ -42,8 +42,6 @@ __getattr__ = lazy_exports(
 
 def build_optimizer(config: "OptimizerConfig", model: "nn.Module") -> "Optimizer":
     """Build the configured optimizer over all parameters of `model`."""
-    import torch
-
     from lmlab.optim.adamw import AdamW
     from lmlab.optim.groups import parameter_groups
     from lmlab.optim.muon import Muon
@@ -53,9 +51,7 @@ def build_optimizer(config: "OptimizerConfig", model: "nn.Module") -> "Optimizer
     groups = parameter_groups(model, config.weight_decay, config.decay_embeddings, muon)
     if config.kind == "adamw":
         betas = (config.beta1, config.beta2)
-        if config.backend == "fused":
-            return torch.optim.AdamW(groups, config.lr, betas, config.eps, fused=True)
-        return AdamW(groups, config.lr, betas, config.eps)
+        return AdamW(groups, config.lr, betas, config.eps, backend=config.backend)
     if config.kind == "muon":
         betas = (config.beta1, config.beta2)
         return Muon(groups, config.lr, betas, config.eps, momentum=config.momentum)

@@ -18,7 +18,7 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Floa
     if not grads:
         return torch.zeros(())
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-    if max_norm is not None:
+    if max_norm is not None and not (norm.is_cpu and norm <= max_norm):
         # A factor of exactly 1 below the limit, without waiting for the device to tell the norm.
         factor = torch.where(norm > max_norm, max_norm / (norm + EPS), 1.0)
         torch._foreach_mul_(grads, factor)

@@ -28,8 +28,8 @@ class AdamWConfig(Config):
     """Decoupled decay of weights."""
     decay_embeddings: bool
     """Decay embeddings too; norms and biases never are."""
-    backend: Literal["foreach", "fused"]
-    """foreach is ours, written out on torch's list kernels; fused is torch.optim's one kernel."""
+    backend: Literal["auto", "foreach", "fused"]
+    """foreach is the definition, fused torch's one kernel; auto: the faster one that can."""
 
 
 class MuonConfig(Config):

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lmlab.errors import UserError
-from lmlab.files import atomic_write
+from lmlab.files import atomic_write, remove_if_empty
 
 METRICS, SAMPLES, RESULT = "metrics.jsonl", "samples.txt", "result.json"
 CONFIG, ENVIRONMENT, ACCOUNT, LOCK = "config.yaml", "environment.json", "account.json", ".lock"
@@ -49,9 +49,7 @@ class Run:
         self._lock.release()
         if error is not None and [path.name for path in self.directory.iterdir()] == [LOCK]:
             (self.directory / LOCK).unlink()
-            with contextlib.suppress(OSError):
-                self.directory.rmdir()
-                self.directory.parent.rmdir()
+            remove_if_empty(self.directory)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise UserError(
                 f"{error.strerror} while writing in {self.directory}; "
@@ -60,7 +58,7 @@ class Run:
 
     @contextlib.contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
-        """SIGINT, SIGTERM and SIGUSR2 ask for a stop at the next step; a second SIGINT stops at once.
+        """SIGINT, SIGTERM and SIGUSR2 stop the run at the next step; a second SIGINT at once.
 
         SIGUSR2 is what Slurm sends when a job's time is about to end.
         """
@@ -110,10 +108,6 @@ class Run:
         path = self.directory / name
         return path.stat().st_size if path.exists() else 0
 
-    def stop_requested(self) -> bool:
-        """Whether a signal asked for the run to stop."""
-        return self.stop_signal is not None
-
     def say(self, text: str) -> None:
         """Print a line beside the progress bar."""
         tqdm.write(text, file=sys.stderr)
@@ -151,3 +145,31 @@ class Run:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Onlooker(Run):
+    """The run directory in a process beside the one that writes it: it listens to signals alone."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Leave it to the writing process."""
+
+    def sample(self, step: int, text: str) -> None:
+        """Leave it to the writing process."""
+
+    def rewind(self, position: dict[str, int]) -> None:
+        """Leave it to the writing process."""
+
+    def say(self, text: str) -> None:
+        """Leave it to the writing process."""
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        """Leave it to the writing process."""
+
+    def begin(self, config: str, environment: dict[str, Any]) -> None:
+        """Leave it to the writing process."""

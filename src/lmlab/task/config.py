@@ -25,6 +25,10 @@ class ObjectiveConfig(Config):
 
     z_loss: Annotated[float, Field(ge=0)]
     """Weight of the mean squared logarithm of the softmax's normaliser (PaLM: 1e-4); 0: off."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the target moved evenly to all tokens; the logged losses leave it out."""
+    chunk_tokens: Annotated[int, Field(ge=1)] | None
+    """Tokens whose logits are in memory at a time; null: those of a whole micro-batch."""
 
 
 class PretrainConfig(Config):

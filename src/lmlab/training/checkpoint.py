@@ -2,7 +2,8 @@
 
 import pickle
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 from zipfile import BadZipFile
@@ -35,33 +36,51 @@ def load_checkpoint(src: str | Path | IO[bytes], model: nn.Module, optimizer: Op
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run: the newest `keep` `step_00000500.pt`, and `latest`."""
+    """The folder `checkpoints/` of a run: the newest `keep` `step_00000500.pt`, and `latest`.
+
+    A state is copied when it is saved, and written by a thread while the training goes on.
+    """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
         self.keep = keep
+        self._writing: threading.Thread | None = None
+        self._failure: UserError | None = None
 
-    def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Publish the state of a step and prune older ones.
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Copy the state of a step and begin to write it; waits for the one before."""
+        self.wait()
+        self._writing = threading.Thread(target=self._write, args=(step, copied(state)))
+        self._writing.start()
 
-        Raises UserError when it cannot be written; checkpoints that are there stay.
-        """
+    def wait(self) -> None:
+        """Wait until what was saved is on the disk; raises as `check` does."""
+        if self._writing is not None:
+            self._writing.join()
+        self.check()
+
+    def check(self) -> None:
+        """Raise UserError when a checkpoint could not be written; those that are there stay."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _write(self, step: int, state: dict[str, Any]) -> None:
         path = self.folder / f"step_{step:08d}.pt"
         try:
             with atomic_write(path, "wb") as file:
                 torch.save(state, file)
             self._point_to(path)
+            for old in list(self._newest())[self.keep :]:
+                old.unlink(missing_ok=True)
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             last = next(self._newest(), None)
             kept = f"{last.name} is safe" if last else "none was saved before"
-            raise UserError(
+            self._failure = UserError(
                 f"cannot write checkpoint {path}: {reason}; {kept}; "
                 f"make room and continue with resume={self.folder.parent}"
-            ) from error
-        for old in list(self._newest())[self.keep :]:
-            old.unlink(missing_ok=True)
-        return path
+            )
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the newest sound state or None, and a line on each that was passed over."""
@@ -77,6 +96,11 @@ class Checkpoints:
             warnings.append(f"{path} is damaged ({reason}): falling back to the one before")
         return None, warnings
 
+    def clean(self) -> None:
+        """Remove what a killed process was writing."""
+        for unfinished in self.folder.glob(".step_*.tmp"):
+            unfinished.unlink(missing_ok=True)
+
     def _newest(self) -> Iterator[Path]:
         paths = self.folder.glob("step_*.pt")
         yield from sorted((p for p in paths if _NAME.fullmatch(p.name)), reverse=True)
@@ -86,3 +110,22 @@ class Checkpoints:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(path.name)
         temporary.replace(self.folder / LATEST)
+
+
+def copied(state: Any) -> Any:
+    """Return a deep copy in CPU memory; tensors that share memory share it in the copy too."""
+    copies: dict[Any, torch.Tensor] = {}
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            place = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device)
+            if place not in copies:
+                copies[place] = value.detach().to("cpu", copy=True)
+            return copies[place]
+        if isinstance(value, Mapping):
+            return {key: copy(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(copy(item) for item in value)
+        return value
+
+    return copy(state)

@@ -57,6 +57,11 @@ class TrainerConfig(Config):
     """Sequences in one forward pass, gradients accumulated; null: the whole batch."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None
     """Clip the global L2 norm of the gradients to this; null: do not clip."""
+    max_loss_rise: Annotated[float, Field(gt=0)] | None
+    """A run has diverged when its training loss stays this many nats above the lowest one;
+    null: only when it is not finite."""
+    divergence_patience: Count
+    """Rows of training metrics in a row that have to be so high."""
     eval_every: Count
     """Steps between evaluations; the last step is always evaluated."""
     eval_windows: Count | None
@@ -67,14 +72,21 @@ class TrainerConfig(Config):
     """Newest checkpoints to keep."""
     log_every: Count
     """Steps between rows of training metrics."""
-    precision: Literal["auto", "fp32", "bf16"]
-    """Of matrix products, weights stay float32; auto: bf16 where the device is fast at it."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    """Of matrix products, weights stay float32; auto: bf16 where the device is fast at it.
+    fp16 scales the loss, so that small gradients do not vanish."""
+    checkpoint_activations: bool
+    """Keep the input of each block alone and compute it again backwards: less memory, more time."""
     compile: Literal["auto", True, False]
     """torch.compile; auto: on CUDA only."""
     device: str
     """auto, cpu, cuda, cuda:N or mps."""
     num_threads: Count | None
     """CPU threads of torch; null: torch's own choice."""
+    watch_norms: bool
+    """Log the norms of each layer's weights, gradients and activations."""
+    profile_steps: Count | None
+    """Steps that torch's profiler watches, from the fourth on; null: none."""
     fixed_batch: bool
     """Train on the batch of step 0 again and again: a model that learns at all overfits it."""
     detect_anomaly: bool

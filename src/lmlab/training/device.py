@@ -7,14 +7,22 @@ from functools import partial
 import torch
 
 from lmlab.errors import ConfigError
+from lmlab.training.distributed import ALONE, World
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device; auto takes CUDA, MPS or CPU. One that is not there is an error."""
+def resolve_device(name: str, world: World = ALONE) -> torch.device:
+    """Return the device; auto takes CUDA, MPS or CPU. One that is not there is an error.
+
+    Each of several processes on a machine takes the CUDA device of its number.
+    """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+        name = "cuda" if cuda else "mps" if mps and world.size == 1 else "cpu"
     device = torch.device(name)
+    if world.size > 1 and device.index is not None:
+        raise ConfigError("trainer.device", f"'{name}' is one device for {world.size} processes")
+    if world.size > 1 and name == "cuda" and cuda:
+        device = torch.device("cuda", world.local_rank % torch.cuda.device_count())
     if device.type == "cuda":
         count = torch.cuda.device_count() if cuda else 0
         if count <= (device.index or 0):
@@ -26,7 +34,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Return fp32 or bf16; auto takes bf16 where the device multiplies it faster than float32."""
+    """Return fp32, bf16 or fp16; auto takes bf16 where the device is faster at it than at fp32."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -37,25 +45,20 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "fp32"
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def autocast_for(
     precision: str, device: torch.device
 ) -> Callable[[], AbstractContextManager[object]]:
     """Return the context that runs matrix products in the precision; weights stay float32."""
     if precision == "fp32":
         return nullcontext
-    return partial(torch.autocast, device.type, dtype=torch.bfloat16)
+    return partial(torch.autocast, device.type, dtype=DTYPES[precision])
 
 
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the state of the global random number generators."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Put the generators back into a state that `random_state` returned."""
-    torch.set_rng_state(state["cpu"].cpu())
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed the global generators by (seed, step, rank): what is drawn in a step, dropout, depends
+    on nothing before it, and a checkpoint needs no generator's state.
+    """
+    torch.manual_seed(((seed * 1_000_003 + step) * 65_537 + rank) % 2**63)

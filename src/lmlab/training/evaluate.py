@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
-from torch import nn
 
-from lmlab.training.objective import cross_entropy
+from lmlab.training.distributed import ALONE, World
 
 
 class Evaluator:
@@ -23,27 +23,32 @@ class Evaluator:
         context_length: int,
         byte_lengths: Int[np.ndarray, "vocab"],
         batch_size: int,
+        world: World = ALONE,
     ) -> None:
         windows = starts[:, None] + np.arange(context_length + 1)
         self.windows = torch.from_numpy(tokens[windows].astype(np.int64))
         self.batch_size = batch_size
+        self.world = world
         self.bytes = int(byte_lengths[self.windows[:, 1:].numpy()].sum())
 
     @torch.no_grad()
     def __call__(
         self,
-        model: nn.Module,
+        objective: Any,
         autocast: Callable[[], AbstractContextManager[object]],
         device: torch.device,
     ) -> dict[str, float]:
         """Return the mean loss in nats per token, and the bits per byte of the predicted text."""
-        model.eval()
+        objective.eval()
         nats, count = 0.0, 0
-        for batch in self.windows.split(self.batch_size):
-            batch = batch.to(device)
+        mine = self.windows[self.world.rank :: self.world.size]
+        for batch in mine.split(self.batch_size) if len(mine) else ():
+            inputs, targets = batch[:, :-1].to(device), batch[:, 1:].to(device)
             with autocast():
-                nats += cross_entropy(model(batch[:, :-1]), batch[:, 1:], reduction="sum").item()
-            count += batch[:, 1:].numel()
-        model.train()
+                _, terms = objective(inputs, targets)
+            nats += terms["loss"].item() * targets.numel()
+            count += targets.numel()
+        objective.train()
+        nats, total = self.world.sum(nats, count)
         bits_per_byte = nats / math.log(2) / self.bytes
-        return {"val/loss": nats / count, "val/bits_per_byte": bits_per_byte}
+        return {"val/loss": nats / total, "val/bits_per_byte": bits_per_byte}

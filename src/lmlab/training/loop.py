@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
@@ -17,11 +16,13 @@ from tqdm import tqdm
 from lmlab.optim.schedule import Schedule
 from lmlab.training.checkpoint import Checkpoints
 from lmlab.training.config import TrainerConfig
-from lmlab.training.device import random_state, set_random_state
-from lmlab.training.step import Objective, PenaltyTerms, StepStats, optimize_step
-from lmlab.training.throughput import Meter, synchronize
+from lmlab.training.device import seed_step
+from lmlab.training.distributed import ALONE, World
+from lmlab.training.progress import Outcome, Progress, Status
+from lmlab.training.step import Batch, LossScaler, Objective, StepStats, optimize_step
+from lmlab.training.throughput import Meter, peak_memory, synchronize
 
-Batches = Callable[[int], tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]]
+Batches = Callable[[int], Batch]
 Metrics = dict[str, float]
 
 
@@ -37,64 +38,49 @@ class Journal(Protocol):
     def rewind(self, position: dict[str, int]) -> None:
         """Cut the files back to a position."""
 
-    def stop_requested(self) -> bool:
-        """Whether somebody asked for the run to stop at the next step."""
+    @property
+    def stop_signal(self) -> int | None:
+        """The signal that asked for the run to stop at the next step."""
 
     def say(self, text: str) -> None:
         """Tell the user."""
-
-
-@dataclass
-class Progress:
-    """How far a run is; part of every checkpoint."""
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    training_seconds: float = 0.0
-    best_val_loss: float = math.inf
-    val_loss: float = math.inf
-    val_bits_per_byte: float = math.inf
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How the loop ended."""
-
-    status: Literal["finished", "diverged", "stopped"]
-    progress: Progress
-    tokens_per_second: float
 
 
 @dataclass(frozen=True)
 class Parts:
     """What the loop runs."""
 
-    model: Callable[[Int[Tensor, "batch time"]], Tensor]
-    """What is called: the compiled model, or the plain one."""
-    plain_model: nn.Module
+    model: nn.Module
     """What is saved."""
+    objective: Objective
+    """What is called: the model with its loss, compiled or not."""
     optimizer: Optimizer
     schedule: Schedule
-    objective: Objective
     batches: Batches
     evaluate: Callable[[int], Metrics]
     autocast: Callable[[], AbstractContextManager[object]]
     device: torch.device
     flops_per_token: float
-    peak: float
-    penalties: PenaltyTerms | None = None
-    """What is minimised beside the objective, logged apart."""
+    peaks: dict[str, float]
+    """FLOP/s that the metrics `mfu` and, for known GPUs, `mfu_data_sheet` are shares of."""
+    seed: int = 0
+    """Of what is drawn in a step: dropout."""
+    world: World = ALONE
+    scaler: LossScaler | None = None
+    """Of the loss, in float16."""
     watch: Callable[[], dict[str, Tensor]] = dict
-    """What else of the last forward pass is logged."""
+    """What else of the last step is logged."""
+    profile_step: Callable[[], None] = lambda: None
+    """Tells the profiler that a step has ended."""
 
 
 def train(
     parts: Parts, total_steps: int, checkpoints: Checkpoints, run: Journal, cfg: TrainerConfig
 ) -> Outcome:
     """Train to `total_steps` from the newest checkpoint; stops early when asked to or diverging."""
+    world = parts.world
     progress = _resume(parts, checkpoints, run)
-    meter = Meter(parts.flops_per_token, parts.peak, progress.tokens, progress.training_seconds)
+    meter = Meter(parts.flops_per_token, parts.peaks, progress.tokens, progress.training_seconds)
     began = time.perf_counter() - progress.seconds
     latest: Metrics = {}
     bar = tqdm(
@@ -103,11 +89,13 @@ def train(
         desc="training",
         unit="step",
         mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file needs no animation
+        disable=not world.leads,
     )
 
-    def ended(status: Literal["finished", "diverged", "stopped"]) -> Outcome:
+    def ended(status: Status, stop_signal: int = 0) -> Outcome:
         bar.close()
-        return Outcome(status, progress, meter.overall())
+        checkpoints.wait()
+        return Outcome(status, progress, meter.overall(), stop_signal)
 
     def log(row: Metrics) -> None:
         progress.seconds = time.perf_counter() - began
@@ -126,28 +114,27 @@ def train(
         log(evaluate())
     while progress.step < total_steps:
         meter.start()
-        stats = _step(parts, progress.step, cfg)
-        inputs, lr = stats.tokens, stats.lr
+        stats, tokens, lr = _step(parts, progress.step, cfg)
         progress.step += 1
-        progress.tokens += inputs
+        progress.tokens += tokens
         last = progress.step == total_steps
         logs, evals, saves = (
             last or progress.step % every == 0
             for every in (cfg.log_every, cfg.eval_every, cfg.checkpoint_every)
         )
-        stopping = run.stop_requested()
-        saves = saves or stopping
+        stop_signal = world.maximum(run.stop_signal or 0)  # all processes stop at the same step
+        saves = saves or stop_signal > 0
         if logs or evals or saves:
             synchronize(parts.device)
-        meter.stop(inputs)
+        meter.stop(tokens)
         progress.training_seconds = meter.seconds
         row: Metrics = {}
         if logs or saves:
-            loss, norm = stats.measured.loss.item(), stats.measured.grad_norm.item()
-            diverged = not (math.isfinite(loss) and math.isfinite(norm))
+            measured = _measured(stats, parts)
+            diverged = not _sound(measured, parts.scaler)
+            diverged = diverged or (logs and progress.diverges(measured["train/loss"], cfg))
             if logs or diverged:
-                row = {"train/loss": loss, "lr": lr, "grad_norm": norm} | meter.rates()
-                row |= _watched(stats.measured.penalties | parts.watch())
+                row = measured | {"lr": lr} | meter.rates() | _watched(parts.watch())
             if diverged:
                 log(row)
                 return ended("diverged")
@@ -156,64 +143,80 @@ def train(
         if row:
             log(row)
         bar.update()
+        parts.profile_step()
+        checkpoints.check()
         if saves:
             progress.seconds = time.perf_counter() - began
-            checkpoints.save(progress.step, _state(parts, progress, run))
-        if stopping and not last:
-            return ended("stopped")
+            if world.leads:
+                checkpoints.save(progress.step, _state(parts, progress, run))
+        if stop_signal and not last:
+            return ended("stopped", stop_signal)
     return ended("finished")
 
 
-@dataclass(frozen=True)
-class _Stepped:
-    measured: StepStats
-    tokens: int
-    lr: float
-
-
-def _step(parts: Parts, step: int, cfg: TrainerConfig) -> _Stepped:
+def _step(parts: Parts, step: int, cfg: TrainerConfig) -> tuple[StepStats, int, float]:
+    """Take one step; returns what it measured, the tokens of all processes, the learning rate."""
     lr = parts.schedule(step)
     for group in parts.optimizer.param_groups:
         group["lr"] = lr
-    batch = parts.batches(0 if cfg.fixed_batch else step)
-    measured = optimize_step(
-        parts.model,
-        parts.optimizer,
+    seed_step(parts.seed, step, parts.world.rank)
+    inputs, targets = parts.batches(0 if cfg.fixed_batch else step)
+    stats = optimize_step(
         parts.objective,
-        batch,
+        parts.optimizer,
+        (parts.world.part(inputs), parts.world.part(targets)),
         micro_batch_size=cfg.micro_batch_size,
         max_grad_norm=cfg.max_grad_norm,
         autocast=parts.autocast,
         device=parts.device,
-        penalties=parts.penalties,
+        scaler=parts.scaler,
     )
-    return _Stepped(measured, batch[0].numel(), lr)
+    return stats, inputs.numel(), lr
 
 
 def _state(parts: Parts, progress: Progress, run: Journal) -> dict[str, Any]:
     return {
         "step": progress.step,
-        "model": parts.plain_model.state_dict(),
+        "model": parts.model.state_dict(),
         "optimizer": parts.optimizer.state_dict(),
-        "random": random_state(parts.device),
+        "scaler": vars(parts.scaler).copy() if parts.scaler else None,
         "progress": vars(progress).copy(),
         "files": run.position(),
     }
 
 
 def _resume(parts: Parts, checkpoints: Checkpoints, run: Journal) -> Progress:
+    if parts.world.leads:
+        checkpoints.clean()
+    parts.world.barrier()
     state, warnings = checkpoints.load()
     for warning in warnings:
         run.say(warning)
     if state is None:
         run.rewind({})
         return Progress()
-    parts.plain_model.load_state_dict(state["model"])
+    parts.model.load_state_dict(state["model"])
     parts.optimizer.load_state_dict(state["optimizer"])
-    set_random_state(state["random"], parts.device)
+    if parts.scaler is not None:
+        vars(parts.scaler).update(state["scaler"])
     run.rewind(state["files"])
     run.say(f"continuing after step {state['step']}")
     return Progress(**state["progress"])
+
+
+def _measured(stats: StepStats, parts: Parts) -> Metrics:
+    means = parts.world.mean(stats.terms)
+    row = {f"train/{name}": value for name, value in means.items()}
+    row["grad_norm"] = stats.grad_norm.item()
+    if parts.scaler is not None:
+        row["loss_scale"] = parts.scaler.scale
+    return row | {"memory_gib": peak_memory(parts.device)}
+
+
+def _sound(row: Metrics, scaler: LossScaler | None) -> bool:
+    """Whether loss and gradient are finite; with a scaler gradients may overflow for a while."""
+    overflows = scaler is not None and scaler.scale >= scaler.SMALLEST
+    return math.isfinite(row["train/loss"]) and (math.isfinite(row["grad_norm"]) or overflows)
 
 
 def _watched(values: dict[str, Tensor]) -> Metrics:

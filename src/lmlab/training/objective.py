@@ -1,11 +1,32 @@
 """What is minimised."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+
+Terms = dict[str, Float[Tensor, ""]]
+Losses = tuple[Float[Tensor, ""], Terms]
+"""What is minimised, and its terms, detached; `loss` is the objective, the others are added."""
+
+
+class LanguageModel(Protocol):
+    """What an objective needs of a model."""
+
+    @property
+    def lm_head(self) -> nn.Module:
+        """What turns hidden states into logits."""
+
+    def hidden(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time d_model"]:
+        """Return what the head reads."""
+
+    def logits(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
+        """Apply the head."""
+
+    def auxiliary_losses(self) -> Terms:
+        """Return what the last forward pass adds to the objective."""
 
 
 def cross_entropy(
@@ -21,21 +42,141 @@ def cross_entropy(
     return losses.sum() if reduction == "sum" else losses.mean()
 
 
-def z_loss(logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, ""]:
-    """Return the mean of `log^2 Z`, `Z = sum exp(logits)` (Chowdhery et al. 2022, section 5)."""
-    return torch.logsumexp(logits.float(), dim=-1).square().mean()
+def token_losses(
+    logits: Float[Tensor, "*batch vocab"],
+    targets: Int[Tensor, "*batch"],
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> Terms:
+    """Return the cross-entropy and what is added to it, each summed over all tokens.
+
+    The z-loss is `log^2 Z` with `Z = sum exp(logits)` (Chowdhery et al. 2022, section 5). Label
+    smoothing by e moves a share e of the target evenly to all tokens (Szegedy et al. 2016): it adds
+    `e (logits[target] - mean(logits))`, and the cross-entropy stays comparable.
+    """
+    logits = logits.float()
+    target_logits = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    normaliser = torch.logsumexp(logits, dim=-1)
+    terms = {"loss": (normaliser - target_logits).sum()}
+    if z_loss > 0:
+        terms["z_loss"] = z_loss * normaliser.square().sum()
+    if label_smoothing > 0:
+        terms["label_smoothing"] = label_smoothing * (target_logits - logits.mean(dim=-1)).sum()
+    return terms
 
 
-@dataclass(frozen=True)
-class Penalties:
-    """What is minimised beside the objective: a weighted z-loss, and what the model adds."""
+class NextToken(nn.Module):
+    """Mean loss of predicting each next token, with the model's auxiliary losses.
 
-    z_loss: float
-    model: Callable[[], dict[str, Tensor]]
+    With `chunk_tokens` the head and the loss are applied to as many tokens at a time, so that the
+    logits of the whole batch are never in memory together; the result is the same up to rounding.
+    """
 
-    def __call__(self, logits: Float[Tensor, "*batch vocab"]) -> dict[str, Float[Tensor, ""]]:
-        """Return them by name, weighted; the model has just computed the logits."""
-        penalties = self.model()
-        if self.z_loss > 0:
-            penalties["z_loss"] = self.z_loss * z_loss(logits)
-        return penalties
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        z_loss: float = 0.0,
+        label_smoothing: float = 0.0,
+        chunk_tokens: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.z_loss = z_loss
+        self.label_smoothing = label_smoothing
+        self.chunk_tokens = chunk_tokens
+
+    def forward(
+        self, inputs: Int[Tensor, "batch time"], targets: Int[Tensor, "batch time"]
+    ) -> Losses:
+        """Return what is minimised, and its terms."""
+        hidden = self.model.hidden(inputs)
+        if self.chunk_tokens is None:
+            sums = self._losses(hidden, targets)
+        else:
+            sums = chunked(
+                self._losses,
+                tuple(self.model.lm_head.parameters()),
+                hidden.flatten(0, 1),
+                targets.flatten(),
+                self.chunk_tokens,
+            )
+        terms = {name: value / targets.numel() for name, value in sums.items()}
+        if self.training:
+            terms |= self.model.auxiliary_losses()
+        return torch.stack(list(terms.values())).sum(), {k: v.detach() for k, v in terms.items()}
+
+    def _losses(self, hidden: Tensor, targets: Tensor) -> Terms:
+        logits = self.model.logits(hidden)
+        return token_losses(logits, targets, self.z_loss, self.label_smoothing)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def chunked(
+    losses: Callable[[Tensor, Tensor], Terms],
+    parameters: tuple[Tensor, ...],
+    hidden: Float[Tensor, "tokens d_model"],
+    targets: Int[Tensor, "tokens"],
+    size: int,
+) -> Terms:
+    """Return `losses(hidden, targets)`, sums over tokens, computed on `size` tokens at a time.
+
+    `parameters` are those that `losses` uses. Only the sum of all terms has a gradient: it is
+    carried by the first of them, and the others are detached.
+    """
+    if not torch.is_grad_enabled():
+        pieces = zip(hidden.split(size), targets.split(size), strict=True)
+        return _add(losses(*piece) for piece in pieces)
+    names: list[str] = []
+    total, *values = _Chunked.apply(losses, names, size, hidden, targets, *parameters)
+    terms = dict(zip(names, values, strict=True))
+    first = names[0]
+    # The value of the first term with the gradient of the total.
+    terms[first] = terms[first] + (total - total.detach())
+    return terms
+
+
+def _add(parts: Any) -> Terms:
+    sums: Terms = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums[name] + value if name in sums else value
+    return sums
+
+
+class _Chunked(torch.autograd.Function):
+    """Computes the gradients of a chunk right after its losses, while its logits are there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        losses: Callable[[Tensor, Tensor], Terms],
+        names: list[str],
+        size: int,
+        hidden: Tensor,
+        targets: Tensor,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, ...]:
+        sums: Terms = {}
+        hidden_grad = torch.empty_like(hidden)
+        parameter_grads = [torch.zeros_like(p) for p in parameters]
+        chunks = zip(hidden.split(size), targets.split(size), hidden_grad.split(size), strict=True)
+        for piece, piece_targets, piece_grad in chunks:
+            with torch.enable_grad():
+                piece = piece.detach().requires_grad_()
+                terms = losses(piece, piece_targets)
+                total = torch.stack(list(terms.values())).sum()
+            grad, *grads = torch.autograd.grad(total, (piece, *parameters))
+            piece_grad.copy_(grad)
+            torch._foreach_add_(parameter_grads, grads)
+            sums = _add([sums, {name: value.detach() for name, value in terms.items()}])
+        ctx.save_for_backward(hidden_grad, *parameter_grads)
+        names.extend(sums)
+        values = list(sums.values())
+        ctx.mark_non_differentiable(*values)
+        return torch.stack(values).sum(), *values
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        scaled = [saved * grads[0] for saved in ctx.saved_tensors]
+        return None, None, None, scaled[0], None, *scaled[1:]

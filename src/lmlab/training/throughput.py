@@ -1,22 +1,89 @@
 """Tokens per second, and how close they come to what the device can do."""
 
+import json
+import os
+import platform
+import resource
+import sys
 import time
+from pathlib import Path
 
 import torch
 
+from lmlab.files import atomic_write
+from lmlab.training.device import DTYPES
+
+DATA_SHEET = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "A40": 150e12,
+    "A10": 125e12,
+    "RTX 5090": 210e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "RTX A6000": 155e12,
+}
+"""Dense bfloat16 FLOP/s in the makers' data sheets, by a part of the device's name."""
+SECONDS = 1.0
+"""How long the peak is measured."""
+
 
 def measured_peak(device: torch.device, precision: str) -> float:
-    """Return the FLOP/s of the device's best large matrix product in the given precision."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    size = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(8):
+    """Return the FLOP/s of the device's best large matrix product in the given precision.
+
+    It is measured once for each device, precision and number of threads, on a machine that had
+    better do nothing else, and kept in `$XDG_CACHE_HOME/lmlab/peaks.json` (`~/.cache`).
+    """
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "lmlab", "peaks.json")
+    key = f"{_name(device)}, {precision}, torch {torch.__version__}"
+    try:
+        peaks = json.loads(path.read_text(encoding="utf-8"))
+        return float(peaks[key])
+    except (OSError, ValueError, KeyError, TypeError):
+        peaks = {}
+    peak = measure_peak(device, precision)
+    try:
+        peaks = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        peaks = {}
+    try:
+        with atomic_write(path) as file:
+            json.dump(peaks | {key: peak}, file, indent=2)
+    except OSError:  # a home that cannot be written to: measure again next time
+        pass
+    return peak
+
+
+def measure_peak(device: torch.device, precision: str) -> float:
+    """Return the FLOP/s of the fastest of the products that fit into a second."""
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device).to(DTYPES[precision]) for _ in range(2))
+    best, began = float("inf"), time.perf_counter()
+    while time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
         a @ b
         synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
+
+
+def data_sheet_peak(device: torch.device) -> float | None:
+    """Return the maker's bfloat16 FLOP/s of a known GPU; None for others."""
+    name = _name(device)
+    return next((peak for part, peak in DATA_SHEET.items() if part in name), None)
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type} {platform.node()} {platform.processor()} {threads} threads"
 
 
 def synchronize(device: torch.device) -> None:
@@ -25,12 +92,22 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def peak_memory(device: torch.device) -> float:
+    """Return the largest memory used so far, in GiB: torch's on CUDA, the process's elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
 class Meter:
     """Counts tokens over the seconds of training, evaluations and checkpoints left out."""
 
-    def __init__(self, flops_per_token: float, peak: float, tokens: int, seconds: float) -> None:
+    def __init__(
+        self, flops_per_token: float, peaks: dict[str, float], tokens: int, seconds: float
+    ) -> None:
         self.flops_per_token = flops_per_token
-        self.peak = peak
+        self.peaks = peaks
         self.tokens, self.seconds = tokens, seconds
         self._logged_tokens, self._logged_seconds = tokens, seconds
         self._started = 0.0
@@ -45,11 +122,12 @@ class Meter:
         self.tokens += tokens
 
     def rates(self) -> dict[str, float]:
-        """Return tokens per second since the last call, and their share of the device's peak."""
+        """Return tokens per second since the last call, and their share of each peak."""
         tokens, seconds = self.tokens - self._logged_tokens, self.seconds - self._logged_seconds
         self._logged_tokens, self._logged_seconds = self.tokens, self.seconds
         rate = tokens / max(seconds, 1e-9)
-        return {"tokens_per_second": rate, "mfu": rate * self.flops_per_token / self.peak}
+        flops = rate * self.flops_per_token
+        return {"tokens_per_second": rate} | {k: flops / peak for k, peak in self.peaks.items()}
 
     def overall(self) -> float:
         """Return tokens per second of the whole run."""

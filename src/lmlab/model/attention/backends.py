@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from lmlab.errors import ConfigError
 from lmlab.model.attention.config import AttentionBackend
 from lmlab.model.attention.masks import Causal, Mask
 from lmlab.model.layers import scaled_dot_product_attention, softcap
@@ -74,6 +75,10 @@ def flex(
 ) -> Heads:
     """Attend by FlexAttention, which skips the blocks of a mask that nobody sees; no dropout."""
     assert dropout == 0
+    if q.device.type == "cpu" and q.requires_grad:
+        raise ConfigError(
+            "model.attention.backend", "'flex' cannot train on the CPU; take auto or written_out"
+        )
     compiled: Callable[..., Any] = flex_attention
     if q.device.type == "cuda":
         compiled = _compiled_flex()

@@ -15,7 +15,7 @@ from lmlab.model.layers import full_precision
 
 FEATURE_MAPS: dict[FeatureMap, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
-    "elu": lambda x: F.elu(x) + 1,
+    "elu": lambda x: torch.relu(x) + x.clamp(max=0).exp(),  # elu(x) + 1
     "relu": torch.relu,
 }
 Queries = Float[Tensor, "batch kv_heads group time d_k"]

@@ -59,9 +59,9 @@ class MoEConfig(Config):
     router_softmax: RouterSoftmax
     """Gates are a softmax over all experts (before top-k) or the chosen ones (after: Mixtral)."""
     load_balancing_loss: Weight
-    """Of num_experts * sum_i load_i * probability_i (Fedus et al. 2021), mean over layers."""
+    """Weight of num_experts * sum_i load_i * probability_i (Fedus et al. 2021)."""
     router_z_loss: Weight
-    """Of mean(logsumexp(router logits)^2) (Zoph et al. 2022), mean over layers."""
+    """Weight of mean(logsumexp(router logits)^2) (Zoph et al. 2022)."""
 
     @model_validator(mode="after")
     def _experts_suffice(self) -> Self:

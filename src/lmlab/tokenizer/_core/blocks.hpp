@@ -12,6 +12,7 @@ namespace lmlab {
 
 inline constexpr std::size_t kBlockBytes = 64;
 inline constexpr std::ptrdiff_t kBlockReach = 80;  // bytes that must be there, for keys and decoding
+inline constexpr int kLastStart = 60;  // what begins later may depend on bytes behind the block
 
 #if defined(__SSE2__)
 
@@ -43,9 +44,11 @@ inline BlockMasks classify_block(const Byte* p) {
     return masks;
 }
 
+inline constexpr std::size_t kNotHere = SIZE_MAX;
+
 // Writes the ends of the pretokens that begin at p and lie in the block, and returns how many: none
-// when the first is too long or the block has spaces of several bytes. p begins a pretoken and
-// kBlockReach bytes are there.
+// when the first is too long, kNotHere when the block has spaces of several bytes. p begins a
+// pretoken and kBlockReach bytes are there.
 inline std::size_t gpt2_block(const Byte* p, const Byte** ends) {
     BlockMasks masks = classify_block(p);
     for (std::uint64_t high = masks.high; high != 0;) {
@@ -54,7 +57,7 @@ inline std::size_t gpt2_block(const Byte* p, const Byte** ends) {
         const std::uint64_t bits = ((std::uint64_t{1} << c.length) - 1) << at;
         if (is_letter(c.cls)) masks.letters |= bits;
         else if (c.cls == kNumber) masks.numbers |= bits;
-        else if (c.cls == kSpace) return 0;
+        else if (c.cls == kSpace) return kNotHere;
         high &= ~bits;
     }
     const auto begins = [](std::uint64_t run) { return run & ~(run << 1); };
@@ -67,7 +70,7 @@ inline std::size_t gpt2_block(const Byte* p, const Byte** ends) {
     starts |= begins(spaces) | (spaces & ~(spaces >> 1)) | 1;
     for (std::uint64_t quotes = masks.quotes & starts; quotes != 0; quotes &= quotes - 1) {
         const int at = std::countr_zero(quotes);
-        if (at > 60) break;
+        if (at > kLastStart) break;
         const Byte second = p[at + 1], third = p[at + 2];
         int length = 0;
         if (second == 's' || second == 't' || second == 'm' || second == 'd') length = 2;
@@ -77,8 +80,7 @@ inline std::size_t gpt2_block(const Byte* p, const Byte** ends) {
         starts &= ~(std::uint64_t{6} << at);
         starts |= std::uint64_t{1} << (at + length);
     }
-    // What begins after byte 60 may depend on bytes behind the block.
-    starts &= (std::uint64_t{1} << 61) - 2;
+    starts &= (std::uint64_t{2} << kLastStart) - 2;
     std::size_t count = 0;
     for (; starts != 0; starts &= starts - 1) ends[count++] = p + std::countr_zero(starts);
     return count;
@@ -86,19 +88,34 @@ inline std::size_t gpt2_block(const Byte* p, const Byte** ends) {
 
 #else
 
-inline std::size_t gpt2_block(const Byte*, const Byte**) { return 0; }
+inline std::size_t gpt2_block(const Byte*, const Byte**) { return kNotHere; }
 
 #endif
+
+// gpt2_block for the end of the text, which is copied and padded with line breaks: they end every run
+// but one of spaces, and that may go on to the end.
+inline std::size_t gpt2_tail(const Byte* p, const Byte* end, const Byte** ends) {
+    Byte padded[2 * kBlockReach];
+    const std::ptrdiff_t left = end - p;  // less than kBlockReach
+    std::memcpy(padded, p, static_cast<std::size_t>(left));
+    std::memset(padded + left, '\n', sizeof padded - static_cast<std::size_t>(left));
+    const std::size_t found = gpt2_block(padded, ends);
+    if (found == kNotHere) return kNotHere;
+    std::size_t count = 0;
+    for (; count < found && ends[count] - padded < left; ++count) ends[count] = p + (ends[count] - padded);
+    if (left <= kLastStart) ends[count++] = end;
+    return count;
+}
 
 // Writes the ends of up to kBlockBytes pretokens from p on (p < end) and returns how many. Unless
 // `certain`, stops before one that more text could change: perhaps at once.
 template <Pattern kPattern>
 std::size_t next_pretokens(const Byte* p, const Byte* end, bool certain, const Byte** ends) {
     if constexpr (kPattern == Pattern::kGpt2) {
-        if (end - p >= kBlockReach) {
-            const std::size_t count = gpt2_block(p, ends);
-            if (count > 0) return count;
-        }
+        std::size_t count = kNotHere;
+        if (end - p >= kBlockReach) count = gpt2_block(p, ends);
+        else if (certain) count = gpt2_tail(p, end, ends);
+        if (count != kNotHere && count > 0) return count;
     }
     Scanner<kPattern> scanner(end);
     std::size_t count = 0;

@@ -103,11 +103,9 @@ public:
 
     // The entry with this key, or nullptr. Which of the two it is costs no branch.
     static Entry* find(Set& set, const Key& key) {
-        const bool second = set.entries[1].key == key;
-        Entry& entry = set.entries[second];
-        if (!second && !(entry.key == key)) return nullptr;
-        if (entry.used() == 0) entry.used() = 1;  // a store would delay the copy of the ids
-        return &entry;
+        const bool first = set.entries[0].key == key, second = set.entries[1].key == key;
+        if (!(first | second)) return nullptr;
+        return &set.entries[second];
     }
 
     // Replaces an entry that was not used since something else was replaced. Returns whether the
@@ -161,7 +159,7 @@ public:
 
     std::unique_ptr<Scratch> borrow() {
         const std::lock_guard lock(mutex_);
-        if (scratch_.empty()) return std::make_unique<Scratch>();
+        if (scratch_.empty()) return fresh();
         std::unique_ptr<Scratch> one = std::move(scratch_.back());
         scratch_.pop_back();
         return one;
@@ -197,6 +195,32 @@ private:
 
     std::mutex mutex_;
     std::vector<std::unique_ptr<Scratch>> scratch_;
+    std::vector<std::uint32_t> whole_;  // tokens that a pretoken of the same bytes becomes
+    bool whole_known_ = false;
+
+    // With the tokens of the vocabulary in its cache already.
+    std::unique_ptr<Scratch> fresh() {
+        auto scratch = std::make_unique<Scratch>();
+        const auto& vocab = bpe.vocab();
+        if (!whole_known_) {
+            for (std::size_t id = 0; id < vocab.size(); ++id) {
+                const std::string& token = vocab[id];
+                if (token.empty() || token.size() > Words::kLongest) continue;
+                bpe.encode(reinterpret_cast<const Byte*>(token.data()), token.size(), scratch->work);
+                if (scratch->work.ids.size() == 1 && scratch->work.ids[0] == id)
+                    whole_.push_back(static_cast<std::uint32_t>(id));
+            }
+            whole_known_ = true;
+        }
+        for (const std::uint32_t id : whole_) {
+            const auto* p = reinterpret_cast<const Byte*>(vocab[id].data());
+            const lmlab::Key key = make_key(p, vocab[id].size(), p + vocab[id].size());
+            Words::Set& set = scratch->words.set_of({{key.low, key.high}});
+            if (id_bytes == 2) Words::insert<std::uint16_t>(set, {{key.low, key.high}}, {id});
+            else Words::insert<std::uint32_t>(set, {{key.low, key.high}}, {id});
+        }
+        return scratch;
+    }
 
     template <class Id>
     class Writer {
@@ -217,11 +241,16 @@ private:
                 sets[i] = &scratch_.words.set_of(keys[i]);
                 __builtin_prefetch(sets[i]);
             }
+            Byte* out = out_;  // a local: bytes written to the output might be this object's otherwise
             for (std::size_t i = 0; i < count; p = ends[i++]) {
                 const std::size_t size = static_cast<std::size_t>(ends[i] - p);
-                if (size > Words::kLongest || !copy<Words>(*sets[i], keys[i]))
-                    not_at_hand(p, size, *sets[i], keys[i]);
+                if (size <= Words::kLongest && copy<Words>(*sets[i], keys[i], out)) [[likely]]
+                    continue;
+                out_ = out;
+                not_at_hand(p, size, *sets[i], keys[i]);
+                out = out_;
             }
+            out_ = out;
         }
 
         void special(const Special& token) { write(token.id); }
@@ -235,11 +264,13 @@ private:
 
         // Writes the ids of a pretoken if the set has them.
         template <class C>
-        bool copy(typename C::Set& set, const typename C::Key& key) {
+        static bool copy(typename C::Set& set, const typename C::Key& key, Byte*& out) {
             auto* entry = C::find(set, key);
-            if (entry == nullptr || entry->count() == C::kElsewhere) return false;
-            std::memcpy(out_, entry->payload, C::kCopied);
-            out_ += entry->count() * sizeof(Id);
+            if (entry == nullptr || entry->count() == C::kElsewhere) [[unlikely]] return false;
+            // Not marked twice: a store just before would delay the copy.
+            if (entry->used() == 0) entry->used() = 1;
+            std::memcpy(out, entry->payload, C::kCopied);
+            out += entry->count() * sizeof(Id);
             return true;
         }
 
@@ -257,7 +288,7 @@ private:
             }
             const LongWords::Key long_key = make_long_key(p, size);
             LongWords::Set& long_set = scratch_.long_words.set_of(long_key);
-            if (copy<LongWords>(long_set, long_key)) return;
+            if (copy<LongWords>(long_set, long_key, out_)) return;
             merge(p, size);
             LongWords::insert<Id>(long_set, long_key, scratch_.work.ids);
         }

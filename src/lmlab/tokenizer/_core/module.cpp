@@ -252,29 +252,39 @@ public:
         return to_array(std::move(out), core->id_bytes);
     }
 
+    // Texts of a group share one array, of which each gets a part: arrays of their own would take
+    // longer than the encoding of a short text.
     nb::list encode_batch(nb::list texts, unsigned threads) const {
+        struct Group {
+            std::size_t begin, end;
+            IdBuffer ids;
+            std::vector<std::size_t> ends;  // in ids, of each text
+        };
         Reporter reporter{nb::none()};
         std::vector<View> views;
+        views.reserve(texts.size());
         for (nb::handle text : texts) views.push_back(view_of(text));
-        std::vector<IdBuffer> found(views.size());
+        std::deque<Group> groups;
         {
             const nb::gil_scoped_release nogil;
             Pool pool(threads, [&] { reporter(0); });
             for (std::size_t begin = 0, end = 0; begin < views.size(); begin = end) {
                 for (std::size_t bytes = 0; end < views.size() && bytes < kPart / 4; ++end)
                     bytes += views[end].size + 64;
-                pool.submit([&, begin, end](unsigned) {
-                    Borrowed scratch(*core);
-                    for (std::size_t i = begin; i < end; ++i) {
-                        check_utf8(views[i]);
-                        core->encode(views[i].data, views[i].end(), true, found[i], *scratch);
-                    }
-                });
+                Group& group = groups.emplace_back(Group{begin, end, {}, {}});
+                pool.submit([&](unsigned) { encode_group(views, group.begin, group.end, group.ids, group.ends); });
             }
             pool.drain();
         }
         nb::list arrays;
-        for (IdBuffer& ids : found) arrays.append(to_array(std::move(ids), core->id_bytes));
+        for (Group& group : groups) {
+            const nb::object all = to_array(std::move(group.ids), core->id_bytes);
+            std::size_t begin = 0;
+            for (const std::size_t end : group.ends) {
+                arrays.append(all[nb::slice(nb::int_(begin), nb::int_(end), nb::none())]);
+                begin = end;
+            }
+        }
         return arrays;
     }
 
@@ -316,6 +326,16 @@ private:
             size *= 2;
         }
         return end;
+    }
+
+    void encode_group(const std::vector<View>& views, std::size_t begin, std::size_t end,
+                      IdBuffer& ids, std::vector<std::size_t>& ends) const {
+        Borrowed scratch(*core);
+        for (std::size_t i = begin; i < end; ++i) {
+            check_utf8(views[i]);
+            core->encode(views[i].data, views[i].end(), true, ids, *scratch);
+            ends.push_back(ids.size() / core->id_bytes);
+        }
     }
 
     void encode_here(const View& view, IdBuffer& out, Reporter& reporter) const {

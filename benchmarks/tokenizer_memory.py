@@ -1,6 +1,6 @@
 """Peak memory of training and encoding against the size of the file.
 
-    python benchmarks/memory.py    # 200 MB beside 2 GB, a few minutes, 4 GB of disk
+    python benchmarks/tokenizer_memory.py    # 200 MB beside 2 GB, a few minutes, 4 GB of disk
 
 Each measurement is a process of its own. The large file is the small one ten times over, so that
 it has no pretoken that the small one lacks: what is left to grow with it is the text.

@@ -1,0 +1,92 @@
+"""Looking into a model while it trains: norms of each layer, and a profile of some steps."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+TRACE, OPERATORS = "trace.json", "operators.txt"
+WAIT, WARM_UP = 1, 2
+"""Steps before a profile: one that is slow, and some in which the profiler gets ready."""
+
+
+class LayerNorms:
+    """Measures each layer's weights, gradients and activations: L2 norms, and the outputs' RMS.
+
+    Layers are the blocks, and what else of the model has parameters. The gradients are those of
+    the last step, clipped; the activations those of its last micro-batch.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        children = dict(model.named_children())
+        blocks = children.pop("blocks", nn.ModuleList())
+        self.layers = children | {f"block_{i}": block for i, block in enumerate(blocks.children())}
+        self.layers = {name: layer for name, layer in self.layers.items() if _parameters(layer)}
+        self._outputs: dict[str, Tensor] = {}
+        for name, layer in self.layers.items():
+            layer.register_forward_hook(self._keeper(name))
+
+    def _keeper(self, name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def keep(layer: nn.Module, _: object, output: Tensor) -> None:
+            if layer.training:
+                self._outputs[name] = output.detach()
+
+        return keep
+
+    def __call__(self) -> dict[str, Float[Tensor, ""]]:
+        """Return `weight_norm/LAYER`, `grad_norm/LAYER` and `activation_rms/LAYER`."""
+        measured: dict[str, Tensor] = {}
+        for name, layer in self.layers.items():
+            parameters = _parameters(layer)
+            grads = [p.grad for p in parameters if p.grad is not None]
+            measured[f"weight_norm/{name}"] = _norm([p.detach() for p in parameters])
+            if grads:
+                measured[f"grad_norm/{name}"] = _norm(grads)
+            if name in self._outputs:
+                rms = self._outputs[name].float().square().mean().sqrt()
+                measured[f"activation_rms/{name}"] = rms
+        return measured
+
+
+def _parameters(layer: nn.Module) -> list[nn.Parameter]:
+    return [p for p in layer.parameters() if p.requires_grad]
+
+
+def _norm(tensors: list[Tensor]) -> Float[Tensor, ""]:
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+
+
+@contextlib.contextmanager
+def profiled(
+    steps: int | None, directory: Path, say: Callable[[str], None]
+) -> Iterator[Callable[[], None]]:
+    """Yield what is called after each step; `steps` of them are profiled, None: none.
+
+    Writes a trace for chrome://tracing or ui.perfetto.dev, and a table of the slowest operators.
+    """
+    if steps is None:
+        yield lambda: None
+        return
+    on_cuda = torch.cuda.is_available()
+
+    def write(profile: torch.profiler.profile) -> None:
+        profile.export_chrome_trace(str(directory / TRACE))
+        order = "self_cuda_time_total" if on_cuda else "self_cpu_time_total"
+        table = profile.key_averages().table(sort_by=order, row_limit=25)
+        (directory / OPERATORS).write_text(table, encoding="utf-8")
+        say(f"profile of {steps} steps: {directory / TRACE} (ui.perfetto.dev opens it)")
+        say(f"slowest operators: {directory / OPERATORS}")
+
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    activities += [torch.profiler.ProfilerActivity.CUDA] if on_cuda else []
+    with torch.profiler.profile(
+        activities=activities,
+        schedule=torch.profiler.schedule(wait=WAIT, warmup=WARM_UP, active=steps, repeat=1),
+        on_trace_ready=write,
+    ) as profile:
+        yield profile.step
+    if not (directory / TRACE).exists():
+        say(f"no profile: the run ended before step {WAIT + WARM_UP + steps}")

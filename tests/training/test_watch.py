@@ -1,0 +1,91 @@
+"""Norms of layers, the device's peak, profiles."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmlab.model import build
+from lmlab.training import throughput
+from lmlab.training.objective import NextToken
+from lmlab.training.throughput import Meter, data_sheet_peak, measured_peak
+from lmlab.training.watch import OPERATORS, TRACE, LayerNorms, profiled
+from tests_support import TINY, composed
+
+CPU = torch.device("cpu")
+
+
+def test_norms_of_each_layer() -> None:
+    torch.manual_seed(0)
+    model = build(composed(*TINY).model, 257)
+    norms = LayerNorms(model)
+    ids = torch.randint(0, 257, (2, 33))
+    NextToken(model)(ids[:, :-1], ids[:, 1:])[0].backward()
+    measured = norms()
+    layers = ["token_embedding", "final_norm", "lm_head", "block_0", "block_1"]
+    kinds = ("weight_norm", "grad_norm", "activation_rms")
+    missing = {"activation_rms/lm_head"} - measured.keys()  # a head may be called in chunks
+    assert set(measured) | missing == {f"{kind}/{layer}" for kind in kinds for layer in layers}
+    block = torch.cat([p.flatten() for p in model.blocks[1].parameters()])
+    torch.testing.assert_close(measured["weight_norm/block_1"], block.norm())
+    head = model.lm_head.weight.grad
+    assert head is not None
+    torch.testing.assert_close(measured["grad_norm/lm_head"], head.norm())
+    # Embeddings are N(0, 1) cut at 3 sigma, whose root mean square is 0.9866.
+    assert measured["activation_rms/token_embedding"].item() == pytest.approx(0.99, abs=0.05)
+    model.eval()
+    before = measured["activation_rms/block_0"]
+    model(torch.zeros(1, 4, dtype=torch.long))
+    assert torch.equal(norms()["activation_rms/block_0"], before), "evaluations are not training"
+
+
+def test_the_peak_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(throughput, "SECONDS", 0.01)
+    peak = measured_peak(CPU, "fp32")
+    assert peak > 1e8
+    monkeypatch.setattr(throughput, "measure_peak", lambda *_: pytest.fail("measured again"))
+    assert measured_peak(CPU, "fp32") == peak
+    path = tmp_path / "lmlab" / "peaks.json"
+    assert list(json.loads(path.read_text()).values()) == [peak]
+    monkeypatch.setattr(throughput, "measure_peak", lambda *_: 3.0)
+    assert measured_peak(CPU, "bf16") == 3.0
+    path.write_text("{damaged")
+    assert measured_peak(CPU, "fp32") == 3.0
+
+
+def test_known_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 PCIe": 756e12, "NVIDIA L40S": 362e12}
+    for name, peak in names.items():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
+        assert data_sheet_peak(torch.device("cuda")) == peak
+    assert data_sheet_peak(CPU) is None
+
+
+def test_rates_are_shares_of_the_peaks() -> None:
+    meter = Meter(6.0, {"mfu": 1000.0, "mfu_data_sheet": 2000.0}, tokens=100, seconds=10.0)
+    meter.tokens, meter.seconds = 300, 12.0
+    assert meter.rates() == {"tokens_per_second": 100.0, "mfu": 0.6, "mfu_data_sheet": 0.3}
+    assert meter.overall() == 25.0
+
+
+def test_a_profile_is_a_trace_and_a_table(tmp_path: Path) -> None:
+    said: list[str] = []
+    with profiled(2, tmp_path, said.append) as profile_step:
+        for _ in range(8):
+            torch.ones(32, 32) @ torch.ones(32, 32)
+            profile_step()
+    products = [
+        event
+        for event in json.loads((tmp_path / TRACE).read_text())["traceEvents"]
+        if event.get("name") == "aten::mm"
+    ]
+    assert len(products) == 2
+    assert "aten::mm" in (tmp_path / OPERATORS).read_text()
+    assert any(TRACE in line for line in said)
+    assert any(OPERATORS in line for line in said)
+    (tmp_path / "short").mkdir()
+    with profiled(5, tmp_path / "short", said.append) as profile_step:
+        profile_step()
+    assert said[-1] == "no profile: the run ended before step 8"
