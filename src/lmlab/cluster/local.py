@@ -47,6 +47,9 @@ def run_here(jobs: Sequence[Job], parallel: int) -> Submission:
             f"{parallel} jobs at a time with slurm.gpus_per_node={wanted} need {wanted * parallel} "
             f"GPUs, there are {len(gpus)}; set hydra.launcher.parallel"
         )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = (cores or 1) // (min(parallel, len(todo)) * config.tasks_per_node)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))  # or they fight over the cores
     folder = work_folder(todo)
     folder.mkdir(parents=True, exist_ok=True)
     pickled_by_value()

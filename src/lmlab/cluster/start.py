@@ -15,6 +15,8 @@ def start(directory: str, cwd: str, source: str | None, unchanged: str | None) -
     import sys
 
     os.chdir(cwd)
+    if "SLURM_CPUS_PER_TASK" in os.environ:  # torch would take every core of the node
+        os.environ.setdefault("OMP_NUM_THREADS", os.environ["SLURM_CPUS_PER_TASK"])
     if source is not None:  # an editable install finds its own modules before sys.path is asked
         sys.meta_path[:] = [
             finder for finder in sys.meta_path if "lmlab" not in type(finder).__module__
