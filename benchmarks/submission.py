@@ -4,8 +4,8 @@
 
 Measured is the time from the start of the command to the moment `sbatch` is called, of which the
 cluster's own time is no part: the `sbatch` here only writes down when that was. Ours has then
-composed and checked every configuration, and returns; the other one would go on to wait for its jobs
-and is ended. Both take turns, so that a busy machine slows both; medians and their ratio are printed.
+composed and checked every configuration, and returns; the other one would go on to wait for its
+jobs and is ended. Both take turns, so that a busy machine slows both; medians are printed.
 """
 
 import argparse
