@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import lmlab.account
+import lmlab.cluster.cli
+import lmlab.runs.cli
 import lmlab.tokenizer.cli
 from lmlab.errors import UserError
 
@@ -27,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     lmlab.tokenizer.cli.register(commands)
     lmlab.account.register(commands)
+    lmlab.cluster.cli.register(commands)
+    lmlab.runs.cli.register(commands)
     try:
         options = parser.parse_args(arguments)
         options.run(options)

@@ -22,6 +22,8 @@ from lmlab.help import help_text
 from lmlab.runs.names import run_directory, run_signature
 
 DEFAULT_LAUNCHER = "local"
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+"""Errors of the file system that are the user's to mend."""
 
 
 def main(conf: Path) -> None:
@@ -36,7 +38,7 @@ def main(conf: Path) -> None:
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         fail(explain(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in UNWRITABLE:
             raise
         fail(f"{error.strerror}: {error.filename or Path.cwd()}")
     except KeyboardInterrupt:

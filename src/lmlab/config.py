@@ -16,18 +16,19 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from lmlab.cluster.config import SlurmConfig
 from lmlab.data.config import DataConfig
 from lmlab.errors import ConfigError, UserError
 from lmlab.model.config import ModelConfig
 from lmlab.optim.config import OptimizerConfig, ScheduleConfig
 from lmlab.runs.config import LoggerConfig
-from lmlab.schema import Config
+from lmlab.schema import Config, flatten
 from lmlab.task.config import TaskConfig
 from lmlab.tokenizer.config import TokenizerConfig
 from lmlab.training.config import BudgetConfig, TrainerConfig
 
-NOT_IDENTITY = ("name", "resume", "logger")
-"""Keys that say where a run is kept and shown, not what it computes."""
+NOT_IDENTITY = ("name", "resume", "logger", "slurm")
+"""Keys that say where a run is computed, kept and shown, not what it computes."""
 
 
 class RunConfig(Config):
@@ -50,6 +51,7 @@ class RunConfig(Config):
     budget: BudgetConfig
     trainer: TrainerConfig
     logger: LoggerConfig
+    slurm: SlurmConfig
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the result, as plain values."""
@@ -108,17 +110,6 @@ def difference(old: RunConfig, new: RunConfig) -> str:
     before, after = flatten(old.identity()), flatten(new.identity())
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return ", ".join(f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}" for key in keys)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

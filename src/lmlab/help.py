@@ -17,6 +17,7 @@ Train a language model:  python train.py [GROUP=CHOICE ...] [KEY=VALUE ...]
   python train.py data=text 'data.paths=[notes/*.md]'   your own text
   python train.py -m lr=1e-3,3e-3 seed=0,1       every combination, one after the other
   python train.py -m sweep=lr_tuning             a sweep from sweeps/
+  python train.py -m sweep=lr_tuning hydra/launcher=submitit_slurm    the same on a Slurm cluster
   python train.py resume=runs/default/...        continue a run
   python train.py --cfg job                      print the configuration and stop
 """

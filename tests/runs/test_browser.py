@@ -2,26 +2,15 @@
 
 import json
 import re
-import shutil
-import subprocess
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, look
 from fake_run import write_run
 
 from lmlab.runs.curves import smooth, smoothing_weight
 from lmlab.runs.report import write_report
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-OPTIONS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--enable-logging=stderr", "--virtual-time-budget=10000"),
-]
 
 # Runs beside the page's own script: uses the controls as a person does and says what it sees.
 PROBE = """
@@ -55,31 +44,11 @@ PROBE = """
 })();
 </script>
 """
-FRAME = """<!doctype html><body style="margin:0"><script>
-onmessage = (event) => { document.body.textContent = "SEEN" + event.data + "END"; };
-</script><iframe src="probed.html" style="border:0;width:%dpx;height:2000px"></iframe></body>"""
 
 
 def visit(run_dir: Path, width: int = 1200, *options: str) -> dict[str, Any]:
-    """Open the report at this width and return what the probe saw; any message is a failure."""
-    assert CHROMIUM
-    html = write_report(run_dir).read_text(encoding="utf-8")
-    (run_dir / "probed.html").write_text(
-        html.replace("</body>", PROBE + "</body>"), encoding="utf-8"
-    )
-    (run_dir / "frame.html").write_text(FRAME % width)
-    page = (run_dir / "frame.html").as_uri()
-    profile = f"--user-data-dir={run_dir / 'profile'}"
-    window = f"--window-size={width},2000"
-    command = [CHROMIUM, *OPTIONS, profile, window, *options, "--dump-dom", page]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert "CONSOLE" not in done.stderr, done.stderr
-    found = re.search(r"SEEN(.*)END</body>", done.stdout, re.DOTALL)
-    assert found, done.stdout[:2000]
-    seen: dict[str, Any] = json.loads(unescape(found[1]))
-    assert not seen["problem"]
-    assert seen["overflow"] <= 0
-    return seen
+    """Open the report at this width and return what the probe saw."""
+    return look(write_report(run_dir), PROBE, width, *options)
 
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")

@@ -11,6 +11,7 @@ import pytest
 from fake_run import CONFIG, ENVIRONMENT, NASTY, metrics, write_run
 
 import lmlab.runs.report as report
+from lmlab.runs import page
 from lmlab.runs.report import write_report
 
 
@@ -202,7 +203,7 @@ def test_a_failing_write_leaves_the_old_page(
     def fail() -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report, "_plotly", fail)
+    monkeypatch.setattr(report, "plotly", fail)
     with pytest.raises(OSError, match="No space"):
         write_report(tmp_path)
     assert (tmp_path / "report.html").read_text() == before
@@ -220,7 +221,7 @@ def test_a_failing_write_leaves_the_old_page(
     ],
 )
 def test_counts(value: float | None, shown: str) -> None:
-    assert report._count(value) == shown.replace(" ", "\u202f")
+    assert page.count(value) == shown.replace(" ", "\u202f")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_counts(value: float | None, shown: str) -> None:
     [(None, "–"), (0.74, "0.74 s"), (59.4, "59.4 s"), (60, "1 min 00 s"), (7260, "2 h 01 min")],
 )
 def test_durations(seconds: float | None, shown: str) -> None:
-    assert report._duration(seconds).replace("\u202f", " ") == shown
+    assert page.duration(seconds).replace("\u202f", " ") == shown
 
 
 def test_nan_in_the_result_is_shown_as_missing(tmp_path: Path) -> None:

@@ -1,43 +1,58 @@
-"""The launcher `local`: checks every job of a sweep, then runs them one after the other."""
+"""Launchers that check every job of a sweep before any starts, and a sweeper that lets them.
 
-from collections.abc import Sequence
+`hydra/launcher=local` runs the jobs one after the other in this process, `submitit_local` a few at
+a time in processes of their own, `submitit_slurm` as one array of a Slurm cluster.
+"""
+
 from dataclasses import dataclass
+from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, filter_overrides
-from omegaconf import OmegaConf
 
+from hydra_plugins.lmlab_launcher.launchers import LocalLauncher, SubmititLocal, SubmititSlurm
+from hydra_plugins.lmlab_launcher.sweeper import GridSweeper
 
-class LocalLauncher(BasicLauncher):
-    """Runs the jobs of a sweep in this process, one after the other."""
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Load every job's configuration, then run them; raises ConfigError before any starts."""
-        from lmlab.config import load
-
-        assert self.hydra_context is not None
-        assert self.config is not None
-        for overrides in job_overrides:
-            job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            load(OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"]))
-        returns: list[JobReturn] = []
-        for index, overrides in enumerate(job_overrides):
-            text = " ".join(filter_overrides(overrides))
-            print(f"run {index + 1} of {len(job_overrides)}: {text}", flush=True)
-            returns += super().launch([overrides], initial_job_idx + index)
-        return returns
+__all__ = ["GridSweeper", "LocalLauncher", "SubmititLocal", "SubmititSlurm"]
+_HERE = "hydra_plugins.lmlab_launcher"
 
 
 @dataclass
-class LocalLauncherConfig:
-    """Hydra's node of this launcher."""
+class LocalConfig:
+    """One after the other, in this process."""
 
-    _target_: str = "hydra_plugins.lmlab_launcher.LocalLauncher"
+    _target_: str = f"{_HERE}.launchers.LocalLauncher"
 
 
-ConfigStore.instance().store(
-    group="hydra/launcher", name="local", node=LocalLauncherConfig, provider="lmlab"
-)
+@dataclass
+class SubmititLocalConfig:
+    """In processes of their own, `parallel` at a time."""
+
+    _target_: str = f"{_HERE}.launchers.SubmititLocal"
+    parallel: int = 2
+
+
+@dataclass
+class SubmititSlurmConfig:
+    """As one array of a Slurm cluster; `wait`: return when all jobs have ended."""
+
+    _target_: str = f"{_HERE}.launchers.SubmititSlurm"
+    wait: bool = False
+
+
+@dataclass
+class GridConfig:
+    """Every combination of the axes."""
+
+    _target_: str = f"{_HERE}.sweeper.GridSweeper"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = None
+
+
+_NODES: list[tuple[str, str, Any]] = [
+    ("launcher", "local", LocalConfig),
+    ("launcher", "submitit_local", SubmititLocalConfig),
+    ("launcher", "submitit_slurm", SubmititSlurmConfig),
+    ("sweeper", "grid", GridConfig),
+]
+for _group, _name, _node in _NODES:
+    ConfigStore.instance().store(group=f"hydra/{_group}", name=_name, node=_node, provider="lmlab")

@@ -1,5 +1,6 @@
 """What a run ran on and with."""
 
+import json
 import os
 import platform
 import shlex
@@ -10,6 +11,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+REVISION = "revision.json"
+"""In a copy of the package, what git said about the original."""
 PACKAGES = ("lmlab", "torch", "numpy", "hydra-core", "omegaconf", "pydantic", "triton")
 
 
@@ -19,9 +22,9 @@ def environment(device: str) -> dict[str, object]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "directory": str(Path.cwd()),
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain")),
+        **revision(),
         "host": socket.gethostname(),
+        "pid": os.getpid(),
         "platform": platform.platform(),
         "cpus": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
@@ -35,6 +38,18 @@ def environment(device: str) -> dict[str, object]:
         except metadata.PackageNotFoundError:
             continue
     return values
+
+
+def revision() -> dict[str, object]:
+    """Return the commit of the source tree, and whether it has been changed since."""
+    copied = Path(__file__).parents[1] / REVISION
+    if copied.exists():
+        values: dict[str, object] = json.loads(copied.read_text(encoding="utf-8"))
+        return values
+    return {
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+    }
 
 
 def _git(*arguments: str) -> str | None:

@@ -4,7 +4,8 @@ import re
 from datetime import datetime
 from pathlib import Path
 
-MAX_READABLE = 120
+MAX_READABLE = 100
+NOT_SHOWN = ("sweep=", "name=", "hydra", "slurm.")
 
 
 def run_directory(name: str, resume: str | None) -> str:
@@ -18,9 +19,11 @@ def run_signature(overrides: list[str], fingerprint: str) -> str:
     """Return the folder name of a sweep's run: its settings, sorted, and the fingerprint.
 
     It depends on the run's configuration only, not on job numbers, times or the order of the axes,
-    so that starting a sweep again finds the runs that are there.
+    so that starting a sweep again finds the runs that are there. It holds nothing that would have
+    to be quoted in `resume=DIR`: `lr=1e-3` becomes `lr-1e-3`, `model/ffn=glu` becomes `ffn-glu`.
     """
-    shown = [o for o in overrides if not o.startswith(("sweep=", "name=", "hydra"))]
+    shown = [o for o in overrides if not o.lstrip("+").startswith(NOT_SHOWN)]
     shown.sort(key=lambda override: (len(override), override))  # axes are short, paths are cut
-    readable = re.sub(r"[^\w.=,+-]", "-", ",".join(shown))[:MAX_READABLE]
+    short = [re.sub(r"^[\w.+/@]*[./]", "", override) for override in shown]
+    readable = re.sub(r"[^\w.+-]+", "-", "_".join(short))[:MAX_READABLE]
     return f"{readable}_{fingerprint[:8]}".lstrip("_")

@@ -73,7 +73,7 @@ def _run(config: RunConfig, run: Run, world: World) -> None:
             logger.finish()
     if outcome.status == "stopped":
         run.stop_signal = signal.Signals(outcome.stop_signal)  # another process may have got it
-        if world.leads:
+        if world.leads and run.stop_signal is signal.SIGINT:  # a cluster job has seconds to leave
             _write_pictures(run.directory)
         run.say(f"stopped after step {outcome.progress.step}; continue with:")
         run.say(f"  python train.py resume={run.directory}")

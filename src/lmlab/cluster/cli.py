@@ -1,0 +1,148 @@
+"""`lmlab runs` and `lmlab sweep status | cancel | resume`: looking after what was submitted."""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmlab.errors import UserError
+
+if TYPE_CHECKING:
+    from lmlab.config import RunConfig
+
+PAUSE = 2.0
+CLEAR = "\x1b[H\x1b[2J"
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `runs` and `sweep` to the `lmlab` command."""
+    runs = commands.add_parser(
+        "runs",
+        help="list runs: queued, running, finished, failed, and how far they are",
+        description="List the runs below a folder, and what has become of them.",
+    )
+    runs.add_argument("directory", nargs="?", type=Path, default=Path("runs"), metavar="DIR")
+    runs.add_argument("--watch", action="store_true", help="again and again until all have ended")
+    runs.set_defaults(run=show)
+
+    sweep = commands.add_parser("sweep", help="look after a sweep: status, cancel, resume")
+    actions = sweep.add_subparsers(metavar="ACTION", required=True)
+    for name, action, text in (
+        ("status", show, "list the runs of a sweep"),
+        ("cancel", cancel, "cancel what is queued or running; running ones save first"),
+        ("resume", resume, "submit again what has neither finished nor is queued or running"),
+    ):
+        parser = actions.add_parser(name, help=text, description=f"{text.capitalize()}.")
+        parser.add_argument("directory", type=Path, metavar="DIR", help="runs/sweeps/NAME")
+        if name == "status":
+            parser.add_argument("--watch", action="store_true", help="until all have ended")
+        if name == "resume":
+            parser.add_argument(
+                "overrides",
+                nargs="*",
+                metavar="slurm.KEY=VALUE",
+                help="ask Slurm for something else",
+            )
+            parser.add_argument(
+                "--parallel", type=int, default=2, help="jobs at a time, without Slurm (default: 2)"
+            )
+        parser.set_defaults(run=action)
+
+
+def show(options: argparse.Namespace) -> None:
+    """Print the table of runs, with --watch until none is active."""
+    from lmlab.cluster.table import table
+
+    while True:
+        text, active = table(_runs(options.directory), options.directory)
+        watching = options.watch and active
+        print((CLEAR if options.watch and sys.stdout.isatty() else "") + text, flush=True)
+        if not watching:
+            return
+        time.sleep(PAUSE)
+
+
+def cancel(options: argparse.Namespace) -> None:
+    """Cancel the jobs of a sweep that are queued or running."""
+    from lmlab.cluster import slurm
+    from lmlab.cluster.records import SUBMISSION, read_record
+    from lmlab.cluster.status import ACTIVE, state_of
+
+    runs = _runs(options.directory)
+    states = state_of(runs)
+    active = {path: read_record(path / SUBMISSION) for path in runs if states[path].name in ACTIVE}
+    jobs = [record["job"] for record in active.values() if record.get("cluster") == "slurm"]
+    if jobs:
+        if not slurm.available():
+            raise UserError("these runs are on Slurm, and there is no scancel on this machine")
+        slurm.cancel(jobs)
+    launchers = {
+        int(record["pid"])
+        for record in active.values()
+        if record.get("cluster") == "local" and record.get("host") == socket.gethostname()
+    }
+    for pid in launchers:
+        os.kill(pid, signal.SIGINT)  # it tells its jobs, and starts no more
+    print(f"cancelled {len(active)} of {len(runs)} runs" if active else "nothing to cancel")
+
+
+def resume(options: argparse.Namespace) -> None:
+    """Submit the runs of a sweep again that have not finished, where they were submitted before."""
+    from lmlab.cluster.local import run_here
+    from lmlab.cluster.records import SUBMISSION, read_record
+    from lmlab.cluster.submission import Job, submit_to_slurm
+    from lmlab.config import load_yaml
+
+    runs = _runs(options.directory)
+    records = [read_record(path / SUBMISSION) for path in runs]
+    clusters = {record["cluster"] for record in records if record}
+    if len(clusters) != 1:
+        problem = "was not submitted" if not clusters else "is partly on Slurm, partly local"
+        raise UserError(
+            f"{options.directory} {problem}; start it with train.py -m, which skips what is done"
+        )
+    jobs = []
+    for path in runs:
+        config = _changed(load_yaml(path / "config.yaml"), options.overrides)
+        jobs.append(Job(path.absolute(), config, path.name))
+    os.chdir(next(record["cwd"] for record in records if record))  # paths in configs are relative
+    on_slurm = clusters == {"slurm"}
+    submission = submit_to_slurm(jobs) if on_slurm else run_here(jobs, options.parallel)
+    for name, job in submission.submitted.items():
+        print(f"  {name}: {job.settings}")
+    print(submission.summary())
+
+
+def _changed(config: "RunConfig", overrides: Sequence[str]) -> "RunConfig":
+    """Return the configuration with other values under `slurm`."""
+    import yaml
+
+    from lmlab.config import load
+
+    values = config.model_dump(mode="json")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.startswith("slurm."):
+            raise UserError(f"'{override}' is not slurm.KEY=VALUE; a run's own settings stay")
+        node = values
+        *parents, last = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = yaml.safe_load(value)
+    return load(values)
+
+
+def _runs(directory: Path) -> list[Path]:
+    from lmlab.cluster.status import find_runs
+
+    if not directory.is_dir():
+        raise UserError(f"{directory} is not a folder; name one that holds runs, such as runs/")
+    runs = find_runs(directory)
+    if not runs:
+        raise UserError(f"there are no runs in {directory}")
+    return runs

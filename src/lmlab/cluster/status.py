@@ -1,0 +1,131 @@
+"""What has become of runs: their directories know, and Slurm where there is one."""
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lmlab.cluster import slurm
+from lmlab.cluster.records import ERROR, STATUS, SUBMISSION, read_record
+from lmlab.runs.run import CONFIG, ENVIRONMENT, RESULT
+
+Name = Literal[
+    "queued",
+    "running",
+    "requeued",
+    "finished",
+    "diverged",
+    "failed",
+    "cancelled",
+    "stopped",
+]
+ACTIVE = ("queued", "running", "requeued")
+OVER = ("finished", "diverged")
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands; `stopped` is one that nobody is running and that can be continued."""
+
+    name: Name
+    detail: str = ""
+    """What a person should know besides: a traceback's last line, a reason."""
+    job: str = ""
+    log: str = ""
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Return the run directories at and below `root`, sorted by path."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and name != "checkpoints"
+        ]
+        if CONFIG in files:
+            found.append(Path(folder))
+            folders.clear()
+    return sorted(found)
+
+
+def state_of(directories: Sequence[Path]) -> dict[Path, State]:
+    """Return the state of each run; asks Slurm once for all of them."""
+    records = {path: read_record(path / SUBMISSION) for path in directories}
+    jobs = {r["job"] for r in records.values() if r.get("cluster") == "slurm" and r.get("job")}
+    known = slurm.states(jobs) if jobs else {}
+    return {path: _state(path, record, known) for path, record in records.items()}
+
+
+def _state(path: Path, record: Mapping[str, Any], known: Mapping[str, str] | None) -> State:
+    result = read_record(path / RESULT)
+    job, log = str(record.get("job", "")), str(record.get("log", ""))
+    if result:
+        over: Name = "diverged" if result.get("status") == "diverged" else "finished"
+        return State(over, job=job, log=log)
+    if not record:
+        return _of_a_process(path)
+    status = read_record(path / STATUS)
+    if status.get("job") != job:  # of an earlier submission
+        status = {}
+    name, detail = _of_a_job(record, status, known)
+    return State(name, detail, job, log)
+
+
+def _of_a_job(
+    record: Mapping[str, Any], status: Mapping[str, Any], known: Mapping[str, str] | None
+) -> tuple[Name, str]:
+    said = status.get("state")
+    if said == "failed":
+        return "failed", str(status.get("error", ""))
+    if record["cluster"] == "local":
+        alive = _alive(status.get("pid") or record.get("pid"), record.get("host"))
+        slurm_says = "RUNNING" if alive else ""
+        waiting = alive and said is None
+    elif known is None:
+        return said or "queued", "as last seen; there is no Slurm to ask here"
+    else:
+        slurm_says = known.get(record["job"], "")
+        waiting = slurm_says in slurm.WAITING
+    if waiting:
+        return ("requeued", str(status.get("signal", ""))) if status else ("queued", "")
+    if said == "cancelled" or slurm_says == "CANCELLED":
+        return "cancelled", "" if said else "before it started"
+    if slurm_says in slurm.RUNNING:
+        return "running", "" if said else "starting"
+    if slurm_says in ("PREEMPTED", "REVOKED"):
+        return "requeued", slurm_says.lower()
+    if said is None:
+        return "failed", f"never started ({slurm_says.lower() or 'no longer in the queue'})"
+    ending = slurm_says.lower().replace("_", " ") or "killed"
+    return "failed", f"ended without a word ({ending})"
+
+
+def _of_a_process(path: Path) -> State:
+    """Return the state of a run that was started by hand."""
+    environment = read_record(path / ENVIRONMENT)
+    last = (environment.get("resumed") or [environment])[-1]
+    if last.get("pid") and _alive(last["pid"], last.get("host")):
+        return State("running")
+    return State("stopped", f"continue with: python train.py resume={path}")
+
+
+def _alive(pid: object, host: object) -> bool:
+    """Whether a process exists; one of another machine is taken for alive."""
+    if host not in (None, socket.gethostname()):
+        return True
+    try:
+        os.kill(int(str(pid)), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def last_error(path: Path) -> str:
+    """Return the traceback that a failed job left, or an empty string."""
+    try:
+        return (path / ERROR).read_text(encoding="utf-8")
+    except OSError:
+        return ""

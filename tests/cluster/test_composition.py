@@ -1,0 +1,53 @@
+"""The fast composition of a sweep's jobs against Hydra's own."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from hydra_plugins.lmlab_launcher.composition import composed, without_hydra
+from lmlab.compose import register_resolvers
+from tests_support import CONF, ROOT
+
+SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+LINES = [
+    ["model=tiny,small", "lr=1e-3,1e-2"],
+    ["lr=1e-3,1e-2", "model.d_model=96,192", "+slurm.extra.mail-type=END"],
+    ["model/ffn=glu,mlp", "model.ffn.activation=silu"],
+    ["optimizer=adamw,sgd", "optimizer.lr=0.1,0.2", "schedule.warmup=0.1"],
+    ["data=text", "data.paths=[a.txt],[b.txt,c.txt]", "seed=range(2)"],
+    ["+model.extra={a: 1},{b: 2}", "lr=1,2"],
+    ["~slurm.setup", "lr=1,2"],
+]
+
+
+def jobs(line: list[str]) -> list[list[str]]:
+    parsed = OverridesParser.create().parse_overrides(line)
+    return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+def sweep_line(name: str) -> list[str]:
+    values = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text())
+    params = values["hydra"]["sweeper"]["params"]
+    return [f"sweep={name}", *(f"{key}={value}" for key, value in params.items())]
+
+
+@pytest.mark.parametrize("line", LINES + [[name] for name in SWEEPS], ids=str)
+def test_equals_hydras_own(line: list[str], tmp_path: Path) -> None:
+    batch = jobs(sweep_line(line[0]) if line[0] in SWEEPS else line)
+    batch = batch[:6] + batch[-2:]
+    register_resolvers(CONF)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+        master.hydra.job.config_name = "config"
+        for job, fast in zip(batch, composed(loader, master, batch), strict=True):
+            slow = loader.load_sweep_config(master, list(job))
+            assert OmegaConf.to_yaml(without_hydra(fast)) == OmegaConf.to_yaml(without_hydra(slow))
+            assert list(fast.hydra.overrides.task) == list(slow.hydra.overrides.task) == job

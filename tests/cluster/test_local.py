@@ -1,0 +1,123 @@
+"""`hydra/launcher=submitit_local`: real jobs in processes of this machine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from lmlab.cli import main
+from tests_support import ROOT
+
+Train = Callable[..., "subprocess.CompletedProcess[str]"]
+LOCAL = ("-m", "hydra/launcher=submitit_local")
+
+
+def records(folder: Path, name: str) -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"runs/*/*/*/{name}"))]
+
+
+def test_at_most_so_many_at_a_time_and_nothing_twice(
+    train: Train, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = train(*LOCAL, *tiny, "seed=0,1", "hydra.launcher.parallel=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finished ") == 2
+    assert [result["status"] for result in records(tmp_path, "result.json")] == ["finished"] * 2
+    spans = []
+    for path in tmp_path.glob("runs/sweeps/*/*/status.json"):
+        ended = datetime.fromisoformat(json.loads(path.read_text())["time"])
+        begun = json.loads((path.parent / "environment.json").read_text())["started"]
+        spans.append((datetime.fromisoformat(begun), ended))
+    spans.sort()
+    assert all(first[1] <= second[0] for first, second in pairwise(spans))
+    again = train(*LOCAL, *tiny, "seed=0,1")
+    assert "submitted 0 runs, 2 runs finished before" in again.stdout
+    assert main(["runs", str(tmp_path / "runs")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("finished  12/12") == 2
+    assert shown.endswith("2 runs: 2 finished\n")
+
+
+def test_a_crash_is_told_and_seen(
+    train: Train, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = train(*LOCAL, *tiny, "data.paths=['nowhere.txt']")
+    assert done.returncode == 1
+    assert done.stderr.startswith("1 of 1 runs did not finish")
+    assert main(["sweep", "status", str(tmp_path / "runs/sweeps/default")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[1].startswith("failed")
+    assert "nowhere.txt" in shown
+    (error,) = tmp_path.glob("runs/sweeps/default/*/error.txt")
+    assert error.read_text().startswith("Traceback")
+
+
+def test_cancelled_and_resumed_equals_undisturbed(
+    train: Train, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [*tiny, "budget.steps=150", "trainer.checkpoint_every=1000", "task.sample.tokens=0"]
+    own += ["trainer.eval_every=1"]
+    assert train(*own, "hydra.run.dir=whole").returncode == 0
+    launcher = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *LOCAL, *own],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    folder = tmp_path / "runs" / "sweeps" / "default"
+
+    def step() -> int:
+        lines = [p.read_text().splitlines() for p in folder.glob("*/metrics.jsonl")]
+        return len(lines[0]) if lines else 0
+
+    while step() < 20:
+        time.sleep(0.05)
+        assert launcher.poll() is None, launcher.communicate()
+    assert main(["sweep", "cancel", str(folder)]) == 0
+    assert "cancelled 1 of 1 runs" in capsys.readouterr().out
+    assert launcher.wait(60) == 130
+    (run,) = (path.parent for path in folder.glob("*/config.yaml"))
+    assert not (run / "result.json").exists()
+    assert main(["runs", str(folder)]) == 0
+    assert "1 cancelled" in capsys.readouterr().out
+    assert main(["sweep", "resume", str(folder), "lr=3"]) == 1
+    assert "'lr=3' is not slurm.KEY=VALUE" in capsys.readouterr().err
+    here = Path.cwd()
+    try:
+        assert main(["sweep", "resume", str(folder), "slurm.timeout_min=7"]) == 0
+    finally:
+        os.chdir(here)
+    results = [json.loads((p / "result.json").read_text()) for p in (run, tmp_path / "whole")]
+    assert results[0]["val_loss"] == results[1]["val_loss"]
+    assert results[0]["steps"] == 150
+
+
+def test_a_killed_job_is_no_mystery(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launcher = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *LOCAL, *tiny, "budget.steps=100000"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(tmp_path.glob("runs/sweeps/*/*/metrics.jsonl")):
+        time.sleep(0.05)
+        assert launcher.poll() is None, launcher.communicate()
+    (status,) = tmp_path.glob("runs/sweeps/*/*/status.json")
+    os.kill(json.loads(status.read_text())["pid"], signal.SIGKILL)
+    _, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 1
+    assert errors.startswith("1 of 1 runs did not finish")
+    assert main(["runs", str(tmp_path / "runs")]) == 0
+    assert "ended without a word (killed)" in capsys.readouterr().out

@@ -1,0 +1,104 @@
+"""Tables of sweeps: axes found, seeds averaged, every run listed."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from fake_sweep import grid_sweep, lr_sweep, write_sweep_run
+
+from lmlab.cli import main
+from lmlab.errors import UserError
+from lmlab.runs.collect import collect, find_axes, to_csv, to_markdown
+from lmlab.runs.verdict import judge
+
+
+def test_axes_are_what_was_varied(tmp_path: Path) -> None:
+    """What follows another key is no axis: optimizer.lr follows lr, beta1 its optimizer's kind."""
+    assert collect(lr_sweep(tmp_path / "lr")).axes == ("lr",)
+    assert collect(grid_sweep(tmp_path / "g")).axes == ("model.ffn.kind", "trainer.batch_size")
+    adamw = {"optimizer.kind": "adamw", "optimizer.beta1": 0.9}
+    sgd = {"optimizer.kind": "sgd", "optimizer.momentum": 0.9}
+    assert find_axes([adamw | {"lr": 1}, adamw | {"lr": 2}, sgd | {"lr": 1}]) == (
+        "optimizer.kind",
+        "lr",
+    )
+    pairs = [{"norm": "rms", "lr": 1}, {"norm": "rms", "lr": 2}, {"norm": "none", "lr": 2}]
+    assert find_axes(pairs) == ("norm", "lr")
+    assert find_axes([{"seed": 0, "lr": 1}, {"seed": 1, "lr": 1}]) == ()
+
+
+def test_csv_has_a_line_for_each_run(tmp_path: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(collect(lr_sweep(tmp_path))))))
+    assert len(rows) == 21
+    best = [row for row in rows if row["lr"] == "0.01"]
+    assert [row["seed"] for row in best] == ["0", "1", "2"]
+    assert [float(row["val_loss"]) for row in best] == pytest.approx([3.54, 3.55, 3.562])
+    assert {row["n"] for row in best} == {"3"}
+    assert float(best[0]["mean"]) == pytest.approx((3.54 + 3.55 + 3.562) / 3)
+    assert float(best[0]["ci_low"]) < float(best[0]["mean"]) < float(best[0]["ci_high"])
+    diverged = [row for row in rows if row["status"] == "diverged"]
+    assert [(row["lr"], row["n"], row["mean"]) for row in diverged] == [("1", "0", "")] * 3
+
+
+def test_markdown_has_settings_and_runs(tmp_path: Path) -> None:
+    text = to_markdown(collect(grid_sweep(tmp_path)))
+    first, second = text.split("\n\n")
+    assert first.splitlines()[0].startswith("| ffn | batch_size | seeds | val_loss | sd |")
+    assert len(first.splitlines()) == 2 + 9
+    assert "| glu | 4 | 1 | 3.5675 | – | – | 1 of 2 |" in first
+    assert len(second.splitlines()) == 2 + 18
+
+
+def test_the_best_is_told_from_noise(tmp_path: Path) -> None:
+    verdict = judge(collect(lr_sweep(tmp_path / "lr")))
+    assert verdict.headline == "lr=0.01: validation loss 3.5507 ± 0.0274 (3 seeds)"
+    assert "0.1500 better than the next, lr=0.03: larger than the noise" in verdict.support
+    verdict = judge(collect(grid_sweep(tmp_path / "grid")))
+    assert str(verdict.best) == "ffn=glu, batch_size=16"
+    assert "0.0050 better than the next" in verdict.support
+    assert "not larger than the noise of the seeds" in verdict.support
+
+
+def test_a_verdict_says_what_it_does_not_know(tmp_path: Path) -> None:
+    one = judge(collect(lr_sweep(tmp_path / "one", seeds=1)))
+    assert "with one seed a setting, nothing says" in one.support
+    for seed in range(2):
+        write_sweep_run(tmp_path / "bad", {"seed": seed, "lr": 1.0 + seed}, None)
+    assert judge(collect(tmp_path / "bad")).headline == "Every setting diverged."
+    write_sweep_run(tmp_path / "open", {"seed": 0, "lr": 1.0}, 3.0, finished=False)
+    assert judge(collect(tmp_path / "open")).headline == "No run has finished yet."
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = lr_sweep(tmp_path / "sweep")
+    assert main(["collect", str(folder), "--format", "csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 22
+    assert main(["collect", str(folder), "--output", str(tmp_path / "table.md")]) == 0
+    assert (tmp_path / "table.md").read_text().startswith("| lr |")
+    assert main(["report", str(folder)]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "sweep.html")
+    (tmp_path / "none").mkdir()
+    for arguments, text in (
+        (["collect", str(tmp_path / "none")], "there are no runs in"),
+        (["collect", str(tmp_path / "nowhere")], "is not a folder"),
+        (["collect", str(folder), "--metric", "los"], "'los' is not one of val_loss"),
+    ):
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert text in error
+        assert len(error.splitlines()) == 1
+
+
+def test_the_training_loss_is_that_of_the_last_tenth(tmp_path: Path) -> None:
+    run = write_sweep_run(tmp_path, {"seed": 0, "lr": 1.0}, 3.0)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    last = [row["train/loss"] for row in rows if row["step"] > 90]
+    (row,) = collect(tmp_path, "train_loss").rows
+    assert row.metric == pytest.approx(sum(last) / len(last))
+
+
+def test_an_unknown_metric_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not one of"):
+        collect(lr_sweep(tmp_path), "val/loss")
