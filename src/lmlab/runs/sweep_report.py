@@ -29,7 +29,7 @@ def write_sweep_report(directory: Path, metric: str = "val_loss") -> Path:
         .render(
             sweep=sweep,
             verdict=verdict,
-        metric=_metric(sweep),
+            metric=_metric(sweep),
             title=next(filter(None, names), directory.resolve().name),
             counts=_counts(sweep),
             axes=[short(axis) for axis in sweep.axes],
