@@ -212,12 +212,13 @@ private:
 // One thread's counts on their way to the shared table; flush() at the end.
 class HotCounts {
 public:
-    explicit HotCounts(SharedCounts& shared) : shared_(shared), slots_(kSlots), leaving_(SharedCounts::kParts) {
+    explicit HotCounts(SharedCounts& shared)
+        : shared_(shared), slots_(kSlots), leaving_(SharedCounts::kParts) {
         for (auto& batch : leaving_) batch.reserve(kBatch);
     }
 
-    // Counts the pretokens from p to ends[0], ends[1], ...; bytes up to `end` may be read. All keys are
-    // made and their slots fetched before the first is looked at.
+    // Counts the pretokens from p to ends[0], ends[1], ...; bytes up to `end` may be read. All keys
+    // are made and their slots fetched before the first is looked at.
     void add_all(const Byte* p, const Byte* const* ends, std::size_t count, const Byte* end) {
         Key keys[kMost];
         Slot* slots[kMost];
@@ -252,7 +253,7 @@ private:
     struct alignas(64) Slot {  // one cache line
         Entry entries[2];
     };
-    static constexpr std::size_t kMost = 128;
+    static constexpr std::size_t kMost = 256;
     static constexpr std::size_t kSlots = 1 << 14;
     static constexpr std::size_t kBatch = 64;
 
@@ -286,7 +287,8 @@ private:
         SharedCounts::Part& part = shared_.part(index);
         const std::lock_guard lock(part.mutex);
         for (const Entry& entry : batch) part.shorts.prefetch(hash_key(entry.key));
-        for (const Entry& entry : batch) part.shorts.add(entry.key, hash_key(entry.key), entry.count);
+        for (const Entry& entry : batch)
+            part.shorts.add(entry.key, hash_key(entry.key), entry.count);
         batch.clear();
     }
 
