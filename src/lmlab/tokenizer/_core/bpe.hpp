@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "counter.hpp"
+#include "keys.hpp"
 
 namespace lmlab {
 

@@ -7,7 +7,7 @@
 
 #include <vector>
 
-#include "counter.hpp"
+#include "keys.hpp"
 #include "huge.hpp"
 
 namespace lmlab {

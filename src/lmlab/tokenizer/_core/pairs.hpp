@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "counter.hpp"
+#include "keys.hpp"
 
 namespace lmlab {
 
