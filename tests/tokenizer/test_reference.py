@@ -1,8 +1,10 @@
 """The oracle itself: the worked example, and its quick form against its plain one."""
 
+import itertools
 from itertools import islice
 
 import pytest
+import tokenizers
 from hypothesis import given
 from tokenizer_strategies import patterns, special_tokens, texts
 
@@ -83,3 +85,17 @@ def test_vocabulary_too_small() -> None:
     vocab, merges = reference.train_bpe("text", 258, ["<|a|>", "<|b|>"])
     assert not merges
     assert len(vocab) == 258
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [2, 1, 0], [0, 2, 1]])
+def test_merges_in_an_order_that_no_training_makes_equal_tokenizers(order: list[int]) -> None:
+    made = [(b"a", b"c"), (b"ac", b"a"), (b"a", b"a")]
+    merges = [made[i] for i in order]
+    vocab = {token: i for i, token in enumerate(["a", "c", "ac", "aca", "aa"])}
+    text_merges = [(left.decode(), right.decode()) for left, right in merges]
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, text_merges))
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    for letters in itertools.product("ac", repeat=6):
+        word = "".join(letters)
+        ours = [token.decode() for token in reference.encode_pretoken(word.encode(), ranks)]
+        assert ours == theirs.encode(word).tokens

@@ -123,13 +123,19 @@ def merge_pair(word: Word, pair: Pair) -> Word:
 
 
 def encode_pretoken(pretoken: bytes, ranks: Mapping[Pair, int]) -> Word:
-    """The tokens of one pretoken: the earliest merge is applied until none applies."""
+    """The tokens of one pretoken: the earliest merge, the leftmost one, until none applies.
+
+    One at a time matters only for merges that no training makes, in which a later merge makes a
+    part of an earlier one; tiktoken and tokenizers agree on them.
+    """
     word = as_bytes(pretoken)
     while True:
-        best = min(itertools.pairwise(word), key=lambda p: ranks.get(p, len(ranks)), default=None)
-        if best is None or best not in ranks:
+        pairs = [ranks.get(pair, len(ranks)) for pair in itertools.pairwise(word)]
+        first = min(pairs, default=len(ranks))
+        if first == len(ranks):
             return word
-        word = merge_pair(word, best)
+        i = pairs.index(first)
+        word = (*word[:i], word[i] + word[i + 1], *word[i + 2 :])
 
 
 def encode(
