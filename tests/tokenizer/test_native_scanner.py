@@ -33,7 +33,7 @@ def every_character() -> Iterator[str]:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_every_code_point(pattern: PatternName) -> None:
-    text = "".join(f"{c}a{c}{c} {c}1\n{c}'{c}." for c in every_character())
+    text = "".join(f"{c}a {c}1{c}\n" for c in every_character())
     found, places = split_pretokens(text, pattern), expected(text, pattern)
     for number, (one, other) in enumerate(zip(found, places, strict=False)):
         assert one == other, f"pretoken {number}, after {found[max(number - 3, 0) : number]}"

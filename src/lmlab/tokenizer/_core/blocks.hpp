@@ -11,8 +11,9 @@
 namespace lmlab {
 
 inline constexpr std::size_t kBlockBytes = 64;
-inline constexpr std::size_t kBatch = 128;  // pretokens handed on at a time, at most
-inline constexpr std::ptrdiff_t kBlockReach = 80;  // bytes that must be there, for keys and decoding
+inline constexpr std::size_t kBatch = 256;  // pretokens handed on at a time, at most
+inline constexpr std::ptrdiff_t kBlockReach =
+    80;                                // bytes that must be there, for keys and decoding
 inline constexpr int kLastStart = 60;  // what begins later may depend on bytes behind the block
 
 #if defined(__SSE2__)
@@ -30,12 +31,15 @@ inline BlockMasks classify_block(const Byte* p) {
             return _mm_cmplt_epi8(moved, _mm_set1_epi8(static_cast<char>(-128 + count)));
         };
         const auto bits = [part](__m128i mask) {
-            return static_cast<std::uint64_t>(static_cast<unsigned>(_mm_movemask_epi8(mask))) << (16 * part);
+            return static_cast<std::uint64_t>(static_cast<unsigned>(_mm_movemask_epi8(mask)))
+                   << (16 * part);
         };
         const __m128i lower = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
         const __m128i blank = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(' '));
-        masks.letters |= bits(below(_mm_sub_epi8(lower, _mm_set1_epi8(static_cast<char>('a' + 128))), 26));
-        masks.numbers |= bits(below(_mm_sub_epi8(bytes, _mm_set1_epi8(static_cast<char>('0' + 128))), 10));
+        masks.letters |=
+            bits(below(_mm_sub_epi8(lower, _mm_set1_epi8(static_cast<char>('a' + 128))), 26));
+        masks.numbers |=
+            bits(below(_mm_sub_epi8(bytes, _mm_set1_epi8(static_cast<char>('0' + 128))), 10));
         masks.spaces |= bits(_mm_or_si128(
             blank, below(_mm_sub_epi8(bytes, _mm_set1_epi8(static_cast<char>('\t' + 128))), 5)));
         masks.blanks |= bits(blank);
@@ -64,8 +68,8 @@ inline std::size_t gpt2_block(const Byte* p, const Byte** ends) {
     const auto begins = [](std::uint64_t run) { return run & ~(run << 1); };
     const std::uint64_t spaces = masks.spaces;
     const std::uint64_t signs = ~(masks.letters | masks.numbers | spaces);
-    // Every run begins a pretoken, except that a blank goes with what follows it; and the last space
-    // of a run is by itself or goes with what follows.
+    // Every run begins a pretoken, except that a blank goes with what follows it; and the last
+    // space of a run is by itself or goes with what follows.
     std::uint64_t starts = begins(masks.letters) | begins(masks.numbers) | begins(signs);
     starts &= ~(masks.blanks << 1);
     starts |= begins(spaces) | (spaces & ~(spaces >> 1)) | 1;
@@ -76,7 +80,8 @@ inline std::size_t gpt2_block(const Byte* p, const Byte** ends) {
         int length = 0;
         if (second == 's' || second == 't' || second == 'm' || second == 'd') length = 2;
         else if ((second == 'l' && third == 'l') ||
-                 ((second == 'v' || second == 'r') && third == 'e')) length = 3;
+                 ((second == 'v' || second == 'r') && third == 'e'))
+            length = 3;
         if (length == 0) continue;
         starts &= ~(std::uint64_t{6} << at);
         starts |= std::uint64_t{1} << (at + length);
@@ -89,12 +94,14 @@ inline std::size_t gpt2_block(const Byte* p, const Byte** ends) {
 
 #else
 
-inline std::size_t gpt2_block(const Byte*, const Byte**) { return kNotHere; }
+inline std::size_t gpt2_block(const Byte*, const Byte**) {
+    return kNotHere;
+}
 
 #endif
 
-// gpt2_block for the end of the text, which is copied and padded with line breaks: they end every run
-// but one of spaces, and that may go on to the end.
+// gpt2_block for the end of the text, which is copied and padded with line breaks: they end every
+// run but one of spaces, and that may go on to the end.
 inline std::size_t gpt2_tail(const Byte* p, const Byte* end, const Byte** ends) {
     Byte padded[2 * kBlockReach];
     const std::ptrdiff_t left = end - p;  // less than kBlockReach
@@ -103,7 +110,8 @@ inline std::size_t gpt2_tail(const Byte* p, const Byte* end, const Byte** ends) 
     const std::size_t found = gpt2_block(padded, ends);
     if (found == kNotHere) return kNotHere;
     std::size_t count = 0;
-    for (; count < found && ends[count] - padded < left; ++count) ends[count] = p + (ends[count] - padded);
+    for (; count < found && ends[count] - padded < left; ++count)
+        ends[count] = p + (ends[count] - padded);
     if (left <= kLastStart) ends[count++] = end;
     return count;
 }

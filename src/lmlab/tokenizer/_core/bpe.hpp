@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "counter.hpp"
+#include "keys.hpp"
 
 namespace lmlab {
 
@@ -41,13 +41,15 @@ public:
             const char c = static_cast<char>(byte);
             byte_ids_[byte] = find({&c, 1});
             if (byte_ids_[byte] == kNone)
-                throw std::invalid_argument("the vocabulary has no token for byte " + std::to_string(byte));
+                throw std::invalid_argument("the vocabulary has no token for byte " +
+                                            std::to_string(byte));
         }
         resize(1 << 10);
         if (by_id_) add_all_splits();
         else add_merges(*merges);
         for (unsigned a = 0; a < 256; ++a)
-            for (unsigned b = 0; b < 256; ++b) byte_pairs_[a << 8 | b] = rank(byte_ids_[a], byte_ids_[b]);
+            for (unsigned b = 0; b < 256; ++b)
+                byte_pairs_[a << 8 | b] = rank(byte_ids_[a], byte_ids_[b]);
     }
 
     const std::vector<std::string>& vocab() const { return vocab_; }

@@ -6,8 +6,7 @@
 // table that all threads share, split by hash into parts with a lock each. Every distinct pretoken
 // is stored once, however many threads there are.
 //
-// Pretokens of up to 15 bytes are kept as two words, padded with zeros, with the length in the last
-// byte; they are compared and hashed without following a pointer. Longer ones live in an arena.
+// Short pretokens are their own keys (keys.hpp); longer ones live in an arena.
 #pragma once
 
 #include <algorithm>
@@ -18,69 +17,9 @@
 #include <mutex>
 #include <vector>
 
-#include "utf8.hpp"
+#include "keys.hpp"
 
 namespace lmlab {
-
-static_assert(std::endian::native == std::endian::little, "keys are masked as little-endian words");
-
-struct Key {  // empty when high == 0; not cleared by itself, so that arrays of keys cost nothing
-    std::uint64_t low, high;
-    bool operator==(const Key&) const = default;
-    unsigned size() const { return static_cast<unsigned>(high >> 56); }
-};
-
-inline constexpr std::size_t kShort = 15;
-
-inline constexpr std::array<Key, 16> kKeyMask = [] {
-    std::array<Key, 16> masks{};
-    for (unsigned size = 0; size < 16; ++size)
-        for (unsigned i = 0; i < size; ++i)
-            (i < 8 ? masks[size].low : masks[size].high) |= std::uint64_t{0xFF} << (i % 8 * 8);
-    return masks;
-}();
-
-// The key of the `size` (1..15) bytes at p; bytes up to `end` may be read.
-inline Key make_key(const Byte* p, std::size_t size, const Byte* end) {
-    Key key;
-    if (end - p >= 16) {
-        key = {load64(p) & kKeyMask[size].low, load64(p + 8) & kKeyMask[size].high};
-    } else {
-        Byte padded[16] = {};
-        std::memcpy(padded, p, size);
-        key = {load64(padded), load64(padded + 8)};
-    }
-    key.high |= std::uint64_t{size} << 56;
-    return key;
-}
-
-inline std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
-    __extension__ using Wide = unsigned __int128;
-    const Wide product = static_cast<Wide>(a) * b;
-    return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
-}
-
-inline std::uint64_t hash_key(const Key& key) {
-    return mix(key.low ^ 0x9E3779B97F4A7C15u, key.high ^ 0xD1B54A32D192ED03u);
-}
-
-inline std::uint64_t hash_bytes(const Byte* p, std::size_t size) {
-    std::uint64_t hash = size * 0x9E3779B97F4A7C15u;
-    for (; size >= 16; p += 16, size -= 16)
-        hash = mix(load64(p) ^ hash, load64(p + 8) ^ 0xD1B54A32D192ED03u);
-    if (size > 0) {
-        Byte padded[16] = {};
-        std::memcpy(padded, p, size);
-        hash = mix(load64(padded) ^ hash, load64(padded + 8) ^ 0xA0761D6478BD642Fu);
-    }
-    return mix(hash ^ 0xE7037ED1A0B428DBu, 0x8EBC6AF09C88C6E3u);
-}
-
-// Slot of a hash in a table of any size: the upper bits, scaled.
-inline std::size_t scale(std::uint64_t hash, std::size_t slots) {
-    __extension__ using Wide = unsigned __int128;
-    return static_cast<std::size_t>((static_cast<Wide>(hash) * slots) >> 64);
-}
 
 class ShortCounts {
 public:
@@ -212,12 +151,13 @@ private:
 // One thread's counts on their way to the shared table; flush() at the end.
 class HotCounts {
 public:
-    explicit HotCounts(SharedCounts& shared) : shared_(shared), slots_(kSlots), leaving_(SharedCounts::kParts) {
+    explicit HotCounts(SharedCounts& shared)
+        : shared_(shared), slots_(kSlots), leaving_(SharedCounts::kParts) {
         for (auto& batch : leaving_) batch.reserve(kBatch);
     }
 
-    // Counts the pretokens from p to ends[0], ends[1], ...; bytes up to `end` may be read. All keys are
-    // made and their slots fetched before the first is looked at.
+    // Counts the pretokens from p to ends[0], ends[1], ...; bytes up to `end` may be read. All keys
+    // are made and their slots fetched before the first is looked at.
     void add_all(const Byte* p, const Byte* const* ends, std::size_t count, const Byte* end) {
         Key keys[kMost];
         Slot* slots[kMost];
@@ -252,7 +192,7 @@ private:
     struct alignas(64) Slot {  // one cache line
         Entry entries[2];
     };
-    static constexpr std::size_t kMost = 128;
+    static constexpr std::size_t kMost = 256;
     static constexpr std::size_t kSlots = 1 << 14;
     static constexpr std::size_t kBatch = 64;
 
@@ -286,7 +226,8 @@ private:
         SharedCounts::Part& part = shared_.part(index);
         const std::lock_guard lock(part.mutex);
         for (const Entry& entry : batch) part.shorts.prefetch(hash_key(entry.key));
-        for (const Entry& entry : batch) part.shorts.add(entry.key, hash_key(entry.key), entry.count);
+        for (const Entry& entry : batch)
+            part.shorts.add(entry.key, hash_key(entry.key), entry.count);
         batch.clear();
     }
 

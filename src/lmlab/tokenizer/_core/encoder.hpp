@@ -1,151 +1,29 @@
 // Encoding text: pretokens looked up in a cache, the rest merged.
 //
 // Nine of ten pretokens were seen a moment ago, so each thread keeps a cache of pretokens and their
-// ids: sets of two entries, the one used last in front, of a fixed size. A key of up to 15 bytes
-// is two words (see counter.hpp), its ids are stored beside it, and a hit copies all sixteen bytes
-// of ids to the output and advances by as many as count: no loop, no branch on their number. Words
-// of 16 to 31 bytes, as in scripts with several bytes to the letter, have a cache with entries twice
-// as wide.
+// ids (cache.hpp). A batch of pretokens is looked up in two rounds: all keys are made and their
+// places fetched into the processor's cache, then they are read. A hit copies a whole entry's ids
+// to the output and advances by as many as count: no loop, no branch on their number.
 #pragma once
 
-#include <cstdlib>
 #include <memory>
 #include <mutex>
-#include <new>
 
 #include "bpe.hpp"
-#include "huge.hpp"
+#include "cache.hpp"
+#include "id_buffer.hpp"
 #include "segment.hpp"
 
 namespace lmlab {
-
-// Ids of 2 or 4 bytes in memory that numpy can take over.
-class IdBuffer {
-public:
-    IdBuffer() = default;
-    IdBuffer(IdBuffer&& other) noexcept { swap(other); }
-    IdBuffer& operator=(IdBuffer&& other) noexcept {
-        swap(other);
-        return *this;
-    }
-    ~IdBuffer() { std::free(data_); }
-
-    const Byte* data() const { return data_; }
-    std::size_t size() const { return size_; }  // in bytes
-
-    // Room for `bytes` more at the returned place. Untouched room costs no memory.
-    Byte* reserve(std::size_t bytes) {
-        if (capacity_ - size_ < bytes) {
-            capacity_ = std::max(size_ + bytes, capacity_ + capacity_ / 2);
-            resize_memory();
-        }
-        return data_ + size_;
-    }
-    void advance_to(const Byte* end) { size_ = static_cast<std::size_t>(end - data_); }
-    void append(const IdBuffer& other) {
-        if (other.size_ == 0) return;
-        std::memcpy(reserve(other.size_), other.data_, other.size_);
-        size_ += other.size_;
-    }
-    // Gives the memory away, cut to size.
-    Byte* release() {
-        capacity_ = std::max<std::size_t>(size_, 1);
-        resize_memory();
-        return std::exchange(data_, nullptr);
-    }
-
-private:
-    Byte* data_ = nullptr;
-    std::size_t size_ = 0, capacity_ = 0;
-
-    void resize_memory() {
-        void* grown = std::realloc(data_, capacity_);
-        if (grown == nullptr) throw std::bad_alloc();
-        data_ = static_cast<Byte*>(grown);
-    }
-    void swap(IdBuffer& other) {
-        std::swap(data_, other.data_);
-        std::swap(size_, other.size_);
-        std::swap(capacity_, other.capacity_);
-    }
-};
-
-// Pretokens shorter than kWords words and their ids, which take less than kPayload bytes.
-template <std::size_t kWords, std::size_t kPayload>
-class Cache {
-public:
-    static constexpr std::size_t kCopied = kPayload;
-    static constexpr std::size_t kLongest = kWords * 8 - 1;  // bytes of a pretoken
-    static constexpr Byte kElsewhere = 255;                  // the count where the ids do not fit
-
-    // Padded with zeros, the size in the last byte. Not cleared by itself: arrays of it cost nothing.
-    struct Key {
-        std::uint64_t words[kWords];
-        bool operator==(const Key& other) const {  // without a branch for each word
-            std::uint64_t difference = 0;
-            for (std::size_t i = 0; i < kWords; ++i) difference |= words[i] ^ other.words[i];
-            return difference == 0;
-        }
-    };
-
-    struct Entry {
-        Key key;
-        Byte payload[kPayload];  // ids; in the last two bytes how many, and whether used lately
-        Byte& count() { return payload[kPayload - 2]; }
-        Byte& used() { return payload[kPayload - 1]; }
-    };
-    struct alignas(64) Set {  // whole cache lines
-        Entry entries[2];
-    };
-
-    explicit Cache(std::size_t sets) : sets_(sets) {}
-
-    Set& set_of(const Key& key) { return sets_[index(key)]; }
-
-    // The entry with this key, or nullptr. Which of the two it is costs no branch.
-    static Entry* find(Set& set, const Key& key) {
-        const bool first = set.entries[0].key == key, second = set.entries[1].key == key;
-        if (!(first | second)) return nullptr;
-        return &set.entries[second];
-    }
-
-    // Replaces an entry that was not used since something else was replaced. Returns whether the
-    // ids had room.
-    template <class Id>
-    static bool insert(Set& set, const Key& key, const std::vector<std::uint32_t>& ids) {
-        const bool second = set.entries[0].used() != 0;
-        set.entries[0].used() = set.entries[1].used() = 0;
-        Entry& entry = set.entries[second];
-        entry.key = key;
-        entry.count() = kElsewhere;
-        if (ids.size() * sizeof(Id) > kPayload - 2) return false;
-        entry.count() = static_cast<Byte>(ids.size());
-        Byte* out = entry.payload;
-        for (const std::uint32_t wide : ids) {
-            const Id id = static_cast<Id>(wide);
-            std::memcpy(out, &id, sizeof id);
-            out += sizeof id;
-        }
-        return true;
-    }
-
-private:
-    std::vector<Set, HugeAllocator<Set>> sets_;
-
-    std::size_t index(const Key& key) const {
-        const auto& w = key.words;
-        std::uint64_t hash = mix(w[0] ^ 0x9E3779B97F4A7C15u, w[1] ^ 0xD1B54A32D192ED03u);
-        if constexpr (kWords == 4) hash = mix(hash ^ w[2], w[3] ^ 0xA0761D6478BD642Fu);
-        return hash & (sets_.size() - 1);
-    }
-};
 
 class Encoder {
 public:
     Encoder(std::vector<std::string> vocab,
             const std::vector<std::pair<std::string, std::string>>* merges,
             std::vector<Special> specials, Pattern pattern)
-        : bpe(std::move(vocab), merges), specials(std::move(specials)), pattern(pattern),
+        : bpe(std::move(vocab), merges),
+          specials(std::move(specials)),
+          pattern(pattern),
           id_bytes(bpe.vocab().size() <= 65536 ? 2 : 4) {}
 
     using Words = Cache<2, 16>;
@@ -201,7 +79,11 @@ private:
     class Writer {
     public:
         Writer(const Encoder& encoder, Scratch& scratch, IdBuffer& buffer, const Byte* end)
-            : encoder_(encoder), scratch_(scratch), buffer_(buffer), end_(end), out_(buffer.reserve(0)) {}
+            : encoder_(encoder),
+              scratch_(scratch),
+              buffer_(buffer),
+              end_(end),
+              out_(buffer.reserve(0)) {}
         ~Writer() { buffer_.advance_to(out_); }
 
         // All keys are made and their sets fetched before the first is looked up.
@@ -216,7 +98,8 @@ private:
                 sets[i] = &scratch_.words.set_of(keys[i]);
                 __builtin_prefetch(sets[i]);
             }
-            Byte* out = out_;  // a local: bytes written to the output might be this object's otherwise
+            Byte* out =
+                out_;  // a local: bytes written to the output might be this object's otherwise
             for (std::size_t i = 0; i < count; p = ends[i++]) {
                 const std::size_t size = static_cast<std::size_t>(ends[i] - p);
                 if (size <= Words::kLongest && copy<Words>(*sets[i], keys[i], out)) [[likely]]
@@ -241,7 +124,8 @@ private:
         template <class C>
         static bool copy(typename C::Set& set, const typename C::Key& key, Byte*& out) {
             auto* entry = C::find(set, key);
-            if (entry == nullptr || entry->count() == C::kElsewhere) [[unlikely]] return false;
+            if (entry == nullptr || entry->count() == C::kElsewhere) [[unlikely]]
+                return false;
             // Not marked twice: a store just before would delay the copy.
             if (entry->used() == 0) entry->used() = 1;
             std::memcpy(out, entry->payload, C::kCopied);
@@ -258,7 +142,8 @@ private:
                 merge(p, size);
                 if (Words::insert<Id>(set, key, scratch_.work.ids)) return;
                 const LongWords::Key long_key = make_long_key(p, size);
-                LongWords::insert<Id>(scratch_.long_words.set_of(long_key), long_key, scratch_.work.ids);
+                LongWords::insert<Id>(scratch_.long_words.set_of(long_key), long_key,
+                                      scratch_.work.ids);
                 return;
             }
             const LongWords::Key long_key = make_long_key(p, size);

@@ -37,9 +37,15 @@ inline constexpr std::array<std::uint8_t, 128> kAsciiClass = [] {
     return table;
 }();
 
-inline bool is_letter(Class c) { return c >= kUpper && c <= kLetter; }
-inline bool is_sign(Class c) { return c == kOther || c == kMark; }  // [^\s\p{L}\p{N}]
-inline bool is_newline(Byte byte) { return byte == '\r' || byte == '\n'; }
+inline bool is_letter(Class c) {
+    return c >= kUpper && c <= kLetter;
+}
+inline bool is_sign(Class c) {
+    return c == kOther || c == kMark;
+}  // [^\s\p{L}\p{N}]
+inline bool is_newline(Byte byte) {
+    return byte == '\r' || byte == '\n';
+}
 
 struct Char {
     Class cls;
@@ -157,19 +163,24 @@ private:
             return 0;
         };
         switch (letter(1)) {
-            case 's': case 'd': case 'm': case 't': return p + 2;
+            case 's':
+            case 'd':
+            case 'm':
+            case 't': return p + 2;
             case 'l': return letter(2) == 'l' ? p + 3 : p;
-            case 'v': case 'r': return letter(2) == 'e' ? p + 3 : p;
+            case 'v':
+            case 'r': return letter(2) == 'e' ? p + 3 : p;
             // U+017F, the long s, is an s in another case.
             case 0xC5: return kAnyCase && p[2] == 0xBF ? p + 3 : p;
             default: return p;
         }
     }
 
-    // \s+ at p as the patterns end it: \s*[\r\n]+ first if kNewlinesFirst, then \s+(?!\S), then \s+.
+    // \s+ at p as the patterns end it: \s*[\r\n]+ first if kNewlinesFirst, then \s+(?!\S), then
+    // \s+.
     template <bool kNewlinesFirst>
     const Byte* spaces(const Byte* p) {
-        const Byte* last = p;              // the last character of the run
+        const Byte* last = p;  // the last character of the run
         const Byte* after_newline = p;
         const Byte* q = p;
         for (;;) {

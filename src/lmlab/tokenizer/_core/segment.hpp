@@ -129,8 +129,10 @@ inline bool is_border(const Byte* begin, const Byte* p) {
     const Class before = char_at(q).cls;
     if (*p == ' ') return before != kSpace;
     const Class after = char_at(p).cls;
-    if (is_letter(before)) return after == kNumber || after == kSpace || (after == kOther && *p != '\'');
-    if (before == kNumber) return is_letter(after) || after == kSpace || (after == kOther && *p != '\'');
+    if (is_letter(before))
+        return after == kNumber || after == kSpace || (after == kOther && *p != '\'');
+    if (before == kNumber)
+        return is_letter(after) || after == kSpace || (after == kOther && *p != '\'');
     return false;
 }
 

@@ -1,7 +1,7 @@
 // What texts are poured into: a counter of pretokens and a writer of token files.
 //
-// Both cut what comes into chunks (TextStream) and hand the chunks to a Pool. Counts may be added in
-// any order; ids are written in the order of the chunks, of which only so many are under way
+// Both cut what comes into chunks (TextStream) and hand the chunks to a Pool. Counts may be added
+// in any order; ids are written in the order of the chunks, of which only so many are under way
 // that memory stays bounded.
 #pragma once
 
@@ -26,7 +26,9 @@ class CountSink final : public TextSink {
 public:
     CountSink(Pattern pattern, std::vector<Special> specials, unsigned threads,
               std::size_t chunk_bytes, bool replace, std::function<void()> watch)
-        : pattern_(pattern), specials_(std::move(specials)), counts_(std::make_unique<SharedCounts>()),
+        : pattern_(pattern),
+          specials_(std::move(specials)),
+          counts_(std::make_unique<SharedCounts>()),
           stream_(pattern, specials_, chunk_bytes, replace,
                   [this](Chunk chunk) { take(std::move(chunk)); }),
           pool_(threads, std::move(watch)) {
@@ -88,7 +90,9 @@ public:
 
     EncodeSink(std::shared_ptr<Encoder> encoder, unsigned threads, std::size_t chunk_bytes,
                bool replace, std::function<void()> watch, Write write)
-        : encoder_(std::move(encoder)), write_(std::move(write)), watch_(watch),
+        : encoder_(std::move(encoder)),
+          write_(std::move(write)),
+          watch_(watch),
           stream_(encoder_->pattern, encoder_->specials, chunk_bytes, replace,
                   [this](Chunk chunk) { take(std::move(chunk)); }),
           pool_(threads, std::move(watch)) {}

@@ -23,8 +23,11 @@ public:
 
     TextStream(Pattern pattern, const Specials& specials, std::size_t chunk_bytes, bool replace,
                Emit emit)
-        : pattern_(pattern), specials_(specials), chunk_bytes_(std::max<std::size_t>(chunk_bytes, 1)),
-          replace_(replace), emit_(std::move(emit)) {}
+        : pattern_(pattern),
+          specials_(specials),
+          chunk_bytes_(std::max<std::size_t>(chunk_bytes, 1)),
+          replace_(replace),
+          emit_(std::move(emit)) {}
 
     // Bytes of the current text so far.
     std::uint64_t offset() const { return offset_; }
@@ -80,7 +83,8 @@ private:
         offset_ += size;
         if (replace_) {
             raw_.insert(raw_.end(), p, p + size);
-            const Byte* done = append_replaced(text_, raw_.data(), raw_.data() + raw_.size(), false);
+            const Byte* done =
+                append_replaced(text_, raw_.data(), raw_.data() + raw_.size(), false);
             raw_.erase(raw_.begin(), raw_.begin() + (done - raw_.data()));
             valid_ = text_.size();
             return;

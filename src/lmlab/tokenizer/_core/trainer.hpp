@@ -1,5 +1,5 @@
-// Learning merges from pretoken counts: always the pair with the highest count, ties to the greatest
-// pair of byte strings (Sennrich et al. 2016, on bytes).
+// Learning merges from pretoken counts: always the pair with the highest count, ties to the
+// greatest pair of byte strings (Sennrich et al. 2016, on bytes).
 //
 // The count of a pair is highest when it first appears, in the merge that makes the younger of its
 // tokens, and only falls from then on. Two things follow. A heap with stale counts is exact: what
@@ -16,64 +16,13 @@
 #include <thread>
 #include <utility>
 
+#include "pairs.hpp"
 #include "pool.hpp"
 #include "words.hpp"
 
 namespace lmlab {
 
 using Merges = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
-
-// Pair of tokens -> what is known of it. Open addressing; nothing is ever removed in between.
-class PairTable {
-public:
-    struct Pair {
-        std::uint32_t a, b;
-        std::int64_t count;
-        std::vector<std::uint32_t> positions;  // where it began; may no longer be there
-    };
-
-    void clear() {
-        pairs_.clear();
-        slots_.assign(1 << 12, 0);
-    }
-
-    Pair* find(std::uint32_t a, std::uint32_t b) {
-        const std::uint32_t index = slots_[slot(a, b)];
-        return index == 0 ? nullptr : &pairs_[index - 1];
-    }
-
-    // The index of a pair that is not there yet.
-    std::uint32_t insert(std::uint32_t a, std::uint32_t b, std::int64_t count) {
-        if (2 * pairs_.size() >= slots_.size()) grow();
-        pairs_.push_back({a, b, count, {}});
-        slots_[slot(a, b)] = static_cast<std::uint32_t>(pairs_.size());
-        return static_cast<std::uint32_t>(pairs_.size() - 1);
-    }
-
-    Pair& operator[](std::uint32_t index) { return pairs_[index]; }
-    std::size_t size() const { return pairs_.size(); }
-
-    static std::size_t hash(std::uint64_t a, std::uint64_t b) {
-        return static_cast<std::size_t>(mix(a << 32 | b, 0x9E3779B97F4A7C15u));
-    }
-
-private:
-    std::vector<Pair> pairs_;
-    std::vector<std::uint32_t> slots_;  // index + 1
-
-    std::size_t slot(std::uint32_t a, std::uint32_t b) const {
-        std::size_t at = hash(a, b) & (slots_.size() - 1);
-        while (slots_[at] != 0 && (pairs_[slots_[at] - 1].a != a || pairs_[slots_[at] - 1].b != b))
-            at = (at + 1) & (slots_.size() - 1);
-        return at;
-    }
-
-    void grow() {
-        slots_.assign(2 * slots_.size(), 0);
-        for (std::size_t i = 0; i < pairs_.size(); ++i)
-            slots_[slot(pairs_[i].a, pairs_[i].b)] = static_cast<std::uint32_t>(i + 1);
-    }
-};
 
 template <class Cell>
 class Trainer {
@@ -154,7 +103,8 @@ private:
         if (merges_.empty()) {
             threshold_ = top / kFirstRatio;
         } else {
-            const double rest = static_cast<double>(merges_.size()) / static_cast<double>(num_merges_);
+            const double rest =
+                static_cast<double>(merges_.size()) / static_cast<double>(num_merges_);
             const double last = static_cast<double>(threshold_) * std::pow(rest, 1.2);
             threshold_ = static_cast<std::int64_t>(std::min(last, static_cast<double>(top))) / 4;
         }
@@ -176,7 +126,9 @@ private:
             for (unsigned part = 0; part < threads_; ++part)
                 threads.emplace_back([&, part] {
                     words_.each_pair(part == 0 ? 0 : ends[part - 1], ends[part], tokens_,
-                                     [&](std::size_t at, Cell a, Cell b) { work(at, tallies[part][a * side + b]); });
+                                     [&](std::size_t at, Cell a, Cell b) {
+                                         work(at, tallies[part][a * side + b]);
+                                     });
                 });
             for (std::thread& thread : threads) thread.join();
         };
@@ -190,8 +142,9 @@ private:
         lower_threshold(*std::max_element(weights.begin(), weights.end()));
         for (std::size_t i = 0; i < weights.size(); ++i) {
             if (weights[i] < threshold_) continue;
-            const std::uint32_t index = pairs_.insert(static_cast<std::uint32_t>(i / side),
-                                                      static_cast<std::uint32_t>(i % side), weights[i]);
+            const std::uint32_t index =
+                pairs_.insert(static_cast<std::uint32_t>(i / side),
+                              static_cast<std::uint32_t>(i % side), weights[i]);
             std::uint32_t places = 0;
             for (auto& tally : tallies) {
                 tally[i].index = index;
@@ -212,7 +165,9 @@ private:
         const auto slot = [&](std::uint64_t a, std::uint64_t b) -> std::int64_t& {
             return sketch[PairTable::hash(a, b) & (kSketch - 1)];
         };
-        const auto each_pair = [&](auto visit) { words_.each_pair(0, words_.size() - 1, tokens_, visit); };
+        const auto each_pair = [&](auto visit) {
+            words_.each_pair(0, words_.size() - 1, tokens_, visit);
+        };
         each_pair([&](std::size_t at, Cell a, Cell b) { slot(a, b) += words_.weight(at); });
         lower_threshold(*std::max_element(sketch.begin(), sketch.end()));
         each_pair([&](std::size_t at, Cell a, Cell b) {
@@ -234,7 +189,8 @@ private:
 
     void push(std::uint32_t pair) {
         heap_.push_back({pairs_[pair].count, pair});
-        std::push_heap(heap_.begin(), heap_.end(), [this](auto& x, auto& y) { return worse(x, y); });
+        std::push_heap(heap_.begin(), heap_.end(),
+                       [this](auto& x, auto& y) { return worse(x, y); });
     }
 
     Candidate pop() {
@@ -308,7 +264,8 @@ private:
     }
 
     // Appends where the new pairs are to their lists, in order.
-    void remember(const std::vector<std::uint32_t>& positions, std::uint32_t c, std::size_t length) {
+    void remember(const std::vector<std::uint32_t>& positions, std::uint32_t c,
+                  std::size_t length) {
         for (const std::uint32_t at : positions) {
             const Cell left = words_[at - 1], right = words_[at + length];
             if (left != c && left_list_[left] != kNone)

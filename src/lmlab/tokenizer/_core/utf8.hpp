@@ -28,7 +28,9 @@ inline std::uint64_t load64(const Byte* p) {
     return word;
 }
 
-inline bool is_continuation(Byte byte) { return (byte & 0xC0) == 0x80; }
+inline bool is_continuation(Byte byte) {
+    return (byte & 0xC0) == 0x80;
+}
 
 struct CodePoint {
     std::uint32_t value;

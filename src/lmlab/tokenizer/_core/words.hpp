@@ -31,7 +31,9 @@ public:
 
     std::size_t size() const { return lengths_.size(); }
     std::size_t length(std::size_t id) const { return lengths_[id]; }
-    std::string_view operator[](std::size_t id) const { return {&bytes_[begins_[id]], lengths_[id]}; }
+    std::string_view operator[](std::size_t id) const {
+        return {&bytes_[begins_[id]], lengths_[id]};
+    }
 
     void append(std::size_t a, std::size_t b) {
         begins_.push_back(bytes_.size());
@@ -74,7 +76,8 @@ public:
 
     // visit(position, a, b) for every pair of neighbours from one border up to another, in order.
     template <class Visit>
-    void each_pair(std::size_t begin, std::size_t end, const TokenBytes& tokens, Visit visit) const {
+    void each_pair(std::size_t begin, std::size_t end, const TokenBytes& tokens,
+                   Visit visit) const {
         Cell a = border_;
         for (std::size_t at = begin; at < end;) {
             const std::size_t next = at + (a == border_ ? 1 : tokens.length(a));
@@ -126,10 +129,12 @@ private:
         }
         total = up(total) + kBlock;
         if (total >= UINT32_MAX)
-            throw std::length_error("more than 4 GiB of different pretokens; use a pattern that cuts finer");
+            throw std::length_error(
+                "more than 4 GiB of different pretokens; use a pattern that cuts finer");
         cells_.assign(total, border_);
         weights_.assign(total / kBlock, 0);
-        const auto place = [&](std::size_t at, const Byte* bytes, std::size_t size, std::uint64_t count) {
+        const auto place = [&](std::size_t at, const Byte* bytes, std::size_t size,
+                               std::uint64_t count) {
             std::copy(bytes, bytes + size, cells_.begin() + static_cast<std::ptrdiff_t>(at));
             for (std::size_t block = at / kBlock; block <= (at + size) / kBlock; ++block)
                 weights_[block] = static_cast<std::int64_t>(count);

@@ -1,0 +1,243 @@
+// Encoder, EncoderStream and FileEncoder of lmlab/tokenizer/native.py.
+#pragma once
+
+#include "python.hpp"
+
+namespace lmlab {
+
+class PyEncoder {
+public:
+    PyEncoder(const std::vector<nb::bytes>& vocab,
+              const std::optional<std::vector<std::pair<nb::bytes, nb::bytes>>>& merges,
+              const std::vector<std::pair<nb::bytes, std::uint32_t>>& specials,
+              const std::string& pattern) {
+        std::vector<std::string> tokens;
+        tokens.reserve(vocab.size());
+        for (const nb::bytes& token : vocab) tokens.push_back(to_string(token));
+        std::vector<std::pair<std::string, std::string>> pairs;
+        if (merges)
+            for (const auto& [a, b] : *merges) pairs.emplace_back(to_string(a), to_string(b));
+        core = std::make_shared<Encoder>(std::move(tokens), merges ? &pairs : nullptr,
+                                         to_specials(specials), pattern_named(pattern));
+    }
+
+    std::shared_ptr<Encoder> core;
+
+    nb::object encode(nb::object text, unsigned threads) const {
+        Reporter reporter{nb::none()};
+        const View view = view_of(text);
+        IdBuffer out;
+        {
+            const nb::gil_scoped_release nogil;
+            check_utf8(view);
+            if (threads <= 1 || view.size < 2 * kPart) encode_here(view, out, reporter);
+            else encode_parallel(view, threads, out, reporter);
+        }
+        return to_array(std::move(out), core->id_bytes);
+    }
+
+    // Texts of a group share one array, of which each gets a part: arrays of their own would take
+    // longer than the encoding of a short text.
+    nb::list encode_batch(nb::list texts, unsigned threads) const {
+        struct Group {
+            std::size_t begin, end;
+            IdBuffer ids;
+            std::vector<std::size_t> ends;  // in ids, of each text
+        };
+        Reporter reporter{nb::none()};
+        std::vector<View> views;
+        views.reserve(texts.size());
+        for (nb::handle text : texts) views.push_back(view_of(text));
+        std::deque<Group> groups;
+        {
+            const nb::gil_scoped_release nogil;
+            Pool pool(threads, [&] { reporter(0); });
+            for (std::size_t begin = 0, end = 0; begin < views.size(); begin = end) {
+                for (std::size_t bytes = 0; end < views.size() && bytes < kPart / 4; ++end)
+                    bytes += views[end].size + 64;
+                Group& group = groups.emplace_back(Group{begin, end, {}, {}});
+                pool.submit([&](unsigned) {
+                    encode_group(views, group.begin, group.end, group.ids, group.ends);
+                });
+            }
+            pool.drain();
+        }
+        nb::list arrays;
+        for (Group& group : groups) {
+            const nb::object all = to_array(std::move(group.ids), core->id_bytes);
+            std::size_t begin = 0;
+            for (const std::size_t end : group.ends) {
+                arrays.append(all[nb::slice(nb::int_(begin), nb::int_(end), nb::none())]);
+                begin = end;
+            }
+        }
+        return arrays;
+    }
+
+    nb::object encode_pretokens(const std::vector<nb::bytes>& pretokens) const {
+        IdBuffer out;
+        Borrowed scratch(*core);
+        for (const nb::bytes& pretoken : pretokens) {
+            const View view = view_of(pretoken);
+            core->encode_pretoken(view.data, view.size, out, *scratch);
+        }
+        return to_array(std::move(out), core->id_bytes);
+    }
+
+    nb::bytes decode(const nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig,
+                                       nb::device::cpu>& ids) const {
+        const auto& vocab = core->bpe.vocab();
+        std::string text;
+        for (std::size_t i = 0; i < ids.shape(0); ++i) {
+            const std::int64_t id = ids.data()[i];
+            if (id < 0 || static_cast<std::uint64_t>(id) >= vocab.size() ||
+                vocab[static_cast<std::size_t>(id)].empty())
+                throw std::out_of_range("id " + std::to_string(id) + " at position " +
+                                        std::to_string(i) + " is not in the vocabulary of " +
+                                        std::to_string(vocab.size()));
+            text += vocab[static_cast<std::size_t>(id)];
+        }
+        return nb::bytes(text.data(), text.size());
+    }
+
+private:
+    static constexpr std::size_t kPart = 1 << 19;
+
+    // The end of the part of the text that begins at p.
+    const Byte* part_end(const Byte* p, const Byte* end) const {
+        std::size_t size = kPart;
+        while (static_cast<std::size_t>(end - p) > size + core->specials.longest()) {
+            const Byte* cut = last_border(p, p + size, end, core->specials);
+            if (cut != p) return cut;
+            size *= 2;
+        }
+        return end;
+    }
+
+    void encode_group(const std::vector<View>& views, std::size_t begin, std::size_t end,
+                      IdBuffer& ids, std::vector<std::size_t>& ends) const {
+        Borrowed scratch(*core);
+        for (std::size_t i = begin; i < end; ++i) {
+            check_utf8(views[i]);
+            core->encode(views[i].data, views[i].end(), true, ids, *scratch);
+            ends.push_back(ids.size() / core->id_bytes);
+        }
+    }
+
+    void encode_here(const View& view, IdBuffer& out, Reporter& reporter) const {
+        Borrowed scratch(*core, [&] { reporter(0); });
+        for (const Byte* p = view.data; p < view.end();) {
+            const Byte* end = part_end(p, view.end());
+            p = core->encode(p, end, true, out, *scratch);
+            reporter(0);
+        }
+    }
+
+    void encode_parallel(const View& view, unsigned threads, IdBuffer& out,
+                         Reporter& reporter) const {
+        std::deque<IdBuffer> parts;
+        Pool pool(threads, [&] { reporter(0); });
+        for (const Byte* p = view.data; p < view.end();) {
+            const Byte* end = part_end(p, view.end());
+            IdBuffer& part = parts.emplace_back();
+            pool.submit([this, p, end, &part](unsigned) {
+                Borrowed scratch(*core);
+                core->encode(p, end, true, part, *scratch);
+            });
+            p = end;
+        }
+        pool.drain();
+        for (IdBuffer& part : parts) {
+            out.append(part);
+            part = {};
+        }
+    }
+};
+
+class PyStream {
+public:
+    PyStream(const PyEncoder& encoder, bool replace)
+        : stream_(encoder.core, replace), id_bytes_(encoder.core->id_bytes) {}
+
+    nb::object feed(nb::bytes piece) {
+        const View view = view_of(piece);
+        IdBuffer out;
+        {
+            const nb::gil_scoped_release nogil;
+            stream_.feed(view.data, view.size, out);
+        }
+        return to_array(std::move(out), id_bytes_);
+    }
+
+    nb::object finish() {
+        IdBuffer out;
+        {
+            const nb::gil_scoped_release nogil;
+            stream_.finish(out);
+        }
+        return to_array(std::move(out), id_bytes_);
+    }
+
+private:
+    EncodeStream stream_;
+    std::size_t id_bytes_;
+};
+
+class PyFileEncoder {
+public:
+    PyFileEncoder(const PyEncoder& encoder, int descriptor, unsigned threads,
+                  std::size_t chunk_bytes, bool replace, nb::object progress)
+        : reporter_(std::move(progress)),
+          descriptor_(descriptor),
+          id_bytes_(encoder.core->id_bytes),
+          sink_(
+              encoder.core, threads, chunk_bytes, replace, [this] { reporter_(total_); },
+              [this](const IdBuffer& ids) { write(ids); }) {}
+
+    void add_path(const std::string& path) { add_file(sink_, path, total_, reporter_); }
+
+    void add(nb::bytes piece) {
+        const View view = view_of(piece);
+        const nb::gil_scoped_release nogil;
+        total_ += view.size;
+        sink_.add(view.data, view.size);
+    }
+
+    void end_text() {
+        const nb::gil_scoped_release nogil;
+        sink_.end_text();
+    }
+
+    std::uint64_t finish() {
+        {
+            const nb::gil_scoped_release nogil;
+            sink_.finish();
+        }
+        reporter_.report(total_);
+        return written_ / id_bytes_;
+    }
+
+private:
+    Reporter reporter_;
+    int descriptor_;
+    std::size_t id_bytes_;
+    std::uint64_t total_ = 0, written_ = 0;
+    EncodeSink sink_;
+
+    void write(const IdBuffer& ids) {
+        const Byte* p = ids.data();
+        for (std::size_t left = ids.size(); left > 0;) {
+            const ssize_t done = ::write(descriptor_, p, left);
+            if (done < 0 && errno != EINTR) raise_errno(errno);
+            if (done < 0) {
+                reporter_.report(total_);
+                continue;
+            }
+            p += done;
+            left -= static_cast<std::size_t>(done);
+            written_ += static_cast<std::uint64_t>(done);
+        }
+    }
+};
+
+}  // namespace lmlab
