@@ -1,13 +1,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types format bench
+.PHONY: demo test test-slurm lint types format bench
 
 demo: .venv/installed        ## train a small language model on the Python standard library
 	$(BIN)/python train.py
 
-test: .venv/installed-dev    ## the whole test suite
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+test: .venv/installed-dev    ## all tests but those on a Slurm
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not slurm'
+
+test-slurm: .venv/installed-dev   ## sweeps on a real two-node Slurm, which it starts (slurm-wlm, munge, root)
+	$(BIN)/python -m pytest -m slurm
 
 lint: .venv/installed-dev    ## style and formatting
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

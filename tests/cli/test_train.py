@@ -209,7 +209,7 @@ def test_a_sweep_started_again_skips_what_is_finished(
     assert train(*sweep).returncode == 0
     runs = sorted((tmp_path / "runs" / "sweeps" / "s").iterdir())
     runs = [run for run in runs if run.is_dir()]
-    assert [run.name[:8] for run in runs] == ["lr=0.001", "lr=0.002"]
+    assert [run.name[:8] for run in runs] == ["lr-0.001", "lr-0.002"]
     stamps = [(run / "result.json").stat().st_mtime_ns for run in runs]
     done = train("lr=2e-3,1e-3", *sweep[1:-1], "-m")
     assert done.returncode == 0, done.stderr
