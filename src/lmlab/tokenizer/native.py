@@ -112,9 +112,7 @@ class Counter:
         found: dict[bytes, int] = self._core.counts()
         return found
 
-    def train(
-        self, num_merges: int, progress: Progress | None = None
-    ) -> list[tuple[bytes, bytes]]:
+    def train(self, num_merges: int, progress: Progress | None = None) -> list[tuple[bytes, bytes]]:
         """Learn up to `num_merges` merges, in the order of creation; the counter is used up.
 
         `progress` gets the merges done so far.
