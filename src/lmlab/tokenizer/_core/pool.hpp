@@ -5,6 +5,7 @@
 // next submit() or drain(); the destructor drops what has not begun.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -44,6 +46,12 @@ public:
     Pool& operator=(const Pool&) = delete;
 
     unsigned size() const { return static_cast<unsigned>(helpers_.size()) + 1; }
+
+    // To be called now and then by a task that takes long; throws when it shall stop.
+    void check(unsigned worker) const {
+        if (worker == 0) watch_();
+        else if (stopping_) throw std::runtime_error("stopped");
+    }
 
     void submit(Task task) {
         watch_();
@@ -82,7 +90,7 @@ private:
     std::condition_variable work_, idle_;
     std::deque<Task> queue_;
     std::size_t running_ = 0;  // in helpers
-    bool stopping_ = false;
+    std::atomic<bool> stopping_ = false;
     std::exception_ptr failure_;
 
     // Runs the oldest task here if more than `spare` are waiting.

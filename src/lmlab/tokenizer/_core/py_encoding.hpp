@@ -56,8 +56,13 @@ public:
                 for (std::size_t bytes = 0; end < views.size() && bytes < kPart / 4; ++end)
                     bytes += views[end].size + 64;
                 Group& group = groups.emplace_back(Group{begin, end, {}, {}});
-                pool.submit([&](unsigned) {
-                    encode_group(views, group.begin, group.end, group.ids, group.ends);
+                pool.submit([&](unsigned worker) {
+                    Borrowed scratch(*core, [&pool, worker] { pool.check(worker); });
+                    for (std::size_t i = group.begin; i < group.end; ++i) {
+                        check_utf8(views[i]);
+                        core->encode(views[i].data, views[i].end(), true, group.ids, *scratch);
+                        group.ends.push_back(group.ids.size() / core->id_bytes);
+                    }
                 });
             }
             pool.drain();
@@ -114,16 +119,6 @@ private:
         return end;
     }
 
-    void encode_group(const std::vector<View>& views, std::size_t begin, std::size_t end,
-                      IdBuffer& ids, std::vector<std::size_t>& ends) const {
-        Borrowed scratch(*core);
-        for (std::size_t i = begin; i < end; ++i) {
-            check_utf8(views[i]);
-            core->encode(views[i].data, views[i].end(), true, ids, *scratch);
-            ends.push_back(ids.size() / core->id_bytes);
-        }
-    }
-
     void encode_here(const View& view, IdBuffer& out, Reporter& reporter) const {
         Borrowed scratch(*core, [&] { reporter(0); });
         for (const Byte* p = view.data; p < view.end();) {
@@ -140,8 +135,8 @@ private:
         for (const Byte* p = view.data; p < view.end();) {
             const Byte* end = part_end(p, view.end());
             IdBuffer& part = parts.emplace_back();
-            pool.submit([this, p, end, &part](unsigned) {
-                Borrowed scratch(*core);
+            pool.submit([this, p, end, &part, &pool](unsigned worker) {
+                Borrowed scratch(*core, [&pool, worker] { pool.check(worker); });
                 core->encode(p, end, true, part, *scratch);
             });
             p = end;

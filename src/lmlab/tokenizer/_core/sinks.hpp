@@ -92,12 +92,9 @@ public:
                bool replace, std::function<void()> watch, Write write)
         : encoder_(std::move(encoder)),
           write_(std::move(write)),
-          watch_(watch),
           stream_(encoder_->pattern, encoder_->specials, chunk_bytes, replace,
                   [this](Chunk chunk) { take(std::move(chunk)); }),
           pool_(threads, std::move(watch)) {}
-
-    ~EncodeSink() override { cancelled_ = true; }
 
     void add(const Byte* p, std::size_t size) override { stream_.append(p, size); }
     void end_text() override { stream_.end_text(); }
@@ -115,8 +112,6 @@ private:
 
     std::shared_ptr<Encoder> encoder_;
     Write write_;
-    std::function<void()> watch_;
-    std::atomic<bool> cancelled_ = false;
     std::deque<std::shared_ptr<Result>> results_;
     TextStream stream_;
     Pool pool_;  // the last member: its threads use the others
@@ -126,10 +121,7 @@ private:
         auto result = std::make_shared<Result>();
         results_.push_back(result);
         pool_.submit([this, shared, result](unsigned worker) {
-            Borrowed scratch(*encoder_, [this, worker] {
-                if (worker == 0) watch_();
-                else if (cancelled_) throw std::runtime_error("cancelled");
-            });
+            Borrowed scratch(*encoder_, [this, worker] { pool_.check(worker); });
             const Byte* begin = shared->bytes.data();
             encoder_->encode(begin, begin + shared->bytes.size(), shared->final, result->ids,
                              *scratch);
