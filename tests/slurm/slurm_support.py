@@ -10,7 +10,7 @@ from virtual_cluster import VirtualCluster, wait_until
 
 from lmlab.cluster.status import state_of
 
-TIMES = ("seconds", "tokens_per_second", "mfu", "memory_gib")
+MEASURED = ("seconds", "tokens_per_second", "mfu", "memory_gib")
 LONG = ("budget.steps=100000", "trainer.checkpoint_every=1000", "task.sample.tokens=0")
 """A run that something will happen to before it ends."""
 
@@ -38,7 +38,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 def untimed(run: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows(run)]
+    return [{k: v for k, v in row.items() if k not in MEASURED} for row in rows(run)]
 
 
 def last_step(run: Path) -> int:
