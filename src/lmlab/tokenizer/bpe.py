@@ -14,7 +14,6 @@ from lmlab.tokenizer.engine import Engine
 from lmlab.tokenizer.inputs import read_chunks
 from lmlab.tokenizer.native import Errors, Ids
 from lmlab.tokenizer.outputs import writing
-from lmlab.tokenizer.pretokenize import to_utf8
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
 PathLike = str | Path
@@ -106,15 +105,13 @@ class Tokenizer:
 
         Bytes that are no UTF-8 are a DataError, or U+FFFD with `errors="replace"`.
         """
-        if isinstance(text, str):
-            text = to_utf8(text)
-        elif errors == "replace":
-            text = text.decode(errors="replace").encode()
+        if isinstance(text, bytes) and errors == "replace":
+            text = text.decode(errors="replace")
         return self._engine.encode(text)
 
     def encode_batch(self, texts: Sequence[str], *, num_threads: int | None = None) -> list[Ids]:
         """The ids of each text, in parallel; `num_threads` None means every core."""
-        return self._engine.encode_batch([to_utf8(text) for text in texts], num_threads)
+        return self._engine.encode_batch(texts, num_threads)
 
     def encode_iterable(self, pieces: Iterable[str]) -> Iterator[int]:
         """The ids of the joined pieces, lazily; the same ids however the text is cut.

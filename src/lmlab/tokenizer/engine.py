@@ -19,7 +19,13 @@ from lmlab.tokenizer.inputs import (
     read_chunks,
 )
 from lmlab.tokenizer.native import Errors, Ids, PatternName
-from lmlab.tokenizer.pretokenize import PATTERNS, split_pretokens, split_special_stream, to_utf8
+from lmlab.tokenizer.pretokenize import (
+    PATTERNS,
+    lone_surrogate,
+    split_pretokens,
+    split_special_stream,
+    to_utf8,
+)
 from lmlab.tokenizer.vocabulary import Vocabulary
 
 _PIECE = 1 << 15  # characters of a stream that are encoded at a time
@@ -43,21 +49,26 @@ class Engine:
         )
         self.dtype = self._encoder.dtype
 
-    def encode(self, text: bytes) -> Ids:
-        """The ids of one text; a DataError where it is not UTF-8."""
+    def encode(self, text: str | bytes) -> Ids:
+        """The ids of one text; a DataError where it has no UTF-8 or is none."""
         if not self._native_pattern:
-            pieces = self.stream(decode_chunks([text], "text"))
-            return np.concatenate([np.empty(0, self.dtype), *pieces])
+            whole = [text] if isinstance(text, str) else decode_chunks([text], "text")
+            return np.concatenate([np.empty(0, self.dtype), *self.stream(whole)])
         try:
             return self._encoder.encode(text)
         except native.InvalidUtf8 as error:
             raise invalid_utf8("text", error) from None
+        except UnicodeEncodeError as error:
+            raise lone_surrogate(error) from None
 
-    def encode_batch(self, texts: Sequence[bytes], num_threads: int | None) -> list[Ids]:
+    def encode_batch(self, texts: Sequence[str], num_threads: int | None) -> list[Ids]:
         """The ids of each text, in parallel where the pattern is native."""
         if not self._native_pattern:
             return [self.encode(text) for text in texts]
-        return self._encoder.encode_batch(texts, num_threads=num_threads)
+        try:
+            return self._encoder.encode_batch(texts, num_threads=num_threads)
+        except UnicodeEncodeError as error:
+            raise lone_surrogate(error) from None
 
     def stream(self, pieces: Iterable[str]) -> Iterator[Ids]:
         """The ids of the joined pieces, as they become certain."""

@@ -64,10 +64,15 @@ def to_utf8(text: str, what: str = "text") -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(
-            f"{what} has a lone surrogate {text[error.start]!a} at character {error.start}, "
-            "which UTF-8 cannot hold; decode the bytes with errors='replace'"
-        ) from None
+        raise lone_surrogate(error, what) from None
+
+
+def lone_surrogate(error: UnicodeEncodeError, what: str = "text") -> DataError:
+    """What to tell of a text that has no UTF-8."""
+    return DataError(
+        f"{what} has a lone surrogate {error.object[error.start]!a} at character {error.start}, "
+        "which UTF-8 cannot hold; decode the bytes with errors='replace'"
+    )
 
 
 def split_special(text: str, special_tokens: Sequence[str]) -> Iterator[tuple[str, bool]]:

@@ -31,8 +31,8 @@ public:
 
     // What one thread works with; its caches stay warm from one text to the next.
     struct Scratch {
-        Words words{1 << 17};
-        LongWords long_words{1 << 14};
+        Words words{1 << 18};
+        LongWords long_words{1 << 16};
         Bpe::Workspace work;
     };
 
