@@ -10,7 +10,9 @@ from fake_sweep import grid_sweep, lr_sweep, write_sweep_run
 
 from lmlab.cli import main
 from lmlab.errors import UserError
-from lmlab.runs.collect import collect, find_axes, to_csv, to_markdown
+from lmlab.runs.collect import collect, find_axes
+from lmlab.runs.sweep_plot import numeric_axis, write_sweep_plot
+from lmlab.runs.tables import to_csv, to_markdown
 from lmlab.runs.verdict import judge
 
 
@@ -44,10 +46,11 @@ def test_csv_has_a_line_for_each_run(tmp_path: Path) -> None:
 
 def test_markdown_has_settings_and_runs(tmp_path: Path) -> None:
     text = to_markdown(collect(grid_sweep(tmp_path)))
-    first, second = text.split("\n\n")
+    first, best, second = text.split("\n\n")
     assert first.splitlines()[0].startswith("| ffn | batch_size | seeds | val_loss | sd |")
     assert len(first.splitlines()) == 2 + 9
     assert "| glu | 4 | 1 | 3.5675 | – | – | 1 of 2 |" in first
+    assert best.startswith("Best: ffn=glu, batch_size=16: validation loss ")
     assert len(second.splitlines()) == 2 + 18
 
 
@@ -102,3 +105,19 @@ def test_the_training_loss_is_that_of_the_last_tenth(tmp_path: Path) -> None:
 def test_an_unknown_metric_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not one of"):
         collect(lr_sweep(tmp_path), "val/loss")
+
+
+def test_plots_show_numbers_against_the_metric_and_names_in_rows(tmp_path: Path) -> None:
+    """What is drawn is looked at; here: which picture it is, and that there is one."""
+    lines, grid = collect(lr_sweep(tmp_path / "lr")), collect(grid_sweep(tmp_path / "grid"))
+    assert (numeric_axis(lines), numeric_axis(grid)) == ("lr", "trainer.batch_size")
+    for seed in range(2):
+        for kind in ("glu", "mlp"):
+            config = {"seed": seed, "model": {"ffn": {"kind": kind}}}
+            write_sweep_run(tmp_path / "names", config, 3.0 + seed)
+    names = collect(tmp_path / "names")
+    assert numeric_axis(names) is None
+    for sweep in (lines, grid, names):
+        picture = write_sweep_plot(sweep, tmp_path / "plot.png").read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) > 5000

@@ -13,10 +13,15 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "collect",
         help="make a table of a sweep's results",
         description="Make a table of a sweep's results: mean, standard deviation and 95 %% "
-        "confidence interval over seeds for each setting, and a line for each run.",
+        "confidence interval over seeds for each setting, which is best and whether that is more "
+        "than noise, and a line for each run. Example: lmlab collect runs/sweeps/lr_tuning "
+        "--plot lr_tuning.png",
     )
     collect.add_argument("--format", choices=("markdown", "csv"), default="markdown")
     collect.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    collect.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="draw the metric of each setting as well"
+    )
     collect.set_defaults(run=write_table)
 
     report = commands.add_parser(
@@ -36,10 +41,14 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def write_table(options: argparse.Namespace) -> None:
     """Print the table, or write it to a file."""
     from lmlab.files import atomic_write
-    from lmlab.runs.collect import collect, to_csv, to_markdown
+    from lmlab.runs.collect import collect
+    from lmlab.runs.sweep_plot import write_sweep_plot
+    from lmlab.runs.tables import to_csv, to_markdown
 
     sweep = collect(_folder(options.directory), options.metric)
     text = to_csv(sweep) if options.format == "csv" else to_markdown(sweep)
+    if options.plot is not None:
+        write_sweep_plot(sweep, options.plot)
     if options.output is None:
         sys.stdout.write(text)
     else:

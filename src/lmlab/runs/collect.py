@@ -1,7 +1,5 @@
-"""The results of a sweep as a table: what was varied, what came out, and how sure that is."""
+"""The results of a sweep: what was varied, what came out, and how sure that is."""
 
-import csv
-import io
 import json
 import math
 import os
@@ -36,6 +34,7 @@ METRICS = {
     "best_val_loss": "best validation loss",
 }
 """How metrics are called in a sentence, where that is not their key."""
+HIGHER_IS_BETTER = ("tokens_per_second",)
 Settings = tuple[tuple[str, Any], ...]
 
 
@@ -80,6 +79,11 @@ class Sweep:
     axes: tuple[str, ...]
     rows: tuple[Row, ...]
     settings: tuple[Setting, ...]
+
+    @property
+    def metric_name(self) -> str:
+        """The metric in words."""
+        return METRICS.get(self.metric, self.metric.replace("_", " "))
 
 
 def collect(directory: Path, metric: str = "val_loss") -> Sweep:
@@ -150,53 +154,6 @@ def show(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def to_csv(sweep: Sweep) -> str:
-    """Return one line a run, with mean, sd and 95 % interval of its setting's seeds at the end."""
-    statistics = ("n", "mean", "sd", "ci_low", "ci_high")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "status", *sweep.axes, SEED, *RESULTS, *statistics])
-    for setting in sweep.settings:
-        e = setting.estimate
-        numbers = [e.n, e.mean, e.sd, e.low, e.high] if e.n else [0, None, None, None, None]
-        for row in setting.rows:
-            results = [_value(row.run, key) for key in RESULTS]
-            values = [show(value) for _, value in row.settings]
-            name = _name(row, sweep)
-            writer.writerow([name, row.run.status, *values, row.seed, *results, *numbers])
-    return text.getvalue()
-
-
-def to_markdown(sweep: Sweep) -> str:
-    """Return the settings with mean, sd and 95 % interval over seeds, then a line for each run."""
-    names = [short(axis) for axis in sweep.axes]
-    head = [*names, "seeds", sweep.metric, "sd", "95 % interval", "diverged"]
-    lines = [_line(head), _line(["---"] * len(head))]
-    for setting in sweep.settings:
-        e = setting.estimate
-        interval = f"{e.low:.4f} to {e.high:.4f}" if e.low is not None else "–"
-        cells = [show(value) for _, value in setting.settings]
-        cells += [str(e.n), f"{e.mean:.4f}" if e.n else "–"]
-        cells += [f"{e.sd:.4f}" if e.sd is not None else "–", interval]
-        cells.append(f"{setting.diverged} of {len(setting.rows)}" if setting.diverged else "")
-        lines.append(_line(cells))
-    head = ["run", *names, SEED, "status", "val_loss", "bits per byte", "steps", "tokens/s"]
-    lines += ["", _line(head), _line(["---"] * len(head))]
-    for row in sweep.rows:
-        result = row.run.result
-        cells = [f"`{_name(row, sweep)}`", *(show(value) for _, value in row.settings)]
-        cells += [show(row.seed), row.run.status]
-        for key, format_ in (
-            ("val_loss", ".4f"),
-            ("val_bits_per_byte", ".4f"),
-            ("steps", ",.0f"),
-            ("tokens_per_second", ",.0f"),
-        ):
-            cells.append(_number(result.get(key), format_))
-        lines.append(_line(cells))
-    return "\n".join(lines) + "\n"
-
-
 def _find(directory: Path) -> list[Path]:
     found = []
     for folder, folders, files in os.walk(directory):
@@ -211,7 +168,7 @@ def _varied(config: Mapping[str, Any]) -> dict[str, Any]:
     return flatten({key: value for key, value in config.items() if key not in NOT_VARIED})
 
 
-def _value(run: Run, key: str) -> Any:
+def result_of(run: Run, key: str) -> Any:
     """Return what result.json says; the training loss is the mean of the last tenth of the run."""
     if key != "train_loss":
         return run.result.get(key)
@@ -221,7 +178,7 @@ def _value(run: Run, key: str) -> Any:
 
 
 def _metric(run: Run, metric: str) -> float | None:
-    value = _value(run, metric)
+    value = result_of(run, metric)
     if not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value) if run.status == "finished" else None
@@ -242,15 +199,3 @@ def _comparable(value: Any) -> tuple[int, float, str]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return 0, float(value), ""
     return 1, 0.0, str(value)
-
-
-def _name(row: Row, sweep: Sweep) -> str:
-    return os.path.relpath(row.run.directory, sweep.directory)
-
-
-def _number(value: Any, format_: str) -> str:
-    return format(value, format_) if isinstance(value, int | float) else "–"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TRAIN, VALIDATION, INK, FAINT = "#2f6fb5", "#d9480f", "#30363d", "#8b949e"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -42,7 +42,7 @@ def write_loss_plot(run_dir: Path) -> Path:
     from matplotlib.ticker import MaxNLocator
 
     run, path = read_run(run_dir), run_dir / "loss.png"
-    with rc_context(_STYLE), atomic_write(path, "wb") as file:
+    with rc_context(STYLE), atomic_write(path, "wb") as file:
         figure = Figure(figsize=(9.6, 4.0), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2, sharey=True)

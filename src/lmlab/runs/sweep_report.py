@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.files import atomic_write
-from lmlab.runs.collect import METRICS, Row, Sweep, collect, describe, short, show
+from lmlab.runs.collect import Row, Sweep, collect, describe, short, show
 from lmlab.runs.curves import wants_log_scale
 from lmlab.runs.page import duration, environment, plotly
 from lmlab.runs.verdict import judge
 
 POINTS = 300
 """Of a curve on the page; of a longer one every n-th."""
-HIGHER_IS_BETTER = ("tokens_per_second",)
 PLACES = ("step", "tokens", "seconds")
 
 
 def write_sweep_report(directory: Path, metric: str = "val_loss") -> Path:
     """Write `directory/sweep.html` and return its path; raises UserError when there are no runs."""
     sweep, path = collect(directory, metric), directory / "sweep.html"
-    verdict = judge(sweep, metric not in HIGHER_IS_BETTER)
+    verdict = judge(sweep)
     names = [str(row.run.config.get("name") or "") for row in sweep.rows]
     page = (
         environment()
@@ -29,7 +28,7 @@ def write_sweep_report(directory: Path, metric: str = "val_loss") -> Path:
         .render(
             sweep=sweep,
             verdict=verdict,
-            metric=_metric(sweep),
+            metric=sweep.metric_name,
             title=next(filter(None, names), directory.resolve().name),
             counts=_counts(sweep),
             axes=[short(axis) for axis in sweep.axes],
@@ -46,10 +45,6 @@ def write_sweep_report(directory: Path, metric: str = "val_loss") -> Path:
     with atomic_write(path) as file:
         file.write(page)
     return path
-
-
-def _metric(sweep: Sweep) -> str:
-    return METRICS.get(sweep.metric, sweep.metric.replace("_", " "))
 
 
 def _counts(sweep: Sweep) -> str:
@@ -90,7 +85,7 @@ def _data(sweep: Sweep) -> dict[str, Any]:
     ]
     losses = [loss for row in sweep.rows for loss in row.run.series("val/loss")[1]]
     return {
-        "metric": _metric(sweep),
+        "metric": sweep.metric_name,
         "settings": [describe(setting.settings) for setting in sweep.settings],
         "values": [[value for _, value in setting.settings] for setting in sweep.settings],
         "axes": [short(axis) for axis in sweep.axes],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmlab.runs.collect import METRICS, Setting, Sweep
+from lmlab.runs.collect import HIGHER_IS_BETTER, Setting, Sweep
 from lmlab.runs.statistics import SIGNIFICANT, Difference, holm, welch
 
 SHOWN = 4
@@ -36,7 +36,7 @@ class Verdict:
     """Whether the difference is larger than the seeds' noise, in a sentence."""
 
 
-def judge(sweep: Sweep, lower_is_better: bool = True) -> Verdict:
+def judge(sweep: Sweep) -> Verdict:
     """Find the best setting and compare the others with it by Welch's t-tests.
 
     A setting that diverged with some seed is not taken for the best.
@@ -45,7 +45,7 @@ def judge(sweep: Sweep, lower_is_better: bool = True) -> Verdict:
     if not sound:
         said = "No run has finished yet." if _any_open(sweep) else "Every setting diverged."
         return Verdict(None, (), said, "")
-    sign = 1 if lower_is_better else -1
+    sign = -1 if sweep.metric in HIGHER_IS_BETTER else 1
     best = min(sound, key=lambda setting: sign * setting.estimate.mean)
     others = [s for s in sweep.settings if s is not best and s.estimate.n]
     differences = [welch(best.values, setting.values) for setting in others]
@@ -56,9 +56,8 @@ def judge(sweep: Sweep, lower_is_better: bool = True) -> Verdict:
         for setting, difference in zip(others, differences, strict=True)
     ]
     comparisons.sort(key=lambda comparison: sign * comparison.setting.estimate.mean)
-    name = METRICS.get(sweep.metric, sweep.metric.replace("_", " "))
     seeds = f"{best.estimate.n} seed{'s' if best.estimate.n > 1 else ''}"
-    headline = f"{best}: {name} {best.estimate} ({seeds})"
+    headline = f"{best}: {sweep.metric_name} {best.estimate} ({seeds})"
     return Verdict(best, tuple(comparisons), headline, _support(comparisons))
 
 

@@ -1,0 +1,71 @@
+"""The results of a sweep as tables: csv for programs, markdown for people."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from lmlab.runs.collect import RESULTS, SEED, Row, Sweep, result_of, short, show
+from lmlab.runs.verdict import judge
+
+
+def to_csv(sweep: Sweep) -> str:
+    """Return one line a run, with mean, sd and 95 % interval of its setting's seeds at the end."""
+    statistics = ("n", "mean", "sd", "ci_low", "ci_high")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "status", *sweep.axes, SEED, *RESULTS, *statistics])
+    for setting in sweep.settings:
+        e = setting.estimate
+        numbers = [e.n, e.mean, e.sd, e.low, e.high] if e.n else [0, None, None, None, None]
+        for row in setting.rows:
+            results = [result_of(row.run, key) for key in RESULTS]
+            values = [show(value) for _, value in row.settings]
+            name = _name(row, sweep)
+            writer.writerow([name, row.run.status, *values, row.seed, *results, *numbers])
+    return text.getvalue()
+
+
+def to_markdown(sweep: Sweep) -> str:
+    """Return the settings with mean, sd and 95 % interval, which is best, and a line a run."""
+    names = [short(axis) for axis in sweep.axes]
+    head = [*names, "seeds", sweep.metric, "sd", "95 % interval", "diverged"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for setting in sweep.settings:
+        e = setting.estimate
+        interval = f"{e.low:.4f} to {e.high:.4f}" if e.low is not None else "–"
+        cells = [show(value) for _, value in setting.settings]
+        cells += [str(e.n), f"{e.mean:.4f}" if e.n else "–"]
+        cells += [f"{e.sd:.4f}" if e.sd is not None else "–", interval]
+        cells.append(f"{setting.diverged} of {len(setting.rows)}" if setting.diverged else "")
+        lines.append(_line(cells))
+    verdict = judge(sweep)
+    lines += ["", f"Best: {verdict.headline}. {verdict.support}".rstrip()]
+    head = ["run", *names, SEED, "status", "val_loss", "bits per byte", "steps", "tokens/s"]
+    lines += ["", _line(head), _line(["---"] * len(head))]
+    for row in sweep.rows:
+        result = row.run.result
+        cells = [f"`{_name(row, sweep)}`", *(show(value) for _, value in row.settings)]
+        cells += [show(row.seed), row.run.status]
+        for key, format_ in (
+            ("val_loss", ".4f"),
+            ("val_bits_per_byte", ".4f"),
+            ("steps", ",.0f"),
+            ("tokens_per_second", ",.0f"),
+        ):
+            cells.append(_number(result.get(key), format_))
+        lines.append(_line(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _name(row: Row, sweep: Sweep) -> str:
+    return os.path.relpath(row.run.directory, sweep.directory)
+
+
+def _number(value: Any, format_: str) -> str:
+    return format(value, format_) if isinstance(value, int | float) else "–"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
