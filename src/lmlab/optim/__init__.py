@@ -54,5 +54,12 @@ def build_optimizer(config: "OptimizerConfig", model: "nn.Module") -> "Optimizer
         return AdamW(groups, config.lr, betas, config.eps, backend=config.backend)
     if config.kind == "muon":
         betas = (config.beta1, config.beta2)
-        return Muon(groups, config.lr, betas, config.eps, momentum=config.momentum)
+        return Muon(
+            groups,
+            config.lr,
+            betas,
+            config.eps,
+            momentum=config.momentum,
+            newton_schulz_steps=config.newton_schulz_steps,
+        )
     return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)

@@ -40,6 +40,8 @@ class MuonConfig(Config):
     """Peak learning rate, of both parts: Muon's updates are scaled to the size of AdamW's."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
     """Of Muon's part, Nesterov's form."""
+    newton_schulz_steps: Annotated[int, Field(ge=1)]
+    """Of the iteration that makes an update orthogonal; fewer are faster and less exact."""
     beta1: Annotated[float, Field(ge=0, lt=1)]
     """Decay of AdamW's first moment."""
     beta2: Annotated[float, Field(ge=0, lt=1)]

@@ -47,6 +47,7 @@ class Muon(AdamW):
         eps: float = 1e-8,
         weight_decay: float = 0.1,
         momentum: float = 0.95,
+        newton_schulz_steps: int = 5,
     ) -> None:
         if not 0 <= momentum < 1:
             raise ValueError(f"Muon: {momentum=} out of range")
@@ -54,6 +55,7 @@ class Muon(AdamW):
         for group in self.param_groups:
             group.setdefault("muon", False)
             group.setdefault("momentum", momentum)
+            group.setdefault("newton_schulz_steps", newton_schulz_steps)
 
     def _new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         if group["muon"]:
@@ -73,6 +75,7 @@ class Muon(AdamW):
         # Matrices of one shape are one batched product: many small kernels become few large ones.
         for shape in dict.fromkeys(p.shape for p in params):
             same = [i for i, p in enumerate(params) if p.shape == shape]
-            updates = newton_schulz(torch.stack([nesterov[i] for i in same]))
+            stacked = torch.stack([nesterov[i] for i in same])
+            updates = newton_schulz(stacked, group["newton_schulz_steps"])
             scale = 0.2 * max(shape[-2:]) ** 0.5
             torch._foreach_add_([params[i] for i in same], list(updates), alpha=-lr * scale)
