@@ -74,6 +74,7 @@ def run_loop(
     journal: Journal | None = None,
     lr: str = "3e-3",
     scaler: LossScaler | None = None,
+    fingerprint: str = "",
 ) -> tuple[Outcome, Journal, torch.nn.Module]:
     config = composed(*TINY, f"lr={lr}", *overrides)
     model = tiny_model(config.seed)
@@ -91,6 +92,7 @@ def run_loop(
         flops_per_token=1.0,
         peaks={"mfu": 1.0},
         scaler=scaler,
+        fingerprint=fingerprint,
     )
     checkpoints = Checkpoints(folder, config.trainer.keep_checkpoints)
     return train(parts, steps, checkpoints, journal, config.trainer), journal, model
@@ -129,6 +131,12 @@ def test_stopping_saves_and_resuming_is_exact(tmp_path: Path) -> None:
     assert losses[0] == losses[1]
     for a, b in zip(expected.parameters(), model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    run_loop(tmp_path, journal=Journal(stop_after=6), fingerprint="one")
+    with pytest.raises(UserError, match=r"step \d+ in .* made with another"):
+        run_loop(tmp_path, fingerprint="another")
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_unsaved(tmp_path: Path) -> None:

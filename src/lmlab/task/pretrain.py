@@ -163,6 +163,7 @@ def _train(
         flops_per_token=flops_per_token,
         peaks=_peaks(device, precision, world),
         seed=config.seed,
+        fingerprint=config.fingerprint(),
         world=world,
         scaler=LossScaler() if precision == "fp16" else None,
         watch=(lambda: model.metrics() | norms()) if norms is not None else model.metrics,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
+from lmlab.errors import UserError
 from lmlab.optim.schedule import Schedule
 from lmlab.training.checkpoint import Checkpoints
 from lmlab.training.config import TrainerConfig
@@ -65,6 +66,8 @@ class Parts:
     """FLOP/s that the metrics `mfu` and, for known GPUs, `mfu_data_sheet` are shares of."""
     seed: int = 0
     """Of what is drawn in a step: dropout."""
+    fingerprint: str = ""
+    """Of the configuration; a checkpoint of another one is refused."""
     world: World = ALONE
     scaler: LossScaler | None = None
     """Of the loss, in float16."""
@@ -177,6 +180,7 @@ def _step(parts: Parts, step: int, cfg: TrainerConfig) -> tuple[StepStats, int, 
 def _state(parts: Parts, progress: Progress, run: Journal) -> dict[str, Any]:
     return {
         "step": progress.step,
+        "config_fingerprint": parts.fingerprint,
         "model": parts.model.state_dict(),
         "optimizer": parts.optimizer.state_dict(),
         "scaler": vars(parts.scaler).copy() if parts.scaler else None,
@@ -195,6 +199,11 @@ def _resume(parts: Parts, checkpoints: Checkpoints, run: Journal) -> Progress:
     if state is None:
         run.rewind({})
         return Progress()
+    if state["config_fingerprint"] != parts.fingerprint:
+        raise UserError(
+            f"the checkpoint of step {state['step']} in {checkpoints.folder} was made with another "
+            "configuration; remove it, or put the right one back"
+        )
     parts.model.load_state_dict(state["model"])
     parts.optimizer.load_state_dict(state["optimizer"])
     if parts.scaler is not None:
