@@ -121,3 +121,20 @@ def test_a_killed_job_is_no_mystery(
     assert errors.startswith("1 of 1 runs did not finish")
     assert main(["runs", str(tmp_path / "runs")]) == 0
     assert "ended without a word (killed)" in capsys.readouterr().out
+
+
+def test_code_that_must_be_unchanged_is_compared_when_the_job_starts(
+    train: Train, tiny: list[str], tmp_path: Path
+) -> None:
+    done = train(*LOCAL, *tiny, "slurm.code=unchanged")
+    assert done.returncode == 0, done.stderr
+    (result,) = tmp_path.glob("runs/sweeps/*/*/result.json")
+    result.unlink()
+    job = "import sys; from lmlab.cluster.job import run_job; run_job(sys.argv[1], 'another hash')"
+    command = [sys.executable, "-c", job, str(result.parent)]
+    refused = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert refused.returncode == 1
+    status = json.loads((result.parent / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert "the code is no longer what it was when this run was submitted" in status["error"]
+    assert not result.exists()
