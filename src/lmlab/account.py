@@ -15,7 +15,7 @@ EXAMPLES = """\
 examples:
   lmlab account model=xl
   lmlab account model=small model/attention=sliding_window model.attention.num_kv_heads=4
-  lmlab account model=xl budget.steps=400000 trainer.batch_size=1024 --peak 19.5e12 --mfu 0.5
+  lmlab account model=xl optimizer=adamw trainer.batch_size=1024 --peak 19.5e12 --mfu 0.5
 """
 GPT2_VOCABULARY = 50257
 

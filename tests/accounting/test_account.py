@@ -49,7 +49,7 @@ def test_long_context() -> None:
 
 
 def test_memory_and_time() -> None:
-    a = counted("model=xl")
+    a = counted("model=xl", "optimizer=adamw")
     assert a.fixed_bytes == 16 * a.parameters
     assert amount(a.fixed_bytes) == "34.03 GB"
     assert amount(a.activation_bytes) == "15.52 GB"
@@ -152,7 +152,8 @@ def test_counting_leaves_the_model_as_it_was() -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["account", "model=xl", "budget.steps=400000", "trainer.batch_size=1024"]) == 0
+    run = ["model=xl", "optimizer=adamw", "budget.steps=400000", "trainer.batch_size=1024"]
+    assert main(["account", *run]) == 0
     out = capsys.readouterr().out
     for text in (
         "2,127,057,600",

@@ -142,7 +142,7 @@ def test_another_configuration_is_refused(
     done = train(*tiny, "lr=0.5", f"resume={reference}")
     assert done.returncode == 1
     assert "started with another configuration" in done.stderr
-    assert "lr: 0.003 -> 0.5" in done.stderr
+    assert "lr: 0.01 -> 0.5" in done.stderr
     assert (reference / "config.yaml").read_bytes() == before
 
 

@@ -177,7 +177,7 @@ def test_a_directory_of_another_run(train: Train, slurm: dict[str, str], tmp_pat
     assert train(*own, env=slurm).returncode == 0
     done = train(*own, "lr=0.5", env=slurm)
     assert done.returncode == 1
-    assert "was started with another configuration (lr: 0.003 -> 0.5" in done.stderr
+    assert "was started with another configuration (lr: 0.01 -> 0.5" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

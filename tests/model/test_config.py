@@ -10,11 +10,11 @@ from lmlab.errors import UserError
 
 LINEAR, HYBRID, MOE = "model/attention=linear", "model/attention=hybrid", "model/ffn=moe"
 MISTAKES = {
-    "heads": (["model.num_heads=5"], "num_heads=5 does not divide d_model=192"),
-    "kv heads": (["model.attention.num_kv_heads=4"], "num_kv_heads=4 does not divide num_heads=6"),
+    "heads": (["model.num_heads=5"], "num_heads=5 does not divide d_model=128"),
+    "kv heads": (["model.attention.num_kv_heads=3"], "num_kv_heads=3 does not divide num_heads=4"),
     "kv heads of a member": (
-        [HYBRID, "model.attention.members.global.num_kv_heads=4"],
-        "num_kv_heads=4 does not divide num_heads=6",
+        [HYBRID, "model.attention.members.global.num_kv_heads=3"],
+        "num_kv_heads=3 does not divide num_heads=4",
     ),
     "odd heads": (
         ["model.head_dim=3"],
@@ -37,7 +37,7 @@ MISTAKES = {
         "config error at 'model.attention.members.local.window': must be >= 1, got -1",
     ),
     "experts": ([MOE, "model.ffn.top_k=9"], "top_k=9 is more than num_experts=8"),
-    "granularity": ([MOE, "model.ffn.granularity=7"], "granularity=7 does not divide d_ff=512"),
+    "granularity": ([MOE, "model.ffn.granularity=7"], "granularity=7 does not divide d_ff=384"),
     "soft-cap of linear attention": (
         [LINEAR, "model.attention.logit_softcap=30"],
         "config error at 'model.attention.logit_softcap': not a key of the chosen model/attention, "

@@ -72,7 +72,7 @@ def test_muon_takes_the_hidden_matrices_alone() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_state_survives_saving(optimizer: str) -> None:
-    config = composed("model=tiny", "model.d_model=12", f"optimizer={optimizer}")
+    config = composed("model=tiny", "model.d_model=16", f"optimizer={optimizer}")
     results = []
     for interrupted in (False, True):
         torch.manual_seed(0)
@@ -94,7 +94,9 @@ def test_state_survives_saving(optimizer: str) -> None:
 def test_the_fused_back_end_equals_ours() -> None:
     results = []
     for backend in ("foreach", "fused"):
-        config = composed("model=tiny", "model.d_model=12", f"optimizer.backend={backend}")
+        config = composed(
+            "model=tiny", "model.d_model=16", "optimizer=adamw", f"optimizer.backend={backend}"
+        )
         torch.manual_seed(0)
         model = build(config.model, 50)
         optimizer = build_optimizer(config.optimizer, model)
