@@ -1,11 +1,13 @@
 """What keeps the code a whole: imports point one way, modules stay small, every YAML is good."""
 
 import ast
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lmlab.config import keys_at
 from lmlab.model import build
@@ -113,3 +115,17 @@ def test_every_axis_of_a_sweep_is_a_key(choice: str) -> None:
         *parents, key = axis.replace("/", ".").split(".")
         assert key in keys_at(parents) or axis == "experiment", axis
     assert text.startswith("# @package _global_\n# python train.py -m sweep=")
+
+
+@pytest.mark.parametrize("choice", SWEEPS)
+def test_every_run_of_a_sweep_builds(choice: str) -> None:
+    path = ROOT / "sweeps" / f"{choice.removeprefix('sweep=')}.yaml"
+    axes = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]
+    given = [f"{axis}={values}" for axis, values in axes.items() if axis != "seed"]
+    parsed = OverridesParser.create().parse_overrides(given)
+    points = [
+        [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
+        for override in parsed
+    ]
+    for point in itertools.product(*points):
+        build(composed(choice, *point).model, 300, device="meta")
