@@ -237,18 +237,26 @@ private:
     void encode_long(const Byte* p, std::size_t size, Workspace& work) const {
         auto& nodes = work.nodes;
         auto& heap = work.heap;
+        const auto now_and_then = [&](std::size_t count) {
+            if (count % 65536 == 65535 && work.watch) work.watch();
+        };
         nodes.resize(size);
         heap.clear();
         for (std::size_t i = 0; i < size; ++i) nodes[i] = {byte_ids_[p[i]], i - 1, i + 1};
+        for (std::size_t i = 0; i + 1 < size; ++i) {
+            now_and_then(i);
+            const std::uint32_t found = rank(nodes[i].id, nodes[i + 1].id);
+            if (found != kNone) heap.emplace_back(found, i);
+        }
+        std::make_heap(heap.begin(), heap.end(), std::greater<>());
         const auto add = [&](std::size_t i) {
             const std::uint32_t found = rank(nodes[i].id, nodes[nodes[i].next].id);
             if (found == kNone) return;
             heap.emplace_back(found, i);
             std::push_heap(heap.begin(), heap.end(), std::greater<>());
         };
-        for (std::size_t i = 0; i + 1 < size; ++i) add(i);
-        for (std::size_t steps = 1; !heap.empty(); ++steps) {
-            if (steps % 65536 == 0 && work.watch) work.watch();
+        for (std::size_t steps = 0; !heap.empty(); ++steps) {
+            now_and_then(steps);
             std::pop_heap(heap.begin(), heap.end(), std::greater<>());
             const auto [best, i] = heap.back();
             heap.pop_back();
