@@ -30,7 +30,7 @@ from benchmarks.tables import machine, markdown, put_section  # noqa: E402
 
 from lmlab.tokenizer import Tokenizer, reference, train_bpe  # noqa: E402
 
-PATIENCE = 60.0  # seconds of a tool in one case, after which it need not run again
+PATIENCE = 20.0  # seconds of a tool in one case, after which it need not run again
 
 
 @dataclass(frozen=True)
