@@ -70,7 +70,7 @@ def _lines(panel: Axes, sweep: Sweep, axis: str) -> None:
                 panel.plot([x], [1.0], "x", color=color, markersize=9, **where)  # type: ignore[arg-type]
     numbers = {dict(setting.settings)[axis] for setting in sweep.settings}
     positive = sorted(number for number in numbers if number > 0)
-    if positive and positive[-1] >= 20 * positive[0]:
+    if positive and positive[-1] >= 5 * positive[0]:
         linear = {"linthresh": positive[0]} if len(positive) < len(numbers) else {}
         panel.set_xscale("symlog" if linear else "log", **linear)
     panel.set_xticks(sorted(numbers), [f"{number:g}" for number in sorted(numbers)])
