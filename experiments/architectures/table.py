@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 README = Path(__file__).with_name("README.md")
-BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+sys.path.insert(0, str(README.parents[2]))
+
+from benchmarks.tables import machine, markdown, put_section  # noqa: E402
 
 
 def main(directory: Path) -> None:
@@ -21,10 +21,7 @@ def main(directory: Path) -> None:
     if not runs:
         sys.exit(f"no result.json in {directory}/*/; first: python train.py -m sweep=architectures")
     runs.sort(key=lambda run: (run["status"] != "finished", run["val_bits_per_byte"] or 0.0))
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{BEGIN}\n{table(runs)}\n{END}{after}", encoding="utf-8")
+    put_section(README, "table", f"{machine(['torch'])}.\n\n{table(runs)}")
     print(table(runs))
 
 
@@ -32,32 +29,26 @@ def read(directory: Path) -> dict[str, Any]:
     """Return a run's result, and which experiment it was."""
     result: dict[str, Any] = json.loads((directory / "result.json").read_text(encoding="utf-8"))
     account = json.loads((directory / "account.json").read_text(encoding="utf-8"))
-    config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-    found = re.search(r"experiment=architectures-(\w+?)(,|_[0-9a-f]{8}$)", directory.name)
+    found = re.search(r"experiment-architectures-(\w+)_[0-9a-f]{8}$", directory.name)
     name = found[1] if found else directory.name
     return result | {
         "name": name,
-        "seed": config["seed"],
         "forward_flops": account["total_forward_flops"],
     }
 
 
 def table(runs: list[dict[str, Any]]) -> str:
     """Return the rows."""
-    rows = [
-        "| architecture | parameters | forward FLOPs | loss | bits per byte | tokens/s | seed |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    header = ["architecture", "parameters", "forward FLOPs", "loss", "bits per byte", "tokens/s"]
+    rows = []
     for run in runs:
         loss, bits = (
             f"{run[key]:.{digits}f}" if run["status"] == "finished" else run["status"]
             for key, digits in (("val_loss", 4), ("val_bits_per_byte", 3))
         )
-        rows.append(
-            f"| {run['name']} | {run['parameters']:,} | {run['forward_flops']:.3g} | {loss} "
-            f"| {bits} | {run['tokens_per_second']:,.0f} | {run['seed']} |"
-        )
-    return "\n".join(rows)
+        flops, speed = f"{run['forward_flops']:.3g}", f"{run['tokens_per_second']:,.0f}"
+        rows.append([run["name"], f"{run['parameters']:,}", flops, loss, bits, speed])
+    return markdown(header, rows)
 
 
 if __name__ == "__main__":
