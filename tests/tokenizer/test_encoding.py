@@ -303,6 +303,12 @@ def test_file_that_ends_inside_a_character(of_pattern: Tokenizer, tmp_path: Path
         ("foreign.gz", b"not gzip at all"),
         ("foreign.zst", b"not zstd"),
     ],
+    ids=[
+        "cut.gz",
+        "cut.zst",
+        "foreign.gz",
+        "foreign.zst",
+    ],  # of gzip's bytes they would hold the time
 )
 def test_broken_compressed_file(small: Tokenizer, tmp_path: Path, name: str, data: bytes) -> None:
     path = write_plain(tmp_path / name, data)
