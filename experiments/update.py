@@ -13,6 +13,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from benchmarks.tables import machine, put_section  # noqa: E402
 
+from lmlab.errors import UserError  # noqa: E402
 from lmlab.runs.collect import collect  # noqa: E402
 from lmlab.runs.sweep_plot import write_sweep_plot  # noqa: E402
 from lmlab.runs.tables import to_markdown  # noqa: E402
@@ -41,4 +42,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))
