@@ -33,11 +33,12 @@ SLOW_STEPS = ("trainer.eval_every=1", "task.sample.tokens=0", "trainer.checkpoin
 def test_a_sweep_returns_at_once_and_is_not_run_twice(
     cluster: VirtualCluster, submit: Submit, tmp_path: Path
 ) -> None:
-    jobs = jobs_of(submit("lr=1e-3,1e-2"))
+    jobs = jobs_of(submit("lr=1e-3,1e-2", "+slurm.extra.hold=true"))  # not over before the next
     array = jobs[0].partition("_")[0]
     assert jobs == [f"{array}_0", f"{array}_1"]
     again = submit("lr=1e-3,1e-2")
     assert "2 runs queued or running already" in again.stdout
+    cluster.ask("scontrol", "release", array)
     runs = [path.parent for path in tmp_path.glob("runs/sweeps/default/*/config.yaml")]
     assert len(runs) == 2
     wait_until(lambda: all((run / "result.json").exists() for run in runs), "both results")
