@@ -63,15 +63,15 @@ def test_nothing_that_happens_to_a_run_changes_it(tiny: list[str], tmp_path: Pat
     random.Random().shuffle(events)
     places = sorted(random.Random().sample(range(6, STEPS - 10), len(events)))
     history = list(zip(events, places, strict=True))
+    # A limit on the size of files which a checkpoint exceeds, and nothing else written in training.
+    size = checkpoints(whole)[-1].stat().st_size // 2
+    assert size > 2 * (whole / "metrics.jsonl").stat().st_size
     for event, step in history:
-        if event == "full disk":  # a limit on the size of files, which a checkpoint exceeds
-            size = checkpoints(run)[-1].stat().st_size // 2 if checkpoints(run) else 50_000
+        if event == "full disk":
             process = start(
                 run,
                 arguments,
-                preexec_fn=lambda size=size: resource.setrlimit(
-                    resource.RLIMIT_FSIZE, (size, size)
-                ),
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
             )
             _, errors = process.communicate()
             assert process.returncode == 1, history
