@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmlab.model import build
+from lmlab.model import build, products
 from lmlab.training import throughput
 from lmlab.training.objective import NextToken
 from lmlab.training.throughput import Meter, data_sheet_peak, measured_peak
@@ -40,19 +40,37 @@ def test_norms_of_each_layer() -> None:
     assert torch.equal(norms()["activation_rms/block_0"], before), "evaluations are not training"
 
 
-def test_the_peak_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_peak_ever_measured_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LMLAB_CACHE", str(tmp_path))
     monkeypatch.setattr(throughput, "SECONDS", 0.01)
     peak = measured_peak(CPU, "fp32")
     assert peak > 1e8
-    monkeypatch.setattr(throughput, "measure_peak", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(throughput, "measure_peak", lambda *_: 3.0)  # a busy machine
     assert measured_peak(CPU, "fp32") == peak
     path = tmp_path / "peaks.json"
     assert list(json.loads(path.read_text()).values()) == [peak]
+    monkeypatch.setattr(throughput, "measure_peak", lambda *_: 2 * peak)
+    assert measured_peak(CPU, "fp32") == measured_peak(CPU, "fp32") == 2 * peak
+    assert measured_peak(CPU, "fp16") == 2 * peak
+    assert len(json.loads(path.read_text())) == 2
+    for damaged in ("{damaged", "[1]", "null"):
+        path.write_text(damaged)
+        assert measured_peak(CPU, "fp32") == 2 * peak
+        assert list(json.loads(path.read_text()).values()) == [2 * peak]
+
+
+def test_bfloat16_that_is_multiplied_in_float32_has_its_peak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMLAB_CACHE", str(tmp_path))
     monkeypatch.setattr(throughput, "measure_peak", lambda *_: 3.0)
-    assert measured_peak(CPU, "bf16") == 3.0
-    path.write_text("{damaged")
-    assert measured_peak(CPU, "fp32") == 3.0
+    for slow in (True, False):
+        monkeypatch.setattr(products, "SLOW_BFLOAT16", slow)
+        measured_peak(CPU, "bf16")
+    names = list(json.loads((tmp_path / "peaks.json").read_text()))
+    assert [name.split(", ")[1] for name in names] == ["float32", "bfloat16"]
 
 
 def test_known_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmlab.model.init import truncated_normal_
+from lmlab.model.products import linear
 
 
 class Linear(nn.Module):
@@ -34,7 +35,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """Map the last dimension."""
-        y = x @ self.weight.mT
+        y = linear(x, self.weight)
         return y if self.bias is None else y + self.bias
 
 

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from lmlab.errors import ConfigError
+from lmlab.model.products import FAST_BFLOAT16
 from lmlab.training.distributed import ALONE, World
 
 
@@ -40,8 +41,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type == "cpu":
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return "bf16" if fast else "fp32"
+        return "bf16" if FAST_BFLOAT16 else "fp32"
     return "fp32"
 
 

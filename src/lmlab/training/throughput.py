@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from lmlab.files import atomic_write
+from lmlab.model.products import upcasts
 from lmlab.training.device import DTYPES
 
 DATA_SHEET = {
@@ -30,41 +31,39 @@ DATA_SHEET = {
     "RTX A6000": 155e12,
 }
 """Dense bfloat16 FLOP/s in the makers' data sheets, by a part of the device's name."""
-SECONDS = 1.0
-"""How long the peak is measured."""
+SECONDS = 0.3
+"""How long the peak is measured at the start of a run."""
 
 
 def measured_peak(device: torch.device, precision: str) -> float:
     """Return the FLOP/s of the device's best large matrix product in the given precision.
 
-    It is measured once for each device, precision and number of threads, on a machine that had
-    better do nothing else, and kept in `~/.cache/lmlab/peaks.json`, or in `$LMLAB_CACHE`.
+    The best that any run has measured counts, so a busy machine spoils it for no longer than until
+    the next run on a quiet one. It is kept for each device, precision and number of threads in
+    `~/.cache/lmlab/peaks.json`, or in `$LMLAB_CACHE`.
     """
     folder = os.environ.get("LMLAB_CACHE") or Path.home() / ".cache" / "lmlab"
     path = Path(folder, "peaks.json")
-    key = f"{_name(device)}, {precision}, torch {torch.__version__}"
-    try:
-        peaks = json.loads(path.read_text(encoding="utf-8"))
-        return float(peaks[key])
-    except (OSError, ValueError, KeyError, TypeError):
-        peaks = {}
+    dtype = _multiplied(device, precision)
+    key = f"{_name(device)}, {str(dtype).removeprefix('torch.')}, torch {torch.__version__}"
     peak = measure_peak(device, precision)
     try:
         peaks = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        peaks = {}
+        best = max(peak, float(peaks.get(key, 0)))
+    except (OSError, ValueError, TypeError, AttributeError):
+        peaks, best = {}, peak
     try:
         with atomic_write(path) as file:
-            json.dump(peaks | {key: peak}, file, indent=2)
-    except OSError:  # a home that cannot be written to: measure again next time
+            json.dump(peaks | {key: best}, file, indent=2)
+    except OSError:  # a home that cannot be written to: measured alone counts
         pass
-    return peak
+    return best
 
 
 def measure_peak(device: torch.device, precision: str) -> float:
-    """Return the FLOP/s of the fastest of the products that fit into a second."""
-    size = 8192 if device.type == "cuda" else 2048
-    a, b = (torch.randn(size, size, device=device).to(DTYPES[precision]) for _ in range(2))
+    """Return the FLOP/s of the fastest of the products that fit into `SECONDS`."""
+    size, dtype = 8192 if device.type == "cuda" else 2048, _multiplied(device, precision)
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
@@ -72,6 +71,12 @@ def measure_peak(device: torch.device, precision: str) -> float:
         synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
+
+
+def _multiplied(device: torch.device, precision: str) -> torch.dtype:
+    """Return what products in the precision are computed in."""
+    dtype = DTYPES[precision]
+    return torch.float32 if upcasts(device, dtype) else dtype
 
 
 def data_sheet_peak(device: torch.device) -> float | None:

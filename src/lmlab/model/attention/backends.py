@@ -16,6 +16,7 @@ from lmlab.errors import ConfigError
 from lmlab.model.attention.config import AttentionBackend
 from lmlab.model.attention.masks import Causal, Mask
 from lmlab.model.layers import scaled_dot_product_attention, softcap
+from lmlab.model.products import upcast
 
 Heads = Float[Tensor, "batch heads time d_k"]
 
@@ -59,15 +60,14 @@ def sdpa(
     """Attend by torch's fused kernels, which know no soft-cap."""
     assert cap is None
     mask = None if visible.causal else visible.dense(q.shape[-2], q.device)
-    return F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
+    attend = partial(
+        F.scaled_dot_product_attention,
         attn_mask=mask,
         dropout_p=dropout,
         is_causal=visible.causal,
         enable_gqa=q.shape[1] != k.shape[1],
     )
+    return upcast(attend, q, k, v)
 
 
 def flex(

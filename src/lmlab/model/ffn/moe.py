@@ -12,6 +12,7 @@ from lmlab.model.ffn.config import MoEConfig, RouterSoftmax
 from lmlab.model.ffn.glu import GATES, GLU
 from lmlab.model.init import truncated_normal_
 from lmlab.model.layers import full_precision
+from lmlab.model.products import linear
 
 Logits = Float[Tensor, "tokens experts"]
 Chosen = tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]
@@ -124,7 +125,7 @@ def looped_experts(
     sizes = _even(len(x), len(w1)) if x.device.type == "meta" else counts.tolist()
     return torch.cat(
         [
-            (activation(part @ a.mT) * (part @ c.mT)) @ b.mT
+            linear(activation(linear(part, a)) * linear(part, c), b)
             for part, a, b, c in zip(
                 x.split(sizes), w1.unbind(), w2.unbind(), w3.unbind(), strict=True
             )

@@ -1,0 +1,70 @@
+"""bfloat16 on x86 processors that have no arithmetic for it.
+
+There torch's own kernels convert number by number and are five times slower than those for
+float32. The product of two bfloat16 numbers is exact in float32, in which the sums are kept anyway:
+so these functions multiply in float32 and round the result, which is the same up to the order of
+the sums.
+"""
+
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.amp import custom_bwd, custom_fwd
+
+FAST_BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+"""Whether this is an x86 processor that multiplies bfloat16 faster than float32."""
+SLOW_BFLOAT16 = platform.machine().lower() in ("x86_64", "amd64") and not FAST_BFLOAT16
+"""Whether this is an x86 processor that cannot multiply bfloat16 at all."""
+
+
+def upcasts(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether products of `dtype` on the device are those of float32, rounded."""
+    return SLOW_BFLOAT16 and device.type == "cpu" and dtype == torch.bfloat16
+
+
+def linear(
+    x: Float[Tensor, "... d_in"], weight: Float[Tensor, "d_out d_in"]
+) -> Float[Tensor, "... d_out"]:
+    """Return `x W^T` in the precision of autocast."""
+    if not _upcasts_now(x):
+        return x @ weight.mT
+    y = _UpcastLinear.apply(x, weight)
+    assert isinstance(y, Tensor)
+    return y
+
+
+def upcast(function: Callable[..., Tensor], *args: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return `function(*args)` in the precision of autocast."""
+    if not _upcasts_now(args[0]):
+        return function(*args)
+    with torch.autocast("cpu", enabled=False):
+        return function(*(x.bfloat16().float() for x in args)).bfloat16()
+
+
+def _upcasts_now(x: Tensor) -> bool:
+    return torch.is_autocast_enabled("cpu") and upcasts(x.device, torch.get_autocast_dtype("cpu"))
+
+
+class _UpcastLinear(torch.autograd.Function):
+    """Keeps its arguments as bfloat16 for the backward pass, which multiplies in float32 too.
+
+    The gradient of a weight is not rounded: it is of float32, as the weight is.
+    """
+
+    @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)  # type: ignore[untyped-decorator]
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return (x.float() @ weight.float().mT).bfloat16()
+
+    @staticmethod
+    @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        grad = grad.float()
+        weight_grad = grad.flatten(0, -2).mT @ x.float().flatten(0, -2)
+        return (grad @ weight.float()).bfloat16(), weight_grad

@@ -1,0 +1,94 @@
+"""bfloat16 by way of float32: the numbers of bfloat16, with torch's own kernels beside them."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmlab.model import build, products
+from lmlab.training.objective import NextToken
+from tests_support import composed
+
+TINY = ("model=tiny", "tokenizer=byte", "model.d_model=32", "model.num_layers=2")
+HALF_ULP = 2.0**-8
+"""What rounding to bfloat16 changes, at most, as a share of the number."""
+
+
+def amp() -> torch.autocast:
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "SLOW_BFLOAT16", True)
+
+
+def test_a_product_of_bfloat16_is_the_exact_one_rounded(slow: None) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 7, 24, requires_grad=True)
+    weight = torch.randn(16, 24, requires_grad=True)
+    with amp():
+        y = products.linear(x, weight)
+    assert y.dtype == torch.bfloat16
+    grad = torch.randn(3, 7, 16).bfloat16()
+    y.backward(grad)
+    a, w, g = (t.detach().bfloat16().double() for t in (x, weight, grad))
+    exact = (a @ w.T, g @ w, torch.einsum("bto,bti->oi", g, a))
+    assert x.grad is not None
+    assert x.grad.dtype == weight.grad.dtype == torch.float32
+    for ours, expected in zip((y, x.grad, weight.grad), exact, strict=True):
+        torch.testing.assert_close(ours.double(), expected, rtol=1.001 * HALF_ULP, atol=1e-5)
+    torch.testing.assert_close(weight.grad, exact[-1].float())  # not rounded
+    assert torch.equal(x.grad, x.grad.bfloat16().float())
+
+
+def test_float32_stays_as_it_is(slow: None) -> None:
+    x, weight = torch.randn(5, 24), torch.randn(16, 24)
+    assert torch.equal(products.linear(x, weight), x @ weight.T)
+    assert torch.equal(products.upcast(torch.exp, x), x.exp())
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert products.linear(x, weight).dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        (),
+        (
+            "model/attention=sliding_window",
+            "model.attention.window=9",
+            "model.attention.num_kv_heads=1",
+            "model.tie_embeddings=true",
+        ),
+        ("model/ffn=moe",),
+    ],
+    ids=["plain", "window, few key heads, tied", "experts"],
+)
+@pytest.mark.parametrize("form", ["plain", "chunked", "checkpointed", "compiled"])
+def test_gradients_are_as_close_to_float32s_as_torchs(
+    choices: tuple[str, ...], form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = torch.randint(0, 257, (2, 33), generator=torch.Generator().manual_seed(0))
+
+    def gradients(form: str, precision: AbstractContextManager[object]) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = build(composed(*TINY, *choices).model, 257)
+        model.checkpoint_activations = form == "checkpointed"
+        objective = NextToken(model, chunk_tokens=16 if form == "chunked" else None)
+        run = torch.compile(objective) if form == "compiled" else objective
+        with precision:
+            loss, _ = run(ids[:, :-1], ids[:, 1:])
+        loss.backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    def error(grads: list[Tensor]) -> float:
+        differences = [(g - e).square().sum() for g, e in zip(grads, exact, strict=True)]
+        return (torch.stack(differences).sum() / sum(e.square().sum() for e in exact)).sqrt().item()
+
+    exact = gradients("plain", nullcontext())
+    monkeypatch.setattr(products, "SLOW_BFLOAT16", False)
+    torchs = error(gradients("plain", amp()))
+    monkeypatch.setattr(products, "SLOW_BFLOAT16", True)
+    ours = error(gradients(form, amp()))
+    assert 1e-4 < ours < 1.1 * torchs
