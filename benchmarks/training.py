@@ -158,9 +158,9 @@ def answer(values: dict[str, Any]) -> None:
 
 def lmlab(config: Any, vocab: int, device: Any) -> Any:
     from lmlab.model import build
-    from lmlab.training.objective import NextToken
+    from lmlab.training.objective import NextToken, fastest_chunk
 
-    chunk_tokens = 1024 if device.type == "cpu" else None
+    chunk_tokens = fastest_chunk(config.model.d_model, device)
     return NextToken(build(config.model, vocab).to(device), chunk_tokens=chunk_tokens)
 
 

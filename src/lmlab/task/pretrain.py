@@ -24,7 +24,7 @@ from lmlab.runs.logger import WandbLogger
 from lmlab.runs.plot import write_loss_plot
 from lmlab.runs.report import write_report
 from lmlab.runs.run import ACCOUNT, CONFIG, RESULT, Onlooker, Run
-from lmlab.task.config import ObjectiveConfig, PretrainConfig
+from lmlab.task.config import PretrainConfig
 from lmlab.task.summary import describe, summarise
 from lmlab.training.budget import total_steps
 from lmlab.training.checkpoint import Checkpoints
@@ -32,7 +32,7 @@ from lmlab.training.device import autocast_for, resolve_device, resolve_precisio
 from lmlab.training.distributed import ALONE, World, join_world
 from lmlab.training.evaluate import Evaluator
 from lmlab.training.loop import Parts, train
-from lmlab.training.objective import NextToken
+from lmlab.training.objective import NextToken, fastest_chunk
 from lmlab.training.progress import Outcome
 from lmlab.training.step import LossScaler
 from lmlab.training.throughput import data_sheet_peak, measured_peak
@@ -141,11 +141,14 @@ def _train(
     model.checkpoint_activations = trainer.checkpoint_activations
     norms = LayerNorms(model) if trainer.watch_norms else None
     settings = config.task.objective
+    chunk_tokens = settings.chunk_tokens
+    if chunk_tokens == "auto":
+        chunk_tokens = fastest_chunk(config.model.d_model, device)
     objective: Any = NextToken(
         model,
         z_loss=settings.z_loss,
         label_smoothing=settings.label_smoothing,
-        chunk_tokens=_chunk_tokens(settings, device),
+        chunk_tokens=chunk_tokens,
     )
     objective = world.wrap(objective, device)
     if compiled:
@@ -238,12 +241,6 @@ class Watch:
 
 def _write_pictures(directory: Path) -> tuple[Path, Path]:
     return write_report(directory), write_loss_plot(directory)
-
-
-def _chunk_tokens(settings: ObjectiveConfig, device: torch.device) -> int | None:
-    if settings.chunk_tokens == "auto":
-        return 1024 if device.type == "cpu" else None  # what stays in a CPU's cache is faster
-    return settings.chunk_tokens
 
 
 def _peaks(device: torch.device, precision: str, world: World) -> dict[str, float]:
