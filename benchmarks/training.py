@@ -49,7 +49,8 @@ def main() -> None:
     facts = {name: contender.finish() for name, contender in contenders.items()}
     peers = [name for name in contenders if name.startswith("transformers")]
     first = facts[options.only[0]]
-    print(f"{first['device']}, {' '.join([*SHAPE, *options.overrides])}, vocabulary ", end="")
+    settings = {pair.partition("=")[0]: pair for pair in (*SHAPE, *options.overrides)}
+    print(f"{first['device']}, {' '.join(settings.values())}, vocabulary ", end="")
     print(f"{options.vocab:,}, {first['parameters']:,} parameters, ", end="")
     print(f"peak {statistics.median(peaks):.3g} FLOP/s")
     print("| | tokens/s | to the better peer | MFU | peak memory (GiB) | first step (s) |")

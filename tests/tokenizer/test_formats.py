@@ -17,6 +17,8 @@ from lmlab.errors import DataError, UserError
 from lmlab.tokenizer.bpe import Tokenizer, byte_tokenizer
 from lmlab.tokenizer.formats import META, byte_alphabet, from_printable, to_printable
 from lmlab.tokenizer.pretokenize import PATTERNS
+from lmlab.tokenizer.reference import encode_pretoken
+from lmlab.tokenizer.train import train_bpe
 
 TEXT = "".join(PIECES) + "some words, and more<|endoftext|>of them"
 END = ["<|endoftext|>"]
@@ -168,6 +170,21 @@ def test_cut_file(small: Tokenizer, tmp_path: Path, name: str, keep: float) -> N
     path.write_bytes(data[: int(len(data) * keep)])
     with pytest.raises(DataError, match=name.split("/")[-1]):
         READERS[name](tmp_path)
+
+
+def test_tiktoken_tokens_longer_than_any_word(tmp_path: Path) -> None:
+    """The merge behind each rank is found again, up to tokens of hundreds of bytes."""
+    text = " ".join(["=" * 300, "-" * 90, "été" * 40, "low lower newest"] * 3)
+    tokenizer = Tokenizer(*train_bpe(iter([text]), 340))
+    assert max(map(len, tokenizer.vocab.values())) > 100
+    tokenizer.to_tiktoken(tmp_path / "ranks")
+    ranks = {token: i for i, token in tokenizer.vocab.items()}
+    order: dict[tuple[bytes, bytes], int] = {}
+    for token in sorted(ranks, key=ranks.__getitem__):
+        if len(token) > 1:
+            left, right = encode_pretoken(token, order)
+            order[left, right] = len(order)
+    assert Tokenizer.from_tiktoken(tmp_path / "ranks").merges == list(order) == tokenizer.merges
 
 
 @pytest.mark.parametrize("name", [*READERS, "ranks.tiktoken"])

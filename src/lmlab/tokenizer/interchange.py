@@ -4,11 +4,12 @@ import base64
 import binascii
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmlab.errors import DataError, UserError
+from lmlab.tokenizer import native
 from lmlab.tokenizer.formats import (
     merge_from_printable,
     read_json_object,
@@ -18,7 +19,6 @@ from lmlab.tokenizer.formats import (
 )
 from lmlab.tokenizer.outputs import writing
 from lmlab.tokenizer.pretokenize import PATTERNS
-from lmlab.tokenizer.reference import encode_pretoken
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
 
@@ -178,23 +178,22 @@ def read_tiktoken(
     return _assemble(path, {i: t for t, i in ranks.items()}, merges, special_tokens, pattern)
 
 
-def _merges_of_ranks(path: Path, ranks: Mapping[bytes, int]) -> list[Pair]:
+def _merges_of_ranks(path: Path, ranks: Mapping[bytes, int]) -> Iterator[Pair]:
     """A token is made by the merge that joins what earlier merges leave of its bytes."""
-    merges: list[Pair] = []
-    order: dict[Pair, int] = {}
-    for token in sorted(ranks, key=ranks.__getitem__):
+    tokens = sorted(ranks, key=ranks.__getitem__)
+    try:
+        encoder = native.Encoder(tokens, None, {}, None)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+    for token, parts in zip(tokens, encoder.split_tokens(), strict=True):
         if len(token) == 1:
             continue
-        parts = encode_pretoken(token, order)
         if len(parts) != 2:
             raise DataError(
                 f"{path}: rank {ranks[token]}, {token!r}, is no merge of two earlier tokens: "
                 "the file is cut or holds no byte-level BPE"
             )
-        left, right = parts
-        order[left, right] = len(merges)
-        merges.append((left, right))
-    return merges
+        yield tokens[parts[0]], tokens[parts[1]]
 
 
 def _assemble(

@@ -171,6 +171,14 @@ class Encoder:
         arrays: list[Ids] = self._core.encode_batch(list(texts), _threads(num_threads))
         return arrays
 
+    def split_tokens(self) -> list[list[int]]:
+        """Without `merges`: for each token the ids that lower ids leave of its bytes.
+
+        They are two where a merge makes it, the two that it joins.
+        """
+        parts: list[list[int]] = self._core.split_tokens()
+        return parts
+
     def encode_pretokens(self, pretokens: Sequence[bytes]) -> Ids:
         """The ids of pretokens that some other pattern has cut; special tokens are not found."""
         ids: Ids = self._core.encode_pretokens(pretokens)

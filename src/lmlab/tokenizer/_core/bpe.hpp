@@ -10,6 +10,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdio>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -44,9 +45,12 @@ public:
         for (unsigned byte = 0; byte < 256; ++byte) {
             const char c = static_cast<char>(byte);
             byte_ids_[byte] = find({&c, 1});
-            if (byte_ids_[byte] == kNone)
-                throw std::invalid_argument("the vocabulary has no token for byte " +
-                                            std::to_string(byte));
+            if (byte_ids_[byte] == kNone) {
+                char name[8];
+                std::snprintf(name, sizeof name, "0x%02x", byte);
+                throw std::invalid_argument(std::string("the vocabulary has no token for byte ") +
+                                            name);
+            }
         }
         resize(1 << 10);
         if (by_id_) add_all_splits();
@@ -85,8 +89,15 @@ public:
                 return;
             }
         }
-        if (size <= kShortPretoken) encode_short(p, size, work);
-        else encode_long(p, size, work);
+        merge_below(kNone, p, size, work);
+    }
+
+    // What the merges before the one that makes a token leave of it: two ids, where ids are ranks
+    // and the vocabulary is one of byte-level BPE.
+    void split(std::uint32_t id, Workspace& work) const {
+        work.ids.clear();
+        const std::string& token = vocab_[id];
+        merge_below(id, reinterpret_cast<const Byte*>(token.data()), token.size(), work);
     }
 
 private:
@@ -208,7 +219,14 @@ private:
 #endif
     }
 
-    void encode_short(const Byte* p, std::size_t size, Workspace& work) const {
+    // Append the ids that merges of ranks below `limit` leave.
+    void merge_below(std::uint32_t limit, const Byte* p, std::size_t size, Workspace& work) const {
+        if (size <= kShortPretoken) merge_short(limit, p, size, work);
+        else merge_long(limit, p, size, work);
+    }
+
+    void merge_short(std::uint32_t limit, const Byte* p, std::size_t size, Workspace& work) const {
+        const std::uint32_t stop = entry(limit, 0);
         std::uint32_t ids[kShortPretoken];
         std::uint32_t pairs[kShortPretoken + 8];  // of the pair that begins here
         Byte next[kShortPretoken + 1], previous[kShortPretoken + 1];
@@ -222,7 +240,7 @@ private:
         for (std::size_t i = size - 1; i < size + 8; ++i) pairs[i] = kNoPair;
         for (;;) {
             const std::uint32_t best = lowest(pairs, size);
-            if (best == kNoPair) break;
+            if (best >= stop) break;
             const std::size_t i = best & ((1u << kPlaceBits) - 1), j = next[i], after = next[j];
             ids[i] = results_[(best ^ kPairBias) >> kPlaceBits];
             pairs[j] = kNoPair;
@@ -234,7 +252,7 @@ private:
         for (std::size_t i = 0; i < size; i = next[i]) work.ids.push_back(ids[i]);
     }
 
-    void encode_long(const Byte* p, std::size_t size, Workspace& work) const {
+    void merge_long(std::uint32_t limit, const Byte* p, std::size_t size, Workspace& work) const {
         auto& nodes = work.nodes;
         auto& heap = work.heap;
         const auto now_and_then = [&](std::size_t count) {
@@ -246,12 +264,12 @@ private:
         for (std::size_t i = 0; i + 1 < size; ++i) {
             now_and_then(i);
             const std::uint32_t found = rank(nodes[i].id, nodes[i + 1].id);
-            if (found != kNone) heap.emplace_back(found, i);
+            if (found < limit) heap.emplace_back(found, i);
         }
         std::make_heap(heap.begin(), heap.end(), std::greater<>());
         const auto add = [&](std::size_t i) {
             const std::uint32_t found = rank(nodes[i].id, nodes[nodes[i].next].id);
-            if (found == kNone) return;
+            if (found >= limit) return;
             heap.emplace_back(found, i);
             std::push_heap(heap.begin(), heap.end(), std::greater<>());
         };

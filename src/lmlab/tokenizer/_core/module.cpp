@@ -49,6 +49,7 @@ NB_MODULE(_core, m) {
         .def("encode", &PyEncoder::encode)
         .def("encode_batch", &PyEncoder::encode_batch)
         .def("encode_pretokens", &PyEncoder::encode_pretokens)
+        .def("split_tokens", &PyEncoder::split_tokens)
         .def("decode", &PyEncoder::decode);
     nb::class_<PyStream>(m, "EncoderStream")
         .def(nb::init<const PyEncoder&, bool>())

@@ -89,6 +89,18 @@ public:
         return to_array(std::move(out), core->id_bytes);
     }
 
+    nb::list split_tokens() const {
+        Reporter reporter{nb::none()};
+        Borrowed scratch(*core, [&] { reporter(0); });
+        nb::list all;
+        for (std::uint32_t id = 0; id < core->bpe.vocab().size(); ++id) {
+            core->bpe.split(id, (*scratch).work);
+            all.append(nb::cast((*scratch).work.ids));
+            reporter(0);
+        }
+        return all;
+    }
+
     nb::bytes decode(const nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig,
                                        nb::device::cpu>& ids) const {
         const auto& vocab = core->bpe.vocab();
