@@ -224,6 +224,10 @@ WORK = {
     "while True: e.encode('x' * 20_000_000)",
     "words in threads": "e = native.Encoder([*V, b'xx'], [(b'x', b'x')], {}, 'gpt2')\n"
     "while True: e.encode_batch(['x' * 20_000_000] * 3, num_threads=2)",
+    "stream": "e = native.Encoder([*V, b'xx'], [(b'x', b'x')], {}, 'gpt2').stream()\n"
+    "while True: e.feed(b'x' * 20_000_000), e.finish()",
+    "pretokens": "e = native.Encoder([*V, b'xx'], [(b'x', b'x')], {}, None)\n"
+    "while True: e.encode_pretokens([b'x' * 20_000_000])",
     "train": "c = native.Counter(None)\nimport random\nd = random.Random(0)\n"
     "c.add_pretokens([d.randbytes(40) for _ in range(400_000)])\nprint('training', flush=True)\n"
     "c.train(10**6)\nwhile True: pass",

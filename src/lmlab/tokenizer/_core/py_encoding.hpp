@@ -80,8 +80,9 @@ public:
     }
 
     nb::object encode_pretokens(const std::vector<nb::bytes>& pretokens) const {
+        Reporter reporter{nb::none()};
         IdBuffer out;
-        Borrowed scratch(*core);
+        Borrowed scratch(*core, [&] { reporter(0); });
         for (const nb::bytes& pretoken : pretokens) {
             const View view = view_of(pretoken);
             core->encode_pretoken(view.data, view.size, out, *scratch);
@@ -164,7 +165,9 @@ private:
 class PyStream {
 public:
     PyStream(const PyEncoder& encoder, bool replace)
-        : stream_(encoder.core, replace), id_bytes_(encoder.core->id_bytes) {}
+        : reporter_(nb::none()),
+          stream_(encoder.core, replace, [this] { reporter_(0); }),
+          id_bytes_(encoder.core->id_bytes) {}
 
     nb::object feed(nb::bytes piece) {
         const View view = view_of(piece);
@@ -186,6 +189,7 @@ public:
     }
 
 private:
+    Reporter reporter_;
     EncodeStream stream_;
     std::size_t id_bytes_;
 };

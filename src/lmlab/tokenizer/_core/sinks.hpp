@@ -144,8 +144,9 @@ private:
 // Encodes a text in pieces, as far as what came so far is certain.
 class EncodeStream {
 public:
-    EncodeStream(std::shared_ptr<Encoder> encoder, bool replace)
-        : encoder_(std::move(encoder)), replace_(replace) {}
+    // `watch` is called now and then inside a very long pretoken; it may throw.
+    EncodeStream(std::shared_ptr<Encoder> encoder, bool replace, std::function<void()> watch)
+        : encoder_(std::move(encoder)), replace_(replace), watch_(std::move(watch)) {}
 
     void feed(const Byte* p, std::size_t size, IdBuffer& out) {
         offset_ += size;
@@ -153,7 +154,7 @@ public:
         check(false);
         // One long pretoken in small pieces is looked at again only when it has doubled.
         if (text_.size() < next_try_) return;
-        Borrowed scratch(*encoder_);
+        Borrowed scratch(*encoder_, watch_);
         const Byte* begin = text_.data();
         const Byte* done = encoder_->encode(begin, begin + text_.size(), false, out, *scratch);
         text_.erase(text_.begin(), text_.begin() + (done - begin));
@@ -162,7 +163,7 @@ public:
 
     void finish(IdBuffer& out) {
         check(true);
-        Borrowed scratch(*encoder_);
+        Borrowed scratch(*encoder_, watch_);
         encoder_->encode(text_.data(), text_.data() + text_.size(), true, out, *scratch);
         text_.clear();
         offset_ = 0;
@@ -172,6 +173,7 @@ public:
 private:
     std::shared_ptr<Encoder> encoder_;
     bool replace_;
+    std::function<void()> watch_;
     std::vector<Byte> raw_;   // not yet known to be UTF-8
     std::vector<Byte> text_;  // known to be
     std::uint64_t offset_ = 0;
