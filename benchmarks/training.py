@@ -159,9 +159,11 @@ def answer(values: dict[str, Any]) -> None:
 
 def lmlab(config: Any, vocab: int, device: Any) -> Any:
     from lmlab.model import build
+    from lmlab.training.device import keep_freed_memory
     from lmlab.training.objective import NextToken, fastest_chunk
 
-    chunk_tokens = fastest_chunk(config.model.d_model, device)
+    keep_freed_memory()
+    chunk_tokens = fastest_chunk(device)
     return NextToken(build(config.model, vocab).to(device), chunk_tokens=chunk_tokens)
 
 

@@ -2,7 +2,10 @@
 
 import io
 import math
+import platform
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -349,3 +352,21 @@ def test_devices_and_precisions() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r"trainer\.device"):
             resolve_device("cuda")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+def test_freed_memory_is_taken_again_without_page_faults() -> None:
+    code = """
+import resource, torch
+from lmlab.training.device import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**25)  # 128 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults(), print(faults()), keep_freed_memory(), faults(), print(faults())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, done.stdout.split())
+    assert 10 * kept < given_back

@@ -28,8 +28,8 @@ class ObjectiveConfig(Config):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     """Share of the target moved evenly to all tokens; the logged losses leave it out."""
     chunk_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] | None
-    """Tokens whose logits are in memory at a time; null: those of a whole micro-batch; auto: 512
-    or more on the CPU, where that is also faster, else null."""
+    """Tokens whose logits are in memory at a time; null: those of a whole micro-batch; auto: 1024
+    on the CPU, where that is also faster, else null."""
 
 
 class PretrainConfig(Config):

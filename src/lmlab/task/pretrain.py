@@ -28,7 +28,12 @@ from lmlab.task.config import PretrainConfig
 from lmlab.task.summary import describe, summarise
 from lmlab.training.budget import total_steps
 from lmlab.training.checkpoint import Checkpoints
-from lmlab.training.device import autocast_for, resolve_device, resolve_precision
+from lmlab.training.device import (
+    autocast_for,
+    keep_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
 from lmlab.training.distributed import ALONE, World, join_world
 from lmlab.training.evaluate import Evaluator
 from lmlab.training.loop import Parts, train
@@ -126,6 +131,7 @@ def _train(
         torch.set_num_threads(trainer.num_threads)
     torch.autograd.set_detect_anomaly(trainer.detect_anomaly)
     torch.set_float32_matmul_precision("high")  # TF32 on CUDA
+    keep_freed_memory()
     torch.manual_seed(config.seed)
 
     vocab_size = prepared.tokenizer.vocab_size
@@ -143,7 +149,7 @@ def _train(
     settings = config.task.objective
     chunk_tokens = settings.chunk_tokens
     if chunk_tokens == "auto":
-        chunk_tokens = fastest_chunk(config.model.d_model, device)
+        chunk_tokens = fastest_chunk(device)
     objective: Any = NextToken(
         model,
         z_loss=settings.z_loss,

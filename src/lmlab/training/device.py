@@ -1,5 +1,7 @@
 """Which device, which precision."""
 
+import ctypes
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -55,6 +57,20 @@ def autocast_for(
     if precision == "fp32":
         return nullcontext
     return partial(torch.autocast, device.type, dtype=DTYPES[precision])
+
+
+def keep_freed_memory() -> None:
+    """Make the C library keep the large blocks that are freed for the next step.
+
+    glibc gives each block above 32 MiB back to the system, which clears its pages when they are
+    taken again: 4 to 14 % of a step on a CPU. Other C libraries are left as they are.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: what is free at the end of the heap stays
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
