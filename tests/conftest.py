@@ -5,6 +5,8 @@ import os
 # Tiny models are faster on one thread, and several test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,10 @@ from typing import Any
 import pytest
 
 from tests_support import ROOT, TINY, WORDS
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so what they start.
+with contextlib.suppress(ValueError):  # in a thread
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A peak measured beside other tests is none to keep.
 os.environ.setdefault("LMLAB_CACHE", tempfile.mkdtemp(prefix="lmlab-cache-"))

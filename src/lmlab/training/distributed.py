@@ -5,8 +5,10 @@ averaged (DistributedDataParallel; Li et al. 2020). `World.wrap` is the one plac
 model is spread over the processes.
 """
 
+import atexit
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -125,14 +127,30 @@ def join_world() -> Iterator[World]:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     dist.init_process_group(rank=rank, world_size=size)  # gloo for the CPU, NCCL for CUDA
+    broken = False
     try:
         control = dist.new_group(backend="gloo", timeout=PATIENCE)
         yield World(rank, size, local_rank, control)
     except (dist.DistError, RuntimeError) as error:
         if "gloo" not in str(error).lower() and not isinstance(error, dist.DistError):
             raise
+        broken = True
         raise UserError(
             f"process {rank} of {size} stops: another one has ended, see its message"
         ) from error
     finally:
-        dist.destroy_process_group()
+        if broken:
+            atexit.register(_leave)
+        else:
+            dist.destroy_process_group()
+
+
+def _leave() -> None:
+    """End with 1, and leave torch's groups as they are.
+
+    Taking one apart waits for its threads, which may wait for the interpreter's lock to drop an
+    operation that has failed: now and then neither ended.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
