@@ -360,12 +360,16 @@ def test_freed_memory_is_taken_again_without_page_faults() -> None:
 import resource, torch
 from lmlab.training.device import keep_freed_memory
 
-def faults():
+def faults(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(2**25)  # 128 MiB
+    for _ in range(times):
+        torch.ones(2**24)  # 64 MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-faults(), print(faults()), keep_freed_memory(), faults(), print(faults())
+print(faults(20))
+keep_freed_memory()
+faults(20)  # until the heap has settled
+print(faults(20))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     given_back, kept = map(int, done.stdout.split())
