@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,13 @@ def wait_for_status(run: Path, name: str) -> None:
 
 
 def start_again(cluster: VirtualCluster, job: str) -> None:
-    """Start a requeued job at once."""
+    """Start a requeued job without Slurm's two minutes of waiting.
+
+    A node takes a job for killed when it starts in the second, by the clock, in which it was killed
+    ("already killed, do not launch batch job"), and the job fails: which those minutes prevent.
+    """
+    wait_for_state(cluster, job, "PENDING")
+    time.sleep(1.5)
 
     def running() -> bool:
         cluster.start_now(job)
