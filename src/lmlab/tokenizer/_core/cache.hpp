@@ -7,8 +7,8 @@
 
 #include <vector>
 
-#include "keys.hpp"
 #include "huge.hpp"
+#include "keys.hpp"
 
 namespace lmlab {
 
@@ -55,19 +55,17 @@ public:
     // Replaces an entry that was not used since something else was replaced. Returns whether the
     // ids had room.
     template <class Id>
-    static bool insert(Set& set, const Key& key, const std::vector<std::uint32_t>& ids) {
+    static bool insert(Set& set, const Key& key, const std::uint32_t* ids, std::size_t count) {
         const bool second = set.entries[0].used() != 0;
         set.entries[0].used() = set.entries[1].used() = 0;
         Entry& entry = set.entries[second];
         entry.key = key;
         entry.count() = kElsewhere;
-        if (ids.size() * sizeof(Id) > kPayload - 2) return false;
-        entry.count() = static_cast<Byte>(ids.size());
-        Byte* out = entry.payload;
-        for (const std::uint32_t wide : ids) {
-            const Id id = static_cast<Id>(wide);
-            std::memcpy(out, &id, sizeof id);
-            out += sizeof id;
+        if (count * sizeof(Id) > kPayload - 2) return false;
+        entry.count() = static_cast<Byte>(count);
+        for (std::size_t i = 0; i < count; ++i) {
+            const Id id = static_cast<Id>(ids[i]);
+            std::memcpy(entry.payload + i * sizeof id, &id, sizeof id);
         }
         return true;
     }

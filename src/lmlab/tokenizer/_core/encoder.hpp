@@ -3,7 +3,8 @@
 // Nine of ten pretokens were seen a moment ago, so each thread keeps a cache of pretokens and their
 // ids (cache.hpp). A batch of pretokens is looked up in two rounds: all keys are made and their
 // places fetched into the processor's cache, then they are read. A hit copies a whole entry's ids
-// to the output and advances by as many as count: no loop, no branch on their number.
+// to the output and advances by as many as count: no loop, no branch on their number. What misses
+// is merged together with the next ones that will miss (bpe.hpp).
 #pragma once
 
 #include <memory>
@@ -97,6 +98,8 @@ private:
                 keys[i] = {{key.low, key.high}};
                 sets[i] = &scratch_.words.set_of(keys[i]);
                 __builtin_prefetch(sets[i]);
+                if (size > Words::kLongest && size <= LongWords::kLongest)
+                    prefetch(long_set(make_long_key(begin, size)));
             }
             Byte* out =
                 out_;  // a local: bytes written to the output might be this object's otherwise
@@ -105,7 +108,7 @@ private:
                 if (size <= Words::kLongest && copy<Words>(*sets[i], keys[i], out)) [[likely]]
                     continue;
                 out_ = out;
-                not_at_hand(p, size, *sets[i], keys[i]);
+                not_at_hand({p, ends + i, count - i, keys + i, sets + i});
                 out = out_;
             }
             out_ = out;
@@ -133,24 +136,77 @@ private:
             return true;
         }
 
-        void not_at_hand(const Byte* p, std::size_t size, Words::Set& set, const Words::Key& key) {
+        // What is left of a batch.
+        struct Rest {
+            const Byte* p;
+            const Byte* const* ends;
+            std::size_t count;
+            const Words::Key* keys;
+            Words::Set* const* sets;
+        };
+
+        // Writes the ids of the first one, which are not in the first cache. Apart from the loop
+        // over the batch, which would have fewer registers otherwise.
+        [[gnu::noinline]] void not_at_hand(const Rest& rest) {
+            const std::size_t size = static_cast<std::size_t>(rest.ends[0] - rest.p);
             if (size > LongWords::kLongest) {
-                merge(p, size);
-                return;
+                encoder_.bpe.encode(rest.p, size, scratch_.work);
+                for (const std::uint32_t id : scratch_.work.ids) write(id);
+            } else if (size <= Words::kLongest && !Words::find(*rest.sets[0], rest.keys[0])) {
+                learn(rest);
+            } else {
+                const LongWords::Key key = make_long_key(rest.p, size);
+                if (!copy<LongWords>(long_set(key), key, out_)) learn(rest);
             }
-            if (size <= Words::kLongest && Words::find(set, key) == nullptr) {
-                merge(p, size);
-                if (Words::insert<Id>(set, key, scratch_.work.ids)) return;
-                const LongWords::Key long_key = make_long_key(p, size);
-                LongWords::insert<Id>(scratch_.long_words.set_of(long_key), long_key,
-                                      scratch_.work.ids);
-                return;
+        }
+
+        // Merges the first one, and beside it those soon to come that are not known either.
+        void learn(const Rest& rest) {
+            // Where most are known, looking farther costs more than it brings.
+            const std::size_t soon = std::min(rest.count, 2 * Bpe::kLanes);
+            Bpe::Pretoken pretokens[Bpe::kLanes];
+            std::size_t indices[Bpe::kLanes], found = 0;
+            const Byte* p = rest.p;
+            for (std::size_t i = 0; i < soon && found < Bpe::kLanes; p = rest.ends[i++]) {
+                const std::size_t size = static_cast<std::size_t>(rest.ends[i] - p);
+                if (i > 0 && known(p, size, *rest.sets[i], rest.keys[i])) continue;
+                indices[found] = i;
+                pretokens[found++] = {p, size};
+            }
+            encoder_.bpe.encode_together(
+                pretokens, found,
+                [&](std::size_t which, const std::uint32_t* ids, std::size_t count) {
+                    const auto [begin, size] = pretokens[which];
+                    const std::size_t i = indices[which];
+                    if (which == 0)
+                        for (std::size_t k = 0; k < count; ++k) write(ids[k]);
+                    if (size <= Words::kLongest && !Words::find(*rest.sets[i], rest.keys[i]) &&
+                        Words::insert<Id>(*rest.sets[i], rest.keys[i], ids, count))
+                        return;
+                    const LongWords::Key key = make_long_key(begin, size);
+                    LongWords::insert<Id>(long_set(key), key, ids, count);
+                });
+        }
+
+        // Whether the ids of a pretoken are in a cache, or it is too long to be in one.
+        bool known(const Byte* p, std::size_t size, Words::Set& set, const Words::Key& key) {
+            if (size > LongWords::kLongest) return true;
+            if (size <= Words::kLongest) {
+                auto* entry = Words::find(set, key);
+                if (entry == nullptr) return false;
+                if (entry->count() != Words::kElsewhere) return true;
             }
             const LongWords::Key long_key = make_long_key(p, size);
-            LongWords::Set& long_set = scratch_.long_words.set_of(long_key);
-            if (copy<LongWords>(long_set, long_key, out_)) return;
-            merge(p, size);
-            LongWords::insert<Id>(long_set, long_key, scratch_.work.ids);
+            return LongWords::find(long_set(long_key), long_key) != nullptr;
+        }
+
+        LongWords::Set& long_set(const LongWords::Key& key) {
+            return scratch_.long_words.set_of(key);
+        }
+
+        static void prefetch(const LongWords::Set& set) {
+            for (std::size_t i = 0; i < sizeof set; i += 64)
+                __builtin_prefetch(reinterpret_cast<const Byte*>(&set) + i);
         }
 
         static LongWords::Key make_long_key(const Byte* p, std::size_t size) {
@@ -158,11 +214,6 @@ private:
             std::memcpy(key.words, p, size);
             key.words[3] |= std::uint64_t{size} << 56;
             return key;
-        }
-
-        void merge(const Byte* p, std::size_t size) {
-            encoder_.bpe.encode(p, size, scratch_.work);
-            for (const std::uint32_t id : scratch_.work.ids) write(id);
         }
 
         void write(std::uint32_t wide) {
