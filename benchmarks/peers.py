@@ -28,7 +28,7 @@ Merges = list[tuple[bytes, bytes]]
 Timed = Callable[[Callable[[], Any]], Any]
 """Runs the work that is measured and returns what it returns."""
 
-WARM_UP = "Some words to wake everything up, 1234 of them.\n" * 200
+WARM_UP = ["Some words to wake every thread up, 1234 of them.\n" * 200] * 64
 
 
 # Training: each tool's merges in the order of creation. A file of documents goes in.
@@ -88,7 +88,7 @@ def encode_lmlab(folder: Path, texts: list[str], threads: int, timed: Timed) -> 
     from lmlab.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(folder)
-    tokenizer.encode_batch([WARM_UP], num_threads=threads)
+    tokenizer.encode_batch(WARM_UP, num_threads=threads)
     ids: Iterable[Any] = timed(lambda: tokenizer.encode_batch(texts, num_threads=threads))
     return ids
 
@@ -104,7 +104,7 @@ def encode_tiktoken(folder: Path, texts: list[str], threads: int, timed: Timed) 
         mergeable_ranks=load_tiktoken_bpe(str(folder / "ranks.tiktoken")),
         special_tokens={},
     )
-    encoding.encode_ordinary(WARM_UP)
+    encoding.encode_ordinary_batch(WARM_UP, num_threads=threads)
     ids: Iterable[Any] = timed(lambda: encoding.encode_ordinary_batch(texts, num_threads=threads))
     return ids
 
@@ -113,7 +113,7 @@ def encode_tokenizers(folder: Path, texts: list[str], threads: int, timed: Timed
     import tokenizers
 
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.encode_batch_fast([WARM_UP])
+    tokenizer.encode_batch_fast(WARM_UP)
     encodings = timed(lambda: tokenizer.encode_batch_fast(texts))
     return (encoding.ids for encoding in encodings)
 
@@ -122,7 +122,7 @@ def encode_fastokens(folder: Path, texts: list[str], threads: int, timed: Timed)
     import fastokens
 
     tokenizer = fastokens.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.encode_batch_flat([WARM_UP])
+    tokenizer.encode_batch_flat(WARM_UP)
     ids, _ = timed(lambda: tokenizer.encode_batch_flat(texts))
     return [np.frombuffer(ids, np.uint32)]
 

@@ -1,11 +1,9 @@
 // The ids of the pretokens seen lately, of a fixed size: sets of two entries, of which the one that
 // was not used in the meantime is replaced.
 //
-// A key is the pretoken itself, padded to two words (see counter.hpp), or to four for words of 16
-// to 31 bytes, as in scripts with several bytes to the letter; its ids are stored beside it.
+// A key is the pretoken itself, padded to two words (see counter.hpp), or to six for words of 16
+// to 47 bytes, as in scripts with several bytes to the letter; its ids are stored beside it.
 #pragma once
-
-#include <vector>
 
 #include "huge.hpp"
 #include "keys.hpp"
@@ -71,12 +69,13 @@ public:
     }
 
 private:
-    std::vector<Set, HugeAllocator<Set>> sets_;
+    HugeZeros<Set> sets_;
 
     std::size_t index(const Key& key) const {
         const auto& w = key.words;
         std::uint64_t hash = mix(w[0] ^ 0x9E3779B97F4A7C15u, w[1] ^ 0xD1B54A32D192ED03u);
-        if constexpr (kWords == 4) hash = mix(hash ^ w[2], w[3] ^ 0xA0761D6478BD642Fu);
+        for (std::size_t i = 2; i < kWords; i += 2)
+            hash = mix(hash ^ w[i], w[i + 1] ^ 0xA0761D6478BD642Fu);
         return hash & (sets_.size() - 1);
     }
 };

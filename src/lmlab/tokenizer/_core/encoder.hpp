@@ -28,7 +28,7 @@ public:
           id_bytes(bpe.vocab().size() <= 65536 ? 2 : 4) {}
 
     using Words = Cache<2, 16>;
-    using LongWords = Cache<4, 64>;
+    using LongWords = Cache<6, 80>;
 
     // What one thread works with; its caches stay warm from one text to the next.
     struct Scratch {
@@ -212,7 +212,7 @@ private:
         static LongWords::Key make_long_key(const Byte* p, std::size_t size) {
             LongWords::Key key{};
             std::memcpy(key.words, p, size);
-            key.words[3] |= std::uint64_t{size} << 56;
+            key.words[5] |= std::uint64_t{size} << 56;
             return key;
         }
 

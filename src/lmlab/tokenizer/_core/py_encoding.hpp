@@ -47,15 +47,18 @@ public:
         Reporter reporter{nb::none()};
         std::vector<View> views;
         views.reserve(texts.size());
-        for (nb::handle text : texts) views.push_back(view_of(text));
         std::deque<Group> groups;
         {
-            const nb::gil_scoped_release nogil;
             Pool pool(threads, [&] { reporter(0); });
-            for (std::size_t begin = 0, end = 0; begin < views.size(); begin = end) {
-                for (std::size_t bytes = 0; end < views.size() && bytes < kPart / 4; ++end)
-                    bytes += views[end].size + 64;
-                Group& group = groups.emplace_back(Group{begin, end, {}, {}});
+            while (views.size() < texts.size()) {
+                // Python makes UTF-8 of most texts here, while the other threads encode.
+                const std::size_t begin = views.size();
+                for (std::size_t bytes = 0; views.size() < texts.size() && bytes < kPart / 4;) {
+                    views.push_back(view_of(texts[views.size()]));
+                    bytes += views.back().size + 64;
+                }
+                Group& group = groups.emplace_back(Group{begin, views.size(), {}, {}});
+                const nb::gil_scoped_release nogil;
                 pool.submit([&](unsigned worker) {
                     Borrowed scratch(*core, [&pool, worker] { pool.check(worker); });
                     for (std::size_t i = group.begin; i < group.end; ++i) {
@@ -65,6 +68,7 @@ public:
                     }
                 });
             }
+            const nb::gil_scoped_release nogil;
             pool.drain();
         }
         nb::list arrays;
