@@ -207,7 +207,8 @@ def plot(results: Results, path: Path) -> None:
         panel.set_yscale("log")
         panel.set_ylabel("MB/s")
         panel.set_title({"train": "training, two threads", "encode": "encoding"}[task])
-        panel.legend(fontsize=8)
+        panel.margins(y=0.12)  # room above the bars for the legend
+        panel.legend(fontsize=8, ncols=len(tools), loc="upper right")
     figure.savefig(path, dpi=110)
 
 

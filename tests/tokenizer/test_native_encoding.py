@@ -130,6 +130,48 @@ def test_pretokens_with_more_ids_than_a_cache_entry_holds() -> None:
                 assert encoder.encode(word).tolist() == expected
 
 
+def random_merges(dice: random.Random, letters: bytes, count: int) -> list[Pair]:
+    tokens = [bytes([letter]) for letter in letters]
+    merges: list[Pair] = []
+    while len(merges) < count:
+        pair = (dice.choice(tokens), dice.choice(tokens))
+        if pair not in merges:
+            merges.append(pair)
+            tokens.append(pair[0] + pair[1])
+    return merges
+
+
+@pytest.mark.parametrize("letters", [b"ab", b"abcdefgh"])
+def test_words_merged_side_by_side_equal_the_reference(letters: bytes) -> None:
+    """Unknown words of every length, some of them twice, next to each other and to known ones."""
+    dice = random.Random(0)
+    merges = random_merges(dice, letters, 60)
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    tokens = [*BYTES, *dict.fromkeys(a + b for a, b in merges)]
+    filler = [b"" for _ in range(70_000 - len(tokens))]
+    words = [bytes(dice.choices(letters, k=size)) for size in range(1, 71) for _ in range(12)]
+    words = [b" " + word for word in dice.choices(words, k=2000)]
+    expected = [reference.encode_pretoken(word, ranks) for word in words]
+    for encoder in (encoder_of(merges), Encoder([*tokens, *filler], merges, {}, "gpt2")):
+        ids = encoder.encode(b"".join(words).decode())
+        assert [encoder.decode_bytes([int(i)]) for i in ids] == list(itertools.chain(*expected))
+
+
+def test_many_merges() -> None:
+    dice = random.Random(0)
+    letters = bytes(range(97, 123))
+    tokens = [bytes(dice.choices(letters, k=3)) for _ in range(40_000)]
+    merges = [(token[:2], token[2:]) for token in dict.fromkeys(tokens)]
+    merges = [(pair[:1], pair[1:]) for pair, _ in dict.fromkeys(merges)] + merges
+    merges = list(dict.fromkeys(merges))
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    encoder = encoder_of(merges, None)
+    for _ in range(500):
+        word = bytes(dice.choices(letters, k=dice.randint(1, 30)))
+        found = [encoder.decode_bytes([int(i)]) for i in encoder.encode_pretokens([word])]
+        assert found == list(reference.encode_pretoken(word, ranks))
+
+
 def test_more_than_65536_ids() -> None:
     merges = learned(TRAINING)
     tokens = [*BYTES, *(a + b for a, b in merges)]

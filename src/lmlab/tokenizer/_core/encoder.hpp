@@ -29,6 +29,7 @@ public:
 
     using Words = Cache<2, 16>;
     using LongWords = Cache<6, 80>;
+    static_assert(LongWords::kLongest <= Lane::kLongest);
 
     // What one thread works with; its caches stay warm from one text to the next.
     struct Scratch {
@@ -71,7 +72,7 @@ public:
     const std::size_t id_bytes;
 
 private:
-    static constexpr std::size_t kSlack = 32;  // a hit copies a whole payload
+    static constexpr std::size_t kSlack = LongWords::kCopied / 2;  // a hit copies a whole payload
 
     std::mutex mutex_;
     std::vector<std::unique_ptr<Scratch>> scratch_;
