@@ -67,7 +67,10 @@ def saved_step(run: Path) -> int:
 
 def wait_for_status(run: Path, name: str) -> None:
     """Wait for what `lmlab runs` says of a run."""
-    wait_until(lambda: state_of([run])[run].name == name, f"a run to be {name}")
+    try:
+        wait_until(lambda: state_of([run])[run].name == name, f"a run to be {name}")
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}; it is {state_of([run])[run]}") from None
 
 
 def start_again(cluster: VirtualCluster, job: str) -> None:

@@ -38,7 +38,7 @@ def test_a_sweep_returns_at_once_and_is_not_run_twice(
     assert jobs == [f"{array}_0", f"{array}_1"]
     again = submit("lr=1e-3,1e-2")
     assert "2 runs queued or running already" in again.stdout
-    cluster.ask("scontrol", "release", array)
+    cluster.tell("scontrol", "release", array)
     runs = [path.parent for path in tmp_path.glob("runs/sweeps/default/*/config.yaml")]
     assert len(runs) == 2
     wait_until(lambda: all((run / "result.json").exists() for run in runs), "both results")
@@ -129,13 +129,13 @@ def test_a_requeue_from_outside_goes_on(
     (job,) = jobs_of(submit(*LONG))
     run = only_run(tmp_path)
     wait_for_step(run, 4)
-    cluster.ask("scontrol", "requeue", job)
+    cluster.tell("scontrol", "requeue", job)
     wait_for_status(run, "requeued")
     reached = saved_step(run)
     start_again(cluster, job)
     wait_for_step(run, reached + 1)
     assert f"continuing after step {reached}" in log_of(run)
-    cluster.ask("scancel", job)
+    cluster.tell("scancel", job)
     wait_for_status(run, "cancelled")
 
 
@@ -145,7 +145,7 @@ def test_a_cancelled_job_keeps_its_work(
     (job,) = jobs_of(submit(*LONG))
     run = only_run(tmp_path)
     wait_for_step(run, 4)
-    cluster.ask("scancel", job)
+    cluster.tell("scancel", job)
     wait_for_status(run, "cancelled")
     wait_for_state(cluster, job, "CANCELLED")
     assert saved_step(run) >= last_step(run)
@@ -250,5 +250,5 @@ def test_two_nodes_with_two_tasks_are_preempted_as_one(
     reached = saved_step(run)
     wait_for_step(run, reached + 1)
     assert f"continuing after step {reached}" in log_of(run)
-    cluster.ask("scancel", job)
+    cluster.tell("scancel", job)
     wait_for_status(run, "cancelled")

@@ -41,7 +41,7 @@ def test_edits_of_yaml_and_code_while_queued_change_nothing(
 ) -> None:
     tree = tmp_path / "tree"
     train = working_tree(tree)
-    blocker = cluster.ask(
+    blocker = cluster.tell(
         *("sbatch", "--parsable", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null"),
         *("--wrap", "sleep 300"),
     )
@@ -55,7 +55,7 @@ def test_edits_of_yaml_and_code_while_queued_change_nothing(
         file.write("nonsense: true\n")
     task = tree / "src" / "lmlab" / "task" / "__init__.py"
     task.write_text("raise RuntimeError('edited while the job was waiting')\n")
-    cluster.ask("scancel", blocker)
+    cluster.tell("scancel", blocker)
 
     wait_until((run / "result.json").exists, "the end of the run")
     assert record(run / "result.json")["status"] == "finished"

@@ -62,7 +62,7 @@ class VirtualCluster:
         self._daemons: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start munged, slurmctld and two slurmd; raises RuntimeError when a node stays down."""
+        """Start munged, slurmctld and two slurmd; raises TimeoutError when a node stays down."""
         for name in ("state", "log", f"spool/{self.host}", "spool/localhost"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o755)
@@ -114,6 +114,13 @@ class VirtualCluster:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""
 
+    def tell(self, *command: str) -> str:
+        """Return what a Slurm command prints; raises CalledProcessError when it fails."""
+        done = subprocess.run(
+            command, env=self.environment, check=True, stdout=subprocess.PIPE, text=True
+        )
+        return done.stdout.strip()
+
     def state(self, job: str) -> str:
         """Return Slurm's state of a job."""
         return self.ask("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
@@ -124,18 +131,18 @@ class VirtualCluster:
 
     def preempt(self) -> str:
         """Take both nodes for a moment with a job of the higher partition; returns the job."""
-        return self.ask(
+        return self.tell(
             *("sbatch", "--parsable", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null"),
             *("--wrap", "true"),
         )
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
-    """Wait for a condition; raises RuntimeError when it does not come true."""
+    """Wait for a condition; raises TimeoutError when it does not come true."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise RuntimeError(f"waited {seconds:g} s for {what}")
+            raise TimeoutError(f"waited {seconds:g} s for {what}")
         time.sleep(0.2)
 
 

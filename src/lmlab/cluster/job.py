@@ -42,14 +42,11 @@ def run_job(directory: str, unchanged: str | None = None) -> End:
     for number in STOPPING:
         signal.signal(number, _leave)
     try:
-        _require_unchanged(unchanged)
-        _export_ranks()
-        config = load_yaml(path / CONFIG)
-        stopped = _run(config, path)
+        stopped = _run(path, unchanged)
         if stopped is None:
             ended: End = "finished"
         elif first:
-            ended = _interrupted(path, status, stopped, config.slurm.max_restarts)
+            ended = _interrupted(path, status, stopped)
         else:
             ended = "requeued"
     except BaseException as error:
@@ -58,8 +55,6 @@ def run_job(directory: str, unchanged: str | None = None) -> End:
             (path / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
             _record(path, "failed", status)
         raise
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)  # all that they could ask for is done
     if first:
         _record(path, ended, status)
     if ended == "finished":
@@ -67,10 +62,20 @@ def run_job(directory: str, unchanged: str | None = None) -> End:
     sys.exit(0)
 
 
-def _run(config: Any, path: Path) -> int | None:
-    """Train; return the number of the signal that stopped it, None when it came to its end."""
+def _run(path: Path, unchanged: str | None) -> int | None:
+    """Train; return the number of the signal that stopped it, None when it came to its end.
+
+    From then on signals are ignored, as all that they could ask for is done: Slurm sends a second
+    SIGTERM while a preempted job is requeued.
+    """
     try:
-        run(config, path)
+        try:
+            _require_unchanged(unchanged)
+            _export_ranks()
+            run(load_yaml(path / CONFIG), path)
+        finally:
+            for number in STOPPING:
+                signal.signal(number, signal.SIG_IGN)
     except SystemExit as left:
         if isinstance(left.code, int) and left.code > 128:
             return left.code - 128
@@ -85,18 +90,20 @@ def _run(config: Any, path: Path) -> int | None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """Before and after training, where there is nothing to save."""
+    """Before and after training, where there is nothing to save; once, as leaving takes a while."""
     _received.append(number)
-    sys.exit(128 + number)
+    if len(_received) == 1:
+        sys.exit(128 + number)
 
 
-def _interrupted(path: Path, status: dict[str, Any], number: int, max_restarts: int) -> End:
+def _interrupted(path: Path, status: dict[str, Any], number: int) -> End:
     """Requeue the job if that is what its signal meant; called by the first process only."""
     job = slurm.this_job()
     status["signal"] = signal.Signals(number).name
     if job is None:
         return "cancelled"
     if number == signal.SIGUSR2:
+        max_restarts = load_yaml(path / CONFIG).slurm.max_restarts
         if status["timeouts"] >= max_restarts:
             raise UserError(
                 f"out of time after {max_restarts} restarts; go on with: "
@@ -106,7 +113,7 @@ def _interrupted(path: Path, status: dict[str, Any], number: int, max_restarts: 
     else:
         # Preempted: the job must ask itself, for one that ends by itself within the time of grace
         # counts as completed. A cancelled one is COMPLETING, one requeued from outside is PENDING.
-        state = slurm.state(job)
+        state = slurm.state(job) or "RUNNING"  # no answer: better run again than lost
         if state != "RUNNING":
             return "requeued" if state in slurm.WAITING else "cancelled"
     _record(path, "requeued", status)  # before, as Slurm may kill this process at once

@@ -3,12 +3,15 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable
 
 from lmlab.errors import UserError
 
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STAGE_OUT", "STOPPED", "RESIZING"}
+ATTEMPTS = 4
+"""A second apart, so that they fit into the shortest time of grace."""
 
 
 def available() -> bool:
@@ -44,13 +47,13 @@ def states(jobs: Iterable[str]) -> dict[str, str] | None:
 
 
 def state(job: str) -> str:
-    """Return the state of one job, or an empty string when Slurm does not know it (any more)."""
-    return _ask("squeue", "--noheader", f"--jobs={job}", "-o", "%T").stdout.strip()
+    """Return the state of one job, or an empty string when Slurm does not say."""
+    return _insist("squeue", "--noheader", f"--jobs={job}", "-o", "%T").stdout.strip()
 
 
 def requeue(job: str) -> None:
     """Put a running job back into the queue; raises UserError when Slurm refuses."""
-    done = _ask("scontrol", "requeue", job)
+    done = _insist("scontrol", "requeue", job)
     if done.returncode:
         raise UserError(f"scontrol requeue {job}: {_problem(done)}")
 
@@ -64,6 +67,16 @@ def cancel(jobs: Iterable[str]) -> None:
 
 def _ask(*command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def _insist(*command: str) -> "subprocess.CompletedProcess[str]":
+    """Ask again when it fails, as a busy controller may: a job that leaves has no second chance."""
+    for _ in range(ATTEMPTS - 1):
+        done = _ask(*command)
+        if done.returncode == 0:
+            return done
+        time.sleep(1)
+    return _ask(*command)
 
 
 def _problem(done: "subprocess.CompletedProcess[str]") -> str:

@@ -76,19 +76,19 @@ def _of_a_job(
     record: Mapping[str, Any], status: Mapping[str, Any], known: Mapping[str, str] | None
 ) -> tuple[Name, str]:
     said = status.get("state")
-    if said == "failed":
-        return "failed", str(status.get("error", ""))
     if record["cluster"] == "local":
         alive = _alive(status.get("pid") or record.get("pid"), record.get("host"))
         slurm_says = "RUNNING" if alive else ""
         waiting = alive and said is None
-    elif known is None:
-        return said or "queued", "as last seen; there is no Slurm to ask here"
     else:
-        slurm_says = known.get(record["job"], "")
+        slurm_says = (known or {}).get(record["job"], "")
         waiting = slurm_says in slurm.WAITING
     if waiting:
         return ("requeued", str(status.get("signal", ""))) if status else ("queued", "")
+    if said == "failed":
+        return "failed", str(status.get("error", ""))
+    if known is None and record["cluster"] != "local":
+        return said or "queued", "as last seen; there is no Slurm to ask here"
     if said == "cancelled" or slurm_says == "CANCELLED":
         return "cancelled", "" if said else "before it started"
     if slurm_says in slurm.RUNNING:
