@@ -51,6 +51,51 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "slow",
+    [
+        pytest.param(("trainer.eval_windows=4000",), id="evaluation"),
+        pytest.param(("trainer.eval_windows=1", "task.sample.tokens=3000"), id="sample"),
+    ],
+)
+def test_a_signal_breaks_an_evaluation_off_and_it_is_made_up_for(
+    tiny: list[str], corpus: Path, tmp_path: Path, slow: tuple[str, ...]
+) -> None:
+    long = tmp_path / "long.txt"
+    long.write_text("\n\n".join([corpus.read_text()] * 40))
+    arguments = [*tiny, f"data.paths=['{long}']", "budget.steps=4", "trainer.log_every=1", *slow]
+    arguments += ["trainer.batch_size=1", "trainer.eval_every=4", "trainer.checkpoint_every=100"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    undisturbed = start(whole, arguments)
+    assert undisturbed.communicate()[1] is not None
+    assert undisturbed.returncode == 0
+    for step in (0, 4):  # before the first step and after the last one
+        process = start(run, arguments)
+        if step:
+            until(process, run, step - 1)  # the row of the last step waits for its evaluation
+        else:
+            while not (run / "account.json").exists():
+                time.sleep(0.005)
+                assert process.poll() is None, process.communicate()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate()[1] is not None
+        assert process.returncode == 128 + signal.SIGTERM
+        state = torch.load(checkpoints(run)[-1], weights_only=True)
+        assert state["step"] == step
+        assert ("train/loss" in state["progress"]["pending"]) == (step > 0)
+        assert [row["step"] for row in rows(run)] == list(range(step))
+    process = start(run, arguments)
+    assert process.communicate()[1] is not None
+    assert process.returncode == 0
+    ours, theirs = (
+        [{k: v for k, v in row.items() if k not in TIMES} for row in rows(r)] for r in (run, whole)
+    )
+    assert ours == theirs
+    assert (run / "samples.txt").read_text() == (whole / "samples.txt").read_text()
+
+
+@pytest.mark.slow
 def test_nothing_that_happens_to_a_run_changes_it(tiny: list[str], tmp_path: Path) -> None:
     arguments = [*tiny, *LONG, "model.dropout=0.1"]
     whole = tmp_path / "whole"

@@ -89,7 +89,7 @@ def train_here(cluster: VirtualCluster, folder: Path, *overrides: str) -> "subpr
     return subprocess.Popen(command, cwd=folder, env=cluster.environment, stderr=subprocess.DEVNULL)
 
 
-SECONDS_BETWEEN = 8  # of running, at most, from a start to the next preemption
+SECONDS_BETWEEN = 3  # of steps, at most, from a start to the next preemption
 
 
 @pytest.mark.parametrize(

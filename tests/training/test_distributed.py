@@ -81,12 +81,13 @@ def test_the_number_of_processes_changes_no_loss(
     assert device == f"{size} x cpu"
 
 
+@pytest.mark.parametrize("often", [(), ("trainer.eval_every=1",)], ids=["steps", "evaluations"])
 def test_one_process_is_told_to_stop_and_all_do(
-    tiny: list[str], alone: Path, tmp_path: Path
+    tiny: list[str], alone: Path, tmp_path: Path, often: tuple[str, ...]
 ) -> None:
     """The signal reaches a process that does not write; another number of them goes on, exactly."""
     run = tmp_path / "run"
-    processes = start(tmp_path, 2, *tiny, "budget.steps=100000", f"hydra.run.dir={run}")
+    processes = start(tmp_path, 2, *tiny, *often, "budget.steps=100000", f"hydra.run.dir={run}")
     while not (run / "metrics.jsonl").exists() or rows(run)[-1]["step"] < 4:
         assert all(process.poll() is None for process in processes), finish(processes)
         time.sleep(0.01)

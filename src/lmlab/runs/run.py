@@ -58,7 +58,7 @@ class Run:
 
     @contextlib.contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
-        """SIGINT, SIGTERM and SIGUSR2 stop the run at the next step; a second SIGINT at once.
+        """SIGINT, SIGTERM and SIGUSR2 stop the run after its step; a second SIGINT at once.
 
         SIGUSR2 is what Slurm sends when a job's time is about to end.
         """

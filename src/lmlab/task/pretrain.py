@@ -1,5 +1,6 @@
 """Pretraining: wires data, model, optimizer and run directory together and calls the loop."""
 
+import itertools
 import signal
 import sys
 from dataclasses import replace
@@ -215,21 +216,29 @@ class Watch:
         batch_size = trainer.micro_batch_size or trainer.batch_size
         self.evaluator = Evaluator(prepared.val, starts, context_length, lengths, batch_size, world)
 
-    def __call__(self, step: int) -> dict[str, float]:
-        """Return the validation metrics, and append a sample to the run's."""
-        metrics = self.evaluator(self.objective, self.autocast, self.device)
-        if self.settings.tokens and self.world.leads:
-            self.run.sample(step, self.write(step))
+    def __call__(self, step: int) -> dict[str, float] | None:
+        """Return the validation metrics, and append a sample to the run's.
+
+        None, in all processes, when the run is asked to stop meanwhile.
+        """
+        metrics = self.evaluator(self.objective, self.autocast, self.device, self._stops)
+        if metrics is None or not self.settings.tokens:
+            return metrics
+        text = self.write(step) if self.world.leads else ""
+        stopped = self.world.maximum(text is None)
+        if stopped or text is None:
+            return None
+        self.run.sample(step, text)
         return metrics
 
-    def write(self, step: int) -> str:
-        """Return text that depends on the weights, the seed and the step alone."""
+    def write(self, step: int) -> str | None:
+        """Return text that depends on the weights, the seed and the step alone; None if stopped."""
         end = self.tokenizer.special_tokens["<|endoftext|>"]
-        prompt = self.tokenizer.encode(self.settings.prompt or "")
+        tokens = self.tokenizer.encode(self.settings.prompt or "")
         self.model.eval()
         new = generate(
             self.model,
-            prompt or [end],
+            tokens or [end],
             self.settings.tokens,
             context_length=self.model.context_length,
             stop=end,
@@ -240,9 +249,12 @@ class Watch:
             device=self.device,
             new_cache=self.model.new_cache,
         )
-        text = self.tokenizer.decode(prompt + list(new))
+        tokens += itertools.takewhile(lambda _: not self._stops(), new)
         self.model.train()
-        return text
+        return None if self._stops() else self.tokenizer.decode(tokens)
+
+    def _stops(self) -> bool:
+        return self.run.stop_signal is not None
 
 
 def _write_pictures(directory: Path) -> tuple[Path, Path]:

@@ -37,18 +37,26 @@ class Evaluator:
         objective: Any,
         autocast: Callable[[], AbstractContextManager[object]],
         device: torch.device,
-    ) -> dict[str, float]:
-        """Return the mean loss in nats per token, and the bits per byte of the predicted text."""
+        stop: Callable[[], object] = lambda: False,
+    ) -> dict[str, float] | None:
+        """Return the mean loss in nats per token, and the bits per byte of the predicted text.
+
+        None, in all processes, when `stop` says in one of them that there is no time for it.
+        """
         objective.eval()
         nats, count = 0.0, 0
         mine = self.windows[self.world.rank :: self.world.size]
         for batch in mine.split(self.batch_size) if len(mine) else ():
+            if stop():
+                break
             inputs, targets = batch[:, :-1].to(device), batch[:, 1:].to(device)
             with autocast():
                 _, terms = objective(inputs, targets)
             nats += terms["loss"].item() * targets.numel()
             count += targets.numel()
         objective.train()
+        if self.world.maximum(bool(stop())):
+            return None
         nats, total = self.world.sum(nats, count)
         bits_per_byte = nats / math.log(2) / self.bytes
         return {"val/loss": nats / total, "val/bits_per_byte": bits_per_byte}

@@ -41,7 +41,7 @@ class Journal(Protocol):
 
     @property
     def stop_signal(self) -> int | None:
-        """The signal that asked for the run to stop at the next step."""
+        """The signal that asked for the run to stop as soon as its work can be saved."""
 
     def say(self, text: str) -> None:
         """Tell the user."""
@@ -58,7 +58,8 @@ class Parts:
     optimizer: Optimizer
     schedule: Schedule
     batches: Batches
-    evaluate: Callable[[int], Metrics]
+    evaluate: Callable[[int], Metrics | None]
+    """Measures the model after a step; None, in all processes, when a signal came first."""
     autocast: Callable[[], AbstractContextManager[object]]
     device: torch.device
     flops_per_token: float
@@ -107,14 +108,30 @@ def train(
         latest.update(row)
         bar.set_postfix_str(_postfix(latest), refresh=False)
 
-    def evaluate() -> Metrics:
-        row = parts.evaluate(progress.step)
-        progress.val_loss, progress.val_bits_per_byte = row["val/loss"], row["val/bits_per_byte"]
-        progress.best_val_loss = min(progress.best_val_loss, progress.val_loss)
-        return row
+    def save() -> None:
+        progress.seconds = time.perf_counter() - began
+        if world.leads:
+            checkpoints.save(progress.step, _state(parts, progress, run))
 
-    if progress.step == 0:
-        log(evaluate())
+    def wanted_stop() -> int:  # all processes stop at the same step
+        return world.maximum(run.stop_signal or 0)
+
+    def evaluate(row: Metrics) -> int:
+        """Log a row with its evaluation; when a signal comes first, return it and keep the row."""
+        progress.pending = row
+        measured = parts.evaluate(progress.step)
+        if measured is None:
+            return wanted_stop()
+        progress.pending = None
+        progress.val_loss = measured["val/loss"]
+        progress.val_bits_per_byte = measured["val/bits_per_byte"]
+        progress.best_val_loss = min(progress.best_val_loss, progress.val_loss)
+        log(row | measured)
+        return 0
+
+    if progress.pending is not None and (stop_signal := evaluate(progress.pending)):
+        save()
+        return ended("stopped", stop_signal)
     while progress.step < total_steps:
         meter.start()
         stats, tokens, lr = _step(parts, progress.step, cfg)
@@ -125,7 +142,7 @@ def train(
             last or progress.step % every == 0
             for every in (cfg.log_every, cfg.eval_every, cfg.checkpoint_every)
         )
-        stop_signal = world.maximum(run.stop_signal or 0)  # all processes stop at the same step
+        stop_signal = wanted_stop()
         saves = saves or stop_signal > 0
         if logs or evals or saves:
             synchronize(parts.device)
@@ -142,17 +159,15 @@ def train(
                 log(row)
                 return ended("diverged")
         if evals:
-            row |= evaluate()
-        if row:
+            stop_signal = evaluate(row) or stop_signal
+        elif row:
             log(row)
         bar.update()
         parts.profile_step()
         checkpoints.check()
-        if saves:
-            progress.seconds = time.perf_counter() - began
-            if world.leads:
-                checkpoints.save(progress.step, _state(parts, progress, run))
-        if stop_signal and not last:
+        if saves or stop_signal:
+            save()
+        if stop_signal and (not last or progress.pending is not None):
             return ended("stopped", stop_signal)
     return ended("finished")
 
@@ -198,7 +213,7 @@ def _resume(parts: Parts, checkpoints: Checkpoints, run: Journal) -> Progress:
         run.say(warning)
     if state is None:
         run.rewind({})
-        return Progress()
+        return Progress(pending={})
     if state["config_fingerprint"] != parts.fingerprint:
         raise UserError(
             f"the checkpoint of step {state['step']} in {checkpoints.folder} was made with another "

@@ -23,6 +23,8 @@ class Progress:
     best_train_loss: float = math.inf
     rows_above: int = 0
     """Logged rows in a row whose loss was far above the best."""
+    pending: dict[str, float] | None = None
+    """The row of metrics that is logged with the evaluation after this step, until it is."""
 
     def diverges(self, loss: float, cfg: TrainerConfig) -> bool:
         """Take note of a logged loss; whether it has stayed far above the best for too long.
