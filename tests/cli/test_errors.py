@@ -34,6 +34,11 @@ MISTAKES = {
     "null": (["optimizer.beta1=null"], "'optimizer.beta1': must be a number, got null"),
     "fraction of a step": (["budget.steps=1.5"], "'budget.steps': must be a whole number, got 1.5"),
     "foreign key": (["optimizer=sgd", "optimizer.beta1=0.5"], "optimizer.beta1"),
+    "nesterov": (
+        ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=true"],
+        "nesterov=true looks along the velocity, which momentum=0 has not",
+    ),
+    "threads": (["trainer.num_threads=100000"], "'trainer.num_threads': must be <= 1024"),
     "heads": (["model.num_heads=7"], "num_heads=7 does not divide d_model="),
     "micro batches": (["trainer.micro_batch_size=7"], "micro_batch_size=7 does not divide"),
     "device name": (["trainer.device=gpu"], "'gpu' is not auto, cpu, mps, cuda or cuda:N"),

@@ -1,8 +1,8 @@
 """Configuration of optimizers and learning-rate schedules."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lmlab.schema import Config
 
@@ -68,6 +68,12 @@ class SGDConfig(Config):
     """Decoupled decay of weights."""
     decay_embeddings: bool
     """Decay embeddings too; norms and biases never are."""
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov=true looks along the velocity, which momentum=0 has not")
+        return self
 
 
 OptimizerConfig = Annotated[AdamWConfig | MuonConfig | SGDConfig, Field(discriminator="kind")]

@@ -81,7 +81,7 @@ class TrainerConfig(Config):
     """torch.compile; auto: on CUDA only."""
     device: str
     """auto, cpu, cuda, cuda:N or mps."""
-    num_threads: Count | None
+    num_threads: Annotated[int, Field(ge=1, le=1024)] | None
     """CPU threads of torch; null: torch's own choice."""
     watch_norms: bool
     """Log the norms of each layer's weights, gradients and activations."""
