@@ -275,6 +275,35 @@ def test_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
     assert all("is damaged" in warning for warning in warnings)
 
 
+def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in (1, 2):
+        checkpoints.save(step, {"step": step, "weight": torch.arange(1000)})
+    checkpoints.wait()
+    newest = tmp_path / "step_00000002.pt"
+    data = bytearray(newest.read_bytes())
+    data[data.index(torch.arange(500, 510).numpy().tobytes())] ^= 1
+    newest.write_bytes(data)
+    torch.load(newest, weights_only=True)  # which does not notice it
+    state, (warning,) = checkpoints.load()
+    assert state is not None
+    assert state["step"] == 1
+    assert "is not what was written" in warning
+
+
+def test_a_damaged_checkpoint_does_not_push_out_sound_ones(tmp_path: Path) -> None:
+    keeps_one = ("trainer.checkpoint_every=100", "trainer.keep_checkpoints=1")
+    _, journal, _ = run_loop(tmp_path, *keeps_one, journal=Journal(stop_after=8))
+    damaged = tmp_path / "step_00000009.pt"
+    damaged.write_bytes(b"e" * 100_000)
+    journal.stop_after = 4
+    outcome, _, _ = run_loop(tmp_path, *keeps_one, journal=journal)
+    assert (outcome.status, outcome.progress.step) == ("stopped", 5)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"step_00000005.pt", "step_00000009.damaged", "latest"}
+    assert (tmp_path / "latest").exists()
+
+
 def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
     checkpoints = Checkpoints(tmp_path / "checkpoints", 2)

@@ -73,8 +73,9 @@ class Run:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.stop_signal is signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.stop_signal = signal.Signals(number)
-        self.say(f"{self.stop_signal.name}: saving and stopping after this step")
+        if self.stop_signal is None:  # the first says why: Slurm ends a job's time by two
+            self.stop_signal = signal.Signals(number)
+            self.say(f"{self.stop_signal.name}: saving and stopping after this step")
 
     def add_logger(self, log: Callable[[dict[str, Any]], None]) -> None:
         """Send every row of metrics to `log` too."""

@@ -1,12 +1,11 @@
 """Checkpoints: written whole or not at all, pruned, and read back from the newest that is sound."""
 
-import pickle
 import re
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import nn
@@ -87,14 +86,20 @@ class Checkpoints:
         warnings: list[str] = []
         for path in self._newest():
             try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-                if isinstance(state, dict) and "step" in state:
-                    return state, warnings
-                reason = "not a checkpoint"
-            except (OSError, RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
+                return _read(path), warnings
+            except Exception as error:  # what is damaged fails in any way
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
-            warnings.append(f"{path} is damaged ({reason}): falling back to the one before")
+                warnings.append(f"{path} is damaged ({reason}): falling back to the one before")
         return None, warnings
+
+    def set_aside(self, after: int) -> None:
+        """Rename what is newer than the step that is gone on from, which is damaged.
+
+        It would count among the newest that are kept, and push out the sound ones that follow.
+        """
+        for path in self._newest():
+            if int(path.stem.removeprefix("step_")) > after:
+                path.rename(path.with_suffix(".damaged"))
 
     def clean(self) -> None:
         """Remove what a killed process was writing."""
@@ -110,6 +115,16 @@ class Checkpoints:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(path.name)
         temporary.replace(self.folder / LATEST)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with ZipFile(path) as archive:  # torch.load does not look at the checksums
+        if (part := archive.testzip()) is not None:
+            raise BadZipFile(f"{part} is not what was written")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or "step" not in state:
+        raise ValueError("not a checkpoint")
+    return state
 
 
 def copied(state: Any) -> Any:

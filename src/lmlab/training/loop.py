@@ -211,14 +211,17 @@ def _resume(parts: Parts, checkpoints: Checkpoints, run: Journal) -> Progress:
     state, warnings = checkpoints.load()
     for warning in warnings:
         run.say(warning)
-    if state is None:
-        run.rewind({})
-        return Progress(pending={})
-    if state["config_fingerprint"] != parts.fingerprint:
+    if state is not None and state["config_fingerprint"] != parts.fingerprint:
         raise UserError(
             f"the checkpoint of step {state['step']} in {checkpoints.folder} was made with another "
             "configuration; remove it, or put the right one back"
         )
+    parts.world.barrier()  # all have read
+    if parts.world.leads:
+        checkpoints.set_aside(after=-1 if state is None else state["step"])
+    if state is None:
+        run.rewind({})
+        return Progress(pending={})
     parts.model.load_state_dict(state["model"])
     parts.optimizer.load_state_dict(state["optimizer"])
     if parts.scaler is not None:

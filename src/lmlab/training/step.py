@@ -62,7 +62,8 @@ def optimize_step(
 ) -> StepStats:
     """Accumulate the gradient of the mean loss over micro-batches, clip it, update the parameters.
 
-    The result does not depend on `micro_batch_size`, up to rounding.
+    Up to rounding the result does not depend on `micro_batch_size`, but for what the model draws or
+    measures within a micro-batch: dropout, and the balance of experts.
     """
     inputs, targets = (part.to(device, non_blocking=True) for part in batch)
     size = micro_batch_size or len(inputs)
