@@ -130,3 +130,9 @@ def test_an_environment_without_a_master(tiny: list[str], tmp_path: Path) -> Non
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("start with torchrun --nproc-per-node=N train.py")
+    odd = half | {"WORLD_SIZE": "two", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    done = subprocess.run(
+        [*TRAIN, *tiny], cwd=tmp_path, env=odd, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("WORLD_SIZE is 'two', which is no number")

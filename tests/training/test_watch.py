@@ -61,6 +61,28 @@ def test_the_best_peak_ever_measured_counts(
         assert list(json.loads(path.read_text()).values()) == [2 * peak]
 
 
+def test_a_peak_without_fast_kernels_is_measured_on_a_product_that_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, sizes, randn = [0.0], list[int](), torch.randn
+
+    def recorded(size: int, *others: int, device: torch.device) -> torch.Tensor:
+        sizes.append(size)
+        return randn(1, 1)
+
+    def multiplied(device: torch.device) -> None:
+        clock[0] += 2 * sizes[-1] ** 3 / flops
+
+    monkeypatch.setattr(torch, "randn", recorded)
+    monkeypatch.setattr(throughput, "synchronize", multiplied)
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock[0])
+    for flops, largest in ((2e8, 256), (1e12, 2048)):
+        began = clock[0]
+        assert throughput.measure_peak(CPU, "fp16") == pytest.approx(flops)
+        assert sizes[-1] == largest
+        assert clock[0] - began < 2 * throughput.SECONDS
+
+
 def test_bfloat16_that_is_multiplied_in_float32_has_its_peak(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +97,8 @@ def test_bfloat16_that_is_multiplied_in_float32_has_its_peak(
 
 def test_known_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 PCIe": 756e12, "NVIDIA L40S": 362e12}
+    names |= {"NVIDIA A100-SXM4-80GB": 312e12, "NVIDIA H100 NVL": 835e12}
+    names |= {"NVIDIA RTX A1000": None, "NVIDIA A10G": None, "NVIDIA RTX A4000": None}
     for name, peak in names.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
         assert data_sheet_peak(torch.device("cuda")) == peak
@@ -106,4 +130,8 @@ def test_a_profile_is_a_trace_and_a_table(tmp_path: Path) -> None:
     (tmp_path / "short").mkdir()
     with profiled(5, tmp_path / "short", said.append) as profile_step:
         profile_step()
-    assert said[-1] == "no profile: the run ended before step 8"
+    assert said[-1] == "no profile: the run ended before step 4"
+    with profiled(5, tmp_path / "short", said.append) as profile_step:
+        for _ in range(6):
+            profile_step()
+    assert said[-2].startswith("profile of 3 steps")

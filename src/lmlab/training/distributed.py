@@ -114,7 +114,7 @@ def join_world() -> Iterator[World]:
 
     Raises UserError when the environment does not say where the others are, or when they end.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE
         return
     missing = [name for name in VARIABLES if name not in os.environ]
@@ -123,6 +123,9 @@ def join_world() -> Iterator[World]:
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set; "
             "start with torchrun --nproc-per-node=N train.py"
         )
+    for name in VARIABLES[:3]:
+        if not os.environ[name].isdecimal():
+            raise UserError(f"{name} is {os.environ[name]!r}, which is no number")
     rank, size, local_rank = (int(os.environ[name]) for name in VARIABLES[:3])
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import resource
 import sys
 import time
@@ -16,8 +17,10 @@ from lmlab.training.device import DTYPES
 
 DATA_SHEET = {
     "B200": 2250e12,
+    "H200 NVL": 835e12,
     "H200": 989e12,
     "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
@@ -30,7 +33,7 @@ DATA_SHEET = {
     "RTX 3090": 71e12,
     "RTX A6000": 155e12,
 }
-"""Dense bfloat16 FLOP/s in the makers' data sheets, by a part of the device's name."""
+"""Dense bfloat16 FLOP/s in the makers' data sheets, by words of the device's name."""
 SECONDS = 0.3
 """How long the peak is measured at the start of a run."""
 
@@ -61,16 +64,26 @@ def measured_peak(device: torch.device, precision: str) -> float:
 
 
 def measure_peak(device: torch.device, precision: str) -> float:
-    """Return the FLOP/s of the fastest of the products that fit into `SECONDS`."""
-    size, dtype = 8192 if device.type == "cuda" else 2048, _multiplied(device, precision)
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best, began = float("inf"), time.perf_counter()
-    while time.perf_counter() - began < SECONDS:
-        start = time.perf_counter()
-        a @ b
-        synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    """Return the FLOP/s of the fastest of the products that fit into `SECONDS`.
+
+    Their size doubles as long as there is time for it: without fast kernels for the precision the
+    largest would take a minute.
+    """
+    largest, dtype = 8192 if device.type == "cuda" else 2048, _multiplied(device, precision)
+    size, began = 128, time.perf_counter()
+    while True:
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        best, left, grows = float("inf"), SECONDS, False
+        while left > 0 and not grows:
+            start = time.perf_counter()
+            a @ b
+            synchronize(device)
+            end = time.perf_counter()
+            best, left = min(best, end - start), SECONDS - (end - began)
+            grows = size < largest and 8 * best < left
+        if not grows:
+            return 2 * size**3 / best
+        size *= 2
 
 
 def _multiplied(device: torch.device, precision: str) -> torch.dtype:
@@ -82,7 +95,7 @@ def _multiplied(device: torch.device, precision: str) -> torch.dtype:
 def data_sheet_peak(device: torch.device) -> float | None:
     """Return the maker's bfloat16 FLOP/s of a known GPU; None for others."""
     name = _name(device)
-    return next((peak for part, peak in DATA_SHEET.items() if part in name), None)
+    return next((peak for k, peak in DATA_SHEET.items() if re.search(rf"\b{k}\b", name)), None)
 
 
 def _name(device: torch.device) -> str:

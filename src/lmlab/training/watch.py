@@ -77,7 +77,8 @@ def profiled(
         order = "self_cuda_time_total" if on_cuda else "self_cpu_time_total"
         table = profile.key_averages().table(sort_by=order, row_limit=25)
         (directory / OPERATORS).write_text(table, encoding="utf-8")
-        say(f"profile of {steps} steps: {directory / TRACE} (ui.perfetto.dev opens it)")
+        recorded = min(profile.step_num - WAIT - WARM_UP, steps)  # fewer when the run has ended
+        say(f"profile of {recorded} steps: {directory / TRACE} (ui.perfetto.dev opens it)")
         say(f"slowest operators: {directory / OPERATORS}")
 
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -89,4 +90,4 @@ def profiled(
     ) as profile:
         yield profile.step
     if not (directory / TRACE).exists():
-        say(f"no profile: the run ended before step {WAIT + WARM_UP + steps}")
+        say(f"no profile: the run ended before step {WAIT + WARM_UP + 1}")
