@@ -74,6 +74,37 @@ def test_a_verdict_says_what_it_does_not_know(tmp_path: Path) -> None:
     assert judge(collect(tmp_path / "open")).headline == "No run has finished yet."
 
 
+def test_the_next_best_is_one_that_never_diverged(tmp_path: Path) -> None:
+    """The seeds that a setting has left after diverging with another are the lucky ones."""
+    losses = {0.001: (2.0, 2.02, 1.98), 0.01: (1.5, 1.52, None), 0.1: (2.5, 2.52, 2.49)}
+    for lr, ends in losses.items():
+        for seed, loss in enumerate(ends):
+            write_sweep_run(tmp_path, {"seed": seed, "lr": lr}, loss)
+    verdict = judge(collect(tmp_path))
+    assert str(verdict.best) == "lr=0.001"
+    assert [str(comparison.setting) for comparison in verdict.comparisons] == ["lr=0.1"]
+    assert verdict.support == (
+        "0.5033 better than the next, lr=0.1: larger than the noise of the seeds "
+        "(Welch's t-test, p < 0.001). lr=0.01 was lower where it did not diverge (2 of 3 seeds)."
+    )
+
+
+def test_where_higher_is_better_the_others_are_worse_by_a_positive_amount(tmp_path: Path) -> None:
+    for lr, speed in ((0.001, 900.0), (0.01, 1000.0), (0.1, 800.0)):
+        for seed in range(2):
+            run = write_sweep_run(tmp_path, {"seed": seed, "lr": lr}, 3.0)
+            result = json.loads((run / "result.json").read_text())
+            result["tokens_per_second"] = speed + seed
+            (run / "result.json").write_text(json.dumps(result))
+    verdict = judge(collect(tmp_path, "tokens_per_second"))
+    assert str(verdict.best) == "lr=0.01"
+    assert [c.difference.value for c in verdict.comparisons] == [100.0, 200.0]
+    low, high = verdict.comparisons[0].difference.low, verdict.comparisons[0].difference.high
+    assert low is not None
+    assert high is not None
+    assert 0 < low < 100 < high
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = lr_sweep(tmp_path / "sweep")
     assert main(["collect", str(folder), "--format", "csv"]) == 0

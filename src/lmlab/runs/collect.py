@@ -85,6 +85,11 @@ class Sweep:
         """The metric in words."""
         return METRICS.get(self.metric, self.metric.replace("_", " "))
 
+    @property
+    def sign(self) -> int:
+        """What the metric is multiplied by for the lowest to be the best."""
+        return -1 if self.metric in HIGHER_IS_BETTER else 1
+
 
 def collect(directory: Path, metric: str = "val_loss") -> Sweep:
     """Read the runs below a folder; raises UserError when there are none."""
