@@ -2,8 +2,6 @@
 
 import argparse
 import os
-import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -69,26 +67,14 @@ def show(options: argparse.Namespace) -> None:
 
 def cancel(options: argparse.Namespace) -> None:
     """Cancel the jobs of a sweep that are queued or running."""
-    from lmlab.cluster import slurm
-    from lmlab.cluster.records import SUBMISSION, read_record
-    from lmlab.cluster.status import ACTIVE, state_of
+    from lmlab.cluster.cancel import cancel_runs
 
     runs = _runs(options.directory)
-    states = state_of(runs)
-    active = {path: read_record(path / SUBMISSION) for path in runs if states[path].name in ACTIVE}
-    jobs = [record["job"] for record in active.values() if record.get("cluster") == "slurm"]
-    if jobs:
-        if not slurm.available():
-            raise UserError("these runs are on Slurm, and there is no scancel on this machine")
-        slurm.cancel(jobs)
-    launchers = {
-        int(record["pid"])
-        for record in active.values()
-        if record.get("cluster") == "local" and record.get("host") == socket.gethostname()
-    }
-    for pid in launchers:
-        os.kill(pid, signal.SIGINT)  # it tells its jobs, and starts no more
-    print(f"cancelled {len(active)} of {len(runs)} runs" if active else "nothing to cancel")
+    cancelled, left = cancel_runs(runs)
+    if cancelled or not left:
+        print(f"cancelled {cancelled} of {len(runs)} runs" if cancelled else "nothing to cancel")
+    if left:
+        raise UserError("; ".join(left))
 
 
 def resume(options: argparse.Namespace) -> None:
