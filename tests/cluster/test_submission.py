@@ -182,6 +182,17 @@ def test_a_directory_of_another_run(train: Train, slurm: dict[str, str], tmp_pat
 
 
 @pytest.mark.parametrize("launcher", ["local", "submitit_local", "submitit_slurm"])
+@pytest.mark.parametrize("axis", ["model/ffn=glob(zzz*)", "lr=range(1,1)"])
+def test_a_sweep_without_jobs(
+    train: Train, slurm: dict[str, str], tmp_path: Path, launcher: str, axis: str
+) -> None:
+    done = train("-m", f"hydra/launcher={launcher}", axis, "seed=0,1", env=slurm)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"the sweep has no jobs: the axis '{axis}' is empty\n"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("launcher", ["local", "submitit_local", "submitit_slurm"])
 def test_two_runs_for_one_directory(
     train: Train, slurm: dict[str, str], tmp_path: Path, launcher: str
 ) -> None:
