@@ -1,6 +1,7 @@
 """Tables of sweeps: axes found, seeds averaged, every run listed."""
 
 import csv
+import errno
 import io
 import json
 from pathlib import Path
@@ -123,6 +124,38 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         error = capsys.readouterr().err
         assert text in error
         assert len(error.splitlines()) == 1
+
+
+def test_a_file_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = lr_sweep(tmp_path / "sweep", seeds=1)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (folder / "sweep.html").mkdir()
+    for arguments, text in (
+        (["collect", str(folder), "--output", str(tmp_path / "folder")], "Is a directory: "),
+        (["collect", str(folder), "--plot", str(tmp_path / "folder")], "Is a directory: "),
+        (["collect", str(folder), "--output", str(tmp_path / "file" / "a")], "File exists: "),
+        (["collect", str(folder), "--output", "/dev/null/a"], "File exists: "),
+        (["report", str(folder)], "Is a directory: "),
+    ):
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"lmlab: {text}/")
+        assert len(error.splitlines()) == 1
+        assert ".tmp" not in error
+
+
+def test_an_error_that_is_no_mistake_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("lmlab.runs.collect.collect", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        main(["collect", str(tmp_path)])
 
 
 def test_the_training_loss_is_that_of_the_last_tenth(tmp_path: Path) -> None:
