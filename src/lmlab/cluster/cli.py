@@ -6,9 +6,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lmlab.errors import UserError
+from lmlab.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from lmlab.config import RunConfig
@@ -43,13 +43,24 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
             parser.add_argument(
                 "overrides",
                 nargs="*",
+                default=[],
                 metavar="slurm.KEY=VALUE",
                 help="ask Slurm for something else",
             )
             parser.add_argument(
-                "--parallel", type=int, default=2, help="jobs at a time, without Slurm (default: 2)"
+                "--parallel",
+                type=_count,
+                default=2,
+                help="jobs at a time, without Slurm (default: 2)",
             )
         parser.set_defaults(run=action)
+
+
+def _count(text: str) -> int:
+    """Read a number of at least 1; argparse says of which argument the error is."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number > 0, got '{text}'")
+    return int(text)
 
 
 def show(options: argparse.Namespace) -> None:
@@ -96,7 +107,10 @@ def resume(options: argparse.Namespace) -> None:
     for path in runs:
         config = _changed(load_yaml(path / "config.yaml"), options.overrides)
         jobs.append(Job(path.absolute(), config, path.name))
-    os.chdir(next(record["cwd"] for record in records if record))  # paths in configs are relative
+    cwd = next(record["cwd"] for record in records if record)
+    if not Path(cwd).is_dir():
+        raise UserError(f"the folder that {options.directory} was submitted in is gone: {cwd}")
+    os.chdir(cwd)  # paths in configurations are relative to it
     on_slurm = clusters == {"slurm"}
     submission = submit_to_slurm(jobs) if on_slurm else run_here(jobs, options.parallel)
     for name, job in submission.submitted.items():
@@ -110,7 +124,7 @@ def _changed(config: "RunConfig", overrides: Sequence[str]) -> "RunConfig":
 
     from lmlab.config import load
 
-    values = config.model_dump(mode="json")
+    values: Any = config.model_dump(mode="json")
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key.startswith("slurm."):
@@ -118,8 +132,13 @@ def _changed(config: "RunConfig", overrides: Sequence[str]) -> "RunConfig":
         node = values
         *parents, last = key.split(".")
         for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = yaml.safe_load(value)
+            node = node.get(parent)
+            if not isinstance(node, dict):
+                raise ConfigError(key, "unknown key")
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(key, f"cannot be read as YAML: {value}") from error
     return load(values)
 
 
