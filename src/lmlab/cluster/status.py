@@ -92,7 +92,7 @@ def _of_a_job(
     if said == "cancelled" or slurm_says == "CANCELLED" or cancelled:
         return "cancelled", "" if said else "before it started"
     if known is None and not local:
-        return said or "queued", "as last seen; there is no Slurm to ask here"
+        return said or "queued", "as last seen; no Slurm answers here"
     if slurm_says in slurm.RUNNING:
         return "running", where if said else "starting"
     if slurm_says in ("PREEMPTED", "REVOKED"):
