@@ -158,6 +158,24 @@ def test_an_error_that_is_no_mistake_keeps_its_traceback(
         main(["collect", str(tmp_path)])
 
 
+def test_a_copy_of_a_run_is_no_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, started in (("b", "2026-01-01"), ("a", "2026-01-02")):
+        for seed, loss in enumerate((3.0, 3.1)):
+            loss += 0.5 if folder == "b" else 0.0
+            run = write_sweep_run(tmp_path / folder, {"seed": seed, "lr": 1.0}, loss)
+            (run / "environment.json").write_text(json.dumps({"started": started}))
+    sweep = collect(tmp_path)
+    (setting,) = sweep.settings
+    assert setting.values == [3.0, 3.1]
+    assert {row.run.directory.parent.name for row in sweep.rows} == {"a"}
+    said = "2 runs are left out, for newer ones with the same settings and seed."
+    assert main(["collect", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == f"lmlab: {said}\n"
+    assert main(["report", str(tmp_path)]) == 0
+    html = (tmp_path / "sweep.html").read_text()
+    assert f"1 settings, 2 seeds, 2 runs: 2 finished. {said} Intervals" in html
+
+
 def test_the_training_loss_is_that_of_the_last_tenth(tmp_path: Path) -> None:
     run = write_sweep_run(tmp_path, {"seed": 0, "lr": 1.0}, 3.0)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
