@@ -2,11 +2,12 @@
 
 import ast
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lmlab.config import keys_at
@@ -98,6 +99,25 @@ SWEEPS = choices(ROOT / "sweeps", "sweep")
 EVERY = [choice for group, folder in GROUPS.items() for choice in choices(folder, group)]
 
 
+def sweep_axes(choice: str) -> dict[str, str]:
+    """Return the axes of a sweep as Hydra composes them, each with its values as text."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=[choice], return_hydra_config=True)
+    return dict(config.hydra.sweeper.params)
+
+
+def sweep_points(choice: str) -> Iterator[tuple[str, ...]]:
+    """Yield the overrides of each run of a sweep, for one seed."""
+    given = [f"{axis}={values}" for axis, values in sweep_axes(choice).items() if axis != "seed"]
+    parsed = OverridesParser.create().parse_overrides(given)
+    yield from itertools.product(
+        *(
+            [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
+            for override in parsed
+        )
+    )
+
+
 @pytest.mark.parametrize("choice", EVERY + EXPERIMENTS + SWEEPS)
 def test_every_yaml_composes_loads_and_builds(choice: str) -> None:
     config = composed(choice)
@@ -108,24 +128,39 @@ def test_every_yaml_composes_loads_and_builds(choice: str) -> None:
 
 @pytest.mark.parametrize("choice", SWEEPS)
 def test_every_axis_of_a_sweep_is_a_key(choice: str) -> None:
-    path = ROOT / "sweeps" / f"{choice.removeprefix('sweep=')}.yaml"
-    text = path.read_text(encoding="utf-8")
-    axes = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
-    for axis in axes:
+    for axis in sweep_axes(choice):
         *parents, key = axis.replace("/", ".").split(".")
         assert key in keys_at(parents) or axis == "experiment", axis
-    assert text.startswith("# @package _global_\n# python train.py -m sweep=")
+    name = choice.removeprefix("sweep=")
+    text = (ROOT / "sweeps" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert text.startswith(f"# @package _global_\n# python train.py -m sweep={name}")
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / "sweeps").glob("*.yaml")])
+def test_the_course_scale_of_a_sweep_is_one_switch(name: str) -> None:
+    """It has the axes of the small one, runs in a folder of its own, and on the course's data."""
+    small, course = f"sweep={name}", f"sweep=course/{name}"
+    assert course in SWEEPS
+    assert sweep_axes(course).keys() == sweep_axes(small).keys()
+    config = composed(course)
+    assert (composed(small).name, config.name) == (name, f"{name}_course")
+    wanted = composed("experiment=tinystories")
+    assert (config.data, config.tokenizer) == (wanted.data, wanted.tokenizer)
+    assert (config.lr, config.trainer.batch_size) == (wanted.lr, wanted.trainer.batch_size)
+    size = ("d_model", "num_layers", "context_length")
+    assert config.model.model_dump(include=size) == wanted.model.model_dump(include=size)
+
+
+def test_shapes_of_the_course_have_equally_many_parameters_in_their_layers() -> None:
+    sizes = []
+    for model in sweep_points("sweep=course/aspect_ratio"):
+        config = composed("sweep=course/aspect_ratio", *model).model
+        whole = sum(p.numel() for p in build(config, 300, device="meta").parameters())
+        sizes.append(whole - 2 * 300 * config.d_model)
+    assert max(sizes) < 1.02 * min(sizes)
 
 
 @pytest.mark.parametrize("choice", SWEEPS)
 def test_every_run_of_a_sweep_builds(choice: str) -> None:
-    path = ROOT / "sweeps" / f"{choice.removeprefix('sweep=')}.yaml"
-    axes = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]
-    given = [f"{axis}={values}" for axis, values in axes.items() if axis != "seed"]
-    parsed = OverridesParser.create().parse_overrides(given)
-    points = [
-        [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
-        for override in parsed
-    ]
-    for point in itertools.product(*points):
+    for point in sweep_points(choice):
         build(composed(choice, *point).model, 300, device="meta")

@@ -10,7 +10,7 @@ import lmlab.account
 import lmlab.cluster.cli
 import lmlab.runs.cli
 import lmlab.tokenizer.cli
-from lmlab.errors import UserError
+from lmlab.errors import UserError, explain_os_error
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,6 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `lmlab ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        text = explain_os_error(error)
+        if text is None:
+            raise
+        print("lmlab:", text, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,6 +1,5 @@
 """The command line: Hydra composes, `load` checks, the task runs."""
 
-import errno
 import os
 import re
 import sys
@@ -16,14 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmlab.config import RunConfig, did_you_mean, keys_at, load, load_yaml, unknown_key
-from lmlab.errors import ConfigError, UserError
+from lmlab.errors import ConfigError, UserError, explain_os_error
 from lmlab.files import remove_if_empty
 from lmlab.help import help_text
 from lmlab.runs.names import run_directory, run_signature
 
 DEFAULT_LAUNCHER = "local"
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-"""Errors of the file system that are the user's to mend."""
 
 
 def main(conf: Path) -> None:
@@ -38,9 +35,10 @@ def main(conf: Path) -> None:
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         fail(explain(error))
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        text = explain_os_error(error)
+        if text is None:
             raise
-        fail(f"{error.strerror}: {error.filename or Path.cwd()}")
+        fail(text)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -49,6 +49,8 @@ MISTAKES = {
     ),
     "launcher without -m": (["hydra/launcher=basic"], "takes effect only with -m"),
     "resume of nothing": (["resume=nowhere"], "is not a run directory: it has no config.yaml"),
+    "no folder to be made": (["-m", "hydra.sweep.dir=/dev/null/x"], ": /dev/null/x"),
+    "no folder there": (["-m", "hydra.sweep.dir=/proc/xx"], ": /proc/xx"),
     "job 2 of 2": (["-m", "lr=1e-3,-1"], "config error at 'lr': must be > 0, got -1"),
 }
 

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-import yaml
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,7 +14,8 @@ from hydra_plugins.lmlab_launcher.composition import composed, without_hydra
 from lmlab.compose import register_resolvers
 from tests_support import CONF, ROOT
 
-SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+FOLDER = ROOT / "sweeps"
+SWEEPS = sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.yaml"))
 LINES = [
     ["model=tiny,small", "lr=1e-3,1e-2"],
     ["lr=1e-3,1e-2", "model.d_model=96,192", "+slurm.extra.mail-type=END"],
@@ -33,8 +33,9 @@ def jobs(line: list[str]) -> list[list[str]]:
 
 
 def sweep_line(name: str) -> list[str]:
-    values = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text())
-    params = values["hydra"]["sweeper"]["params"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=[f"sweep={name}"], return_hydra_config=True)
+    params = config.hydra.sweeper.params
     return [f"sweep={name}", *(f"{key}={value}" for key, value in params.items())]
 
 

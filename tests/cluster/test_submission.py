@@ -181,6 +181,51 @@ def test_a_directory_of_another_run(train: Train, slurm: dict[str, str], tmp_pat
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("launcher", ["local", "submitit_local", "submitit_slurm"])
+@pytest.mark.parametrize("axis", ["model/ffn=glob(zzz*)", "lr=range(1,1)"])
+def test_a_sweep_without_jobs(
+    train: Train, slurm: dict[str, str], tmp_path: Path, launcher: str, axis: str
+) -> None:
+    done = train("-m", f"hydra/launcher={launcher}", axis, "seed=0,1", env=slurm)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"the sweep has no jobs: the axis '{axis}' is empty\n"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("launcher", ["local", "submitit_local", "submitit_slurm"])
+def test_two_runs_for_one_directory(
+    train: Train, slurm: dict[str, str], tmp_path: Path, launcher: str
+) -> None:
+    own = ("-m", f"hydra/launcher={launcher}", "hydra.sweep.subdir=x")
+    done = train(*own, "lr=1e-3,1e-2", env=slurm)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "runs/sweeps/default/x would be the directory of two runs "
+        "(lr: 0.001 -> 0.01, optimizer.lr: 0.001 -> 0.01); "
+        "let hydra.sweep.subdir= tell them apart\n"
+    )
+    assert runs(tmp_path) == []
+
+
+def test_the_same_run_twice_is_one(train: Train, slurm: dict[str, str], tmp_path: Path) -> None:
+    done = train(*SLURM, "lr=1e-3,0.001,1e-2", env=slurm)
+    assert done.returncode == 0, done.stderr
+    assert "submitted 2 runs" in done.stdout
+    assert len(runs(tmp_path)) == 2
+
+
+def test_resources_may_differ_from_those_of_finished_runs(
+    train: Train, slurm: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train(*SLURM, "seed=0", "slurm.mem_gb=1", env=slurm).returncode == 0
+    (run,) = runs(tmp_path)
+    (run / "result.json").write_text('{"status": "finished"}')
+    assert train(*SLURM, "seed=1", "slurm.mem_gb=2", env=slurm).returncode == 0
+    monkeypatch.setenv("PATH", slurm["PATH"])
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", "resume", "runs"]) == 0
+
+
 def test_a_folder_that_cannot_be_written(
     train: Train, slurm: dict[str, str], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Tables of sweeps: axes found, seeds averaged, every run listed."""
 
 import csv
+import errno
 import io
 import json
 from pathlib import Path
@@ -74,6 +75,37 @@ def test_a_verdict_says_what_it_does_not_know(tmp_path: Path) -> None:
     assert judge(collect(tmp_path / "open")).headline == "No run has finished yet."
 
 
+def test_the_next_best_is_one_that_never_diverged(tmp_path: Path) -> None:
+    """The seeds that a setting has left after diverging with another are the lucky ones."""
+    losses = {0.001: (2.0, 2.02, 1.98), 0.01: (1.5, 1.52, None), 0.1: (2.5, 2.52, 2.49)}
+    for lr, ends in losses.items():
+        for seed, loss in enumerate(ends):
+            write_sweep_run(tmp_path, {"seed": seed, "lr": lr}, loss)
+    verdict = judge(collect(tmp_path))
+    assert str(verdict.best) == "lr=0.001"
+    assert [str(comparison.setting) for comparison in verdict.comparisons] == ["lr=0.1"]
+    assert verdict.support == (
+        "0.5033 better than the next, lr=0.1: larger than the noise of the seeds "
+        "(Welch's t-test, p < 0.001). lr=0.01 was lower where it did not diverge (2 of 3 seeds)."
+    )
+
+
+def test_where_higher_is_better_the_others_are_worse_by_a_positive_amount(tmp_path: Path) -> None:
+    for lr, speed in ((0.001, 900.0), (0.01, 1000.0), (0.1, 800.0)):
+        for seed in range(2):
+            run = write_sweep_run(tmp_path, {"seed": seed, "lr": lr}, 3.0)
+            result = json.loads((run / "result.json").read_text())
+            result["tokens_per_second"] = speed + seed
+            (run / "result.json").write_text(json.dumps(result))
+    verdict = judge(collect(tmp_path, "tokens_per_second"))
+    assert str(verdict.best) == "lr=0.01"
+    assert [c.difference.value for c in verdict.comparisons] == [100.0, 200.0]
+    low, high = verdict.comparisons[0].difference.low, verdict.comparisons[0].difference.high
+    assert low is not None
+    assert high is not None
+    assert 0 < low < 100 < high
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = lr_sweep(tmp_path / "sweep")
     assert main(["collect", str(folder), "--format", "csv"]) == 0
@@ -92,6 +124,56 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         error = capsys.readouterr().err
         assert text in error
         assert len(error.splitlines()) == 1
+
+
+def test_a_file_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = lr_sweep(tmp_path / "sweep", seeds=1)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (folder / "sweep.html").mkdir()
+    for arguments, text in (
+        (["collect", str(folder), "--output", str(tmp_path / "folder")], "Is a directory: "),
+        (["collect", str(folder), "--plot", str(tmp_path / "folder")], "Is a directory: "),
+        (["collect", str(folder), "--output", str(tmp_path / "file" / "a")], "File exists: "),
+        (["collect", str(folder), "--output", "/dev/null/a"], "File exists: "),
+        (["report", str(folder)], "Is a directory: "),
+    ):
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"lmlab: {text}/")
+        assert len(error.splitlines()) == 1
+        assert ".tmp" not in error
+
+
+def test_an_error_that_is_no_mistake_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("lmlab.runs.collect.collect", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        main(["collect", str(tmp_path)])
+
+
+def test_a_copy_of_a_run_is_no_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, started in (("b", "2026-01-01"), ("a", "2026-01-02")):
+        for seed, loss in enumerate((3.0, 3.1)):
+            loss += 0.5 if folder == "b" else 0.0
+            run = write_sweep_run(tmp_path / folder, {"seed": seed, "lr": 1.0}, loss)
+            (run / "environment.json").write_text(json.dumps({"started": started}))
+    sweep = collect(tmp_path)
+    (setting,) = sweep.settings
+    assert setting.values == [3.0, 3.1]
+    assert {row.run.directory.parent.name for row in sweep.rows} == {"a"}
+    said = "2 runs are left out, for newer ones with the same settings and seed."
+    assert main(["collect", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == f"lmlab: {said}\n"
+    assert main(["report", str(tmp_path)]) == 0
+    html = (tmp_path / "sweep.html").read_text()
+    assert f"1 settings, 2 seeds, 2 runs: 2 finished. {said} Intervals" in html
 
 
 def test_the_training_loss_is_that_of_the_last_tenth(tmp_path: Path) -> None:

@@ -77,6 +77,11 @@ def test_the_answer_comes_first(tmp_path: Path) -> None:
     assert "http" not in html.partition('<script type="text/plain"')[0].replace("http-equiv", "")
 
 
+def test_links_reach_folders_with_any_name(tmp_path: Path) -> None:
+    write_sweep_run(tmp_path / "a#b %41?", {"seed": 0}, 3.0)
+    assert 'href="a%23b%20%2541%3F/' in write_sweep_report(tmp_path).read_text()
+
+
 def test_names_are_text(tmp_path: Path) -> None:
     html = write_sweep_report(grid_sweep(tmp_path)).read_text()
     assert "<b>moe</b>" not in html

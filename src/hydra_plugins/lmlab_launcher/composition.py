@@ -1,5 +1,6 @@
 """Composing the jobs of a sweep in a fraction of the time that Hydra takes."""
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lmlab.cluster.submission import Job
-from lmlab.config import load
+from lmlab.config import difference, load
 from lmlab.errors import ConfigError, UserError
 
 
@@ -42,7 +43,20 @@ def checked_jobs(
             jobs.append(Job(directory, checked, settings))
     finally:
         HydraConfig.instance().cfg = saved
+    _require_own_directories(jobs)
     return jobs
+
+
+def _require_own_directories(jobs: Sequence[Job]) -> None:
+    """Refuse a directory for two runs that differ; the same run twice is one."""
+    first: dict[Path, Job] = {}
+    for job in jobs:
+        other = first.setdefault(job.directory, job)
+        if changes := difference(other.config, job.config):
+            raise UserError(
+                f"{os.path.relpath(job.directory)} would be the directory of two runs ({changes}); "
+                "let hydra.sweep.subdir= tell them apart"
+            )
 
 
 def composed(

@@ -2,15 +2,13 @@
 
 import argparse
 import os
-import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lmlab.errors import UserError
+from lmlab.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from lmlab.config import RunConfig
@@ -45,13 +43,24 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
             parser.add_argument(
                 "overrides",
                 nargs="*",
+                default=[],
                 metavar="slurm.KEY=VALUE",
                 help="ask Slurm for something else",
             )
             parser.add_argument(
-                "--parallel", type=int, default=2, help="jobs at a time, without Slurm (default: 2)"
+                "--parallel",
+                type=_count,
+                default=2,
+                help="jobs at a time, without Slurm (default: 2)",
             )
         parser.set_defaults(run=action)
+
+
+def _count(text: str) -> int:
+    """Read a number of at least 1; argparse says of which argument the error is."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number > 0, got '{text}'")
+    return int(text)
 
 
 def show(options: argparse.Namespace) -> None:
@@ -69,26 +78,14 @@ def show(options: argparse.Namespace) -> None:
 
 def cancel(options: argparse.Namespace) -> None:
     """Cancel the jobs of a sweep that are queued or running."""
-    from lmlab.cluster import slurm
-    from lmlab.cluster.records import SUBMISSION, read_record
-    from lmlab.cluster.status import ACTIVE, state_of
+    from lmlab.cluster.cancel import cancel_runs
 
     runs = _runs(options.directory)
-    states = state_of(runs)
-    active = {path: read_record(path / SUBMISSION) for path in runs if states[path].name in ACTIVE}
-    jobs = [record["job"] for record in active.values() if record.get("cluster") == "slurm"]
-    if jobs:
-        if not slurm.available():
-            raise UserError("these runs are on Slurm, and there is no scancel on this machine")
-        slurm.cancel(jobs)
-    launchers = {
-        int(record["pid"])
-        for record in active.values()
-        if record.get("cluster") == "local" and record.get("host") == socket.gethostname()
-    }
-    for pid in launchers:
-        os.kill(pid, signal.SIGINT)  # it tells its jobs, and starts no more
-    print(f"cancelled {len(active)} of {len(runs)} runs" if active else "nothing to cancel")
+    cancelled, left = cancel_runs(runs)
+    if cancelled or not left:
+        print(f"cancelled {cancelled} of {len(runs)} runs" if cancelled else "nothing to cancel")
+    if left:
+        raise UserError("; ".join(left))
 
 
 def resume(options: argparse.Namespace) -> None:
@@ -110,7 +107,10 @@ def resume(options: argparse.Namespace) -> None:
     for path in runs:
         config = _changed(load_yaml(path / "config.yaml"), options.overrides)
         jobs.append(Job(path.absolute(), config, path.name))
-    os.chdir(next(record["cwd"] for record in records if record))  # paths in configs are relative
+    cwd = next(record["cwd"] for record in records if record)
+    if not Path(cwd).is_dir():
+        raise UserError(f"the folder that {options.directory} was submitted in is gone: {cwd}")
+    os.chdir(cwd)  # paths in configurations are relative to it
     on_slurm = clusters == {"slurm"}
     submission = submit_to_slurm(jobs) if on_slurm else run_here(jobs, options.parallel)
     for name, job in submission.submitted.items():
@@ -124,7 +124,7 @@ def _changed(config: "RunConfig", overrides: Sequence[str]) -> "RunConfig":
 
     from lmlab.config import load
 
-    values = config.model_dump(mode="json")
+    values: Any = config.model_dump(mode="json")
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key.startswith("slurm."):
@@ -132,8 +132,13 @@ def _changed(config: "RunConfig", overrides: Sequence[str]) -> "RunConfig":
         node = values
         *parents, last = key.split(".")
         for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = yaml.safe_load(value)
+            node = node.get(parent)
+            if not isinstance(node, dict):
+                raise ConfigError(key, "unknown key")
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(key, f"cannot be read as YAML: {value}") from error
     return load(values)
 
 

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from lmlab.cluster import slurm
+from lmlab.cluster.processes import this_process
 from lmlab.cluster.records import ERROR, STATUS, read_record, write_record
 from lmlab.config import load_yaml
 from lmlab.errors import UserError
@@ -34,7 +35,7 @@ def run_job(directory: str, unchanged: str | None = None) -> End:
     first = _rank() == 0
     before = read_record(path / STATUS)
     timeouts = int(before.get("timeouts", 0)) if before.get("job") == _job_name() else 0
-    status: dict[str, Any] = {"job": _job_name(), "pid": os.getpid(), "timeouts": timeouts}
+    status: dict[str, Any] = {"job": _job_name(), **this_process(), "timeouts": timeouts}
     status["restarts"] = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     if first:
         (path / ERROR).unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections import deque
@@ -10,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lmlab.cluster.processes import born, this_process
+from lmlab.cluster.records import note_cancelled
 from lmlab.cluster.start import start
 from lmlab.cluster.status import state_of
 from lmlab.cluster.submission import (
@@ -73,6 +74,8 @@ def run_here(jobs: Sequence[Job], parallel: int) -> Submission:
                     print(f"started {job.directory.name} (process {handle.job_id})", flush=True)
             time.sleep(POLL)
     except KeyboardInterrupt:
+        for job in (*waiting, *(job for _, job in running.values())):
+            note_cancelled(job.directory)
         print("stopping: the jobs save and end; the same command goes on", flush=True)
         for handle, _ in running.values():
             os.kill(int(handle.job_id), signal.SIGTERM)
@@ -106,8 +109,9 @@ def _start(job: Job, folder: Path, code: tuple[str | None, str | None], gpus: li
 
 
 def _submission(job: Job, name: str, log: str) -> None:
-    here = {"pid": os.getpid(), "host": socket.gethostname()}
-    write_submission(job, "local", name, log, **here)
+    write_submission(
+        job, "local", name, log, **this_process(), job_born=born(name) if name else None
+    )
 
 
 def _say_end(job: Job) -> None:

@@ -26,6 +26,12 @@ def read_record(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+def note_cancelled(directory: Path) -> None:
+    """Note that a run was cancelled: Slurm forgets it, and one that never started says nothing."""
+    record = directory / SUBMISSION
+    write_record(record, {**read_record(record), "cancelled": True})
+
+
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
     """Publish a record."""
     with atomic_write(path, durable=False) as file:

@@ -12,6 +12,10 @@ WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD"
 RUNNING = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STAGE_OUT", "STOPPED", "RESIZING"}
 ATTEMPTS = 4
 """A second apart, so that they fit into the shortest time of grace."""
+GRACE = 10.0
+"""Seconds that all attempts have together: a job asks twice, and is killed after 30 (KillWait)."""
+PATIENCE = 30.0
+"""Seconds that a person waits for an answer; Slurm itself gives up after 10 (MessageTimeout)."""
 
 
 def available() -> bool:
@@ -65,18 +69,23 @@ def cancel(jobs: Iterable[str]) -> None:
         raise UserError(f"scancel: {_problem(done)}")
 
 
-def _ask(*command: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def _ask(*command: str, seconds: float = PATIENCE) -> "subprocess.CompletedProcess[str]":
+    """Run a command of Slurm's; one that gives no answer in time has failed."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"no answer within {seconds:.0f} s")
 
 
 def _insist(*command: str) -> "subprocess.CompletedProcess[str]":
     """Ask again when it fails, as a busy controller may: a job that leaves has no second chance."""
+    end = time.monotonic() + GRACE
     for _ in range(ATTEMPTS - 1):
-        done = _ask(*command)
-        if done.returncode == 0:
+        done = _ask(*command, seconds=end - time.monotonic())
+        if done.returncode == 0 or time.monotonic() + 1 > end:
             return done
         time.sleep(1)
-    return _ask(*command)
+    return _ask(*command, seconds=end - time.monotonic())
 
 
 def _problem(done: "subprocess.CompletedProcess[str]") -> str:

@@ -1,14 +1,14 @@
 """What has become of runs: their directories know, and Slurm where there is one."""
 
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lmlab.cluster import slurm
-from lmlab.cluster.records import ERROR, STATUS, SUBMISSION, read_record
+from lmlab.cluster.processes import alive, is_here
+from lmlab.cluster.records import STATUS, SUBMISSION, read_record
 from lmlab.runs.run import CONFIG, ENVIRONMENT, RESULT
 
 Name = Literal[
@@ -76,56 +76,47 @@ def _of_a_job(
     record: Mapping[str, Any], status: Mapping[str, Any], known: Mapping[str, str] | None
 ) -> tuple[Name, str]:
     said = status.get("state")
-    if record["cluster"] == "local":
-        alive = _alive(status.get("pid") or record.get("pid"), record.get("host"))
-        slurm_says = "RUNNING" if alive else ""
-        waiting = alive and said is None
+    local, where = record["cluster"] == "local", ""
+    if local:
+        slurm_says = "RUNNING" if _lives(record, status) else ""
+        waiting = slurm_says == "RUNNING" and said is None
+        where = "" if is_here(record.get("host")) else f"on {record['host']}"
     else:
         slurm_says = (known or {}).get(record["job"], "")
         waiting = slurm_says in slurm.WAITING
     if waiting:
-        return ("requeued", str(status.get("signal", ""))) if status else ("queued", "")
+        return ("requeued", str(status.get("signal", ""))) if status else ("queued", where)
     if said == "failed":
         return "failed", str(status.get("error", ""))
-    if known is None and record["cluster"] != "local":
-        return said or "queued", "as last seen; there is no Slurm to ask here"
-    if said == "cancelled" or slurm_says == "CANCELLED":
+    cancelled = record.get("cancelled") and not slurm_says
+    if said == "cancelled" or slurm_says == "CANCELLED" or cancelled:
         return "cancelled", "" if said else "before it started"
+    if known is None and not local:
+        return said or "queued", "as last seen; no Slurm answers here"
     if slurm_says in slurm.RUNNING:
-        return "running", "" if said else "starting"
+        return "running", where if said else "starting"
     if slurm_says in ("PREEMPTED", "REVOKED"):
         return "requeued", slurm_says.lower()
     if said is None:
-        return "failed", f"never started ({slurm_says.lower() or 'no longer in the queue'})"
+        gone = "its launcher has ended" if local else "no longer in the queue"
+        return "failed", f"never started ({slurm_says.lower() or gone})"
     ending = slurm_says.lower().replace("_", " ") or "killed"
     return "failed", f"ended without a word ({ending})"
+
+
+def _lives(record: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether a local job runs or, while it has said nothing, may still start."""
+    host = record.get("host")
+    if status:
+        return alive(status.get("pid"), host, status.get("born"))
+    launcher = alive(record.get("pid"), host, record.get("born"))
+    return launcher or alive(record.get("job"), host, record.get("job_born"))
 
 
 def _of_a_process(path: Path) -> State:
     """Return the state of a run that was started by hand."""
     environment = read_record(path / ENVIRONMENT)
     last = (environment.get("resumed") or [environment])[-1]
-    if last.get("pid") and _alive(last["pid"], last.get("host")):
+    if last.get("pid") and alive(last["pid"], last.get("host")):
         return State("running")
     return State("stopped", f"continue with: python train.py resume={path}")
-
-
-def _alive(pid: object, host: object) -> bool:
-    """Whether a process exists; one of another machine is taken for alive."""
-    if host not in (None, socket.gethostname()):
-        return True
-    try:
-        os.kill(int(str(pid)), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def last_error(path: Path) -> str:
-    """Return the traceback that a failed job left, or an empty string."""
-    try:
-        return (path / ERROR).read_text(encoding="utf-8")
-    except OSError:
-        return ""

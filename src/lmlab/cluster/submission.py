@@ -68,9 +68,6 @@ def sort_out(jobs: Sequence[Job]) -> tuple[list[Job], Submission]:
                 f"{_short(job.directory)} was started with another configuration ({changes}); "
                 "give the sweep another name=, or remove that directory"
             )
-    settings = {job.config.slurm.model_dump_json() for job in jobs}
-    if len(settings) > 1:
-        raise UserError("slurm.* cannot vary within a sweep: its runs are submitted as one array")
     by_directory = {job.directory: job for job in jobs}
     todo: list[Job] = []
     done = Submission()
@@ -78,6 +75,10 @@ def sort_out(jobs: Sequence[Job]) -> tuple[list[Job], Submission]:
     for directory, job in by_directory.items():
         state = states[directory].name
         (done.over if state in OVER else done.active if state in ACTIVE else todo).append(job)
+    left = {job.directory for job in todo}
+    settings = {job.config.slurm.model_dump_json() for job in jobs if job.directory in left}
+    if len(settings) > 1:
+        raise UserError("slurm.* cannot vary within a sweep: its runs are submitted as one array")
     return todo, done
 
 

@@ -22,7 +22,7 @@ def table(runs: list[Path], root: Path) -> tuple[str, bool]:
         cells += [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:], strict=True)]
         lines.append("  ".join([*cells, row[-1]]).rstrip())
     for path, state in states.items():
-        if state.detail and state.name in ("failed", "requeued", "cancelled"):
+        if state.detail and state.name != "stopped":  # that one's is a command line, and long
             lines[1 + runs.index(path)] += f": {state.detail}"
     lines += ["", summary(states)]
     return "\n".join(lines), any(state.name in ACTIVE for state in states.values())

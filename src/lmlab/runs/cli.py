@@ -49,6 +49,8 @@ def write_table(options: argparse.Namespace) -> None:
     text = to_csv(sweep) if options.format == "csv" else to_markdown(sweep)
     if options.plot is not None:
         write_sweep_plot(sweep, options.plot)
+    if sweep.note:
+        print(f"lmlab: {sweep.note}", file=sys.stderr)
     if options.output is None:
         sys.stdout.write(text)
     else:

@@ -79,11 +79,26 @@ class Sweep:
     axes: tuple[str, ...]
     rows: tuple[Row, ...]
     settings: tuple[Setting, ...]
+    copies: int
+    """Runs left out, as a newer one has the same settings and seed: it would count as a seed."""
 
     @property
     def metric_name(self) -> str:
         """The metric in words."""
         return METRICS.get(self.metric, self.metric.replace("_", " "))
+
+    @property
+    def sign(self) -> int:
+        """What the metric is multiplied by for the lowest to be the best."""
+        return -1 if self.metric in HIGHER_IS_BETTER else 1
+
+    @property
+    def note(self) -> str:
+        """What is not in it, in a sentence; nothing when it is whole."""
+        if not self.copies:
+            return ""
+        runs = "1 run is" if self.copies == 1 else f"{self.copies} runs are"
+        return f"{runs} left out, for newer ones with the same settings and seed."
 
 
 def collect(directory: Path, metric: str = "val_loss") -> Sweep:
@@ -99,12 +114,14 @@ def collect(directory: Path, metric: str = "val_loss") -> Sweep:
     for run, values in zip(runs, varied, strict=True):
         settings = tuple((axis, values.get(axis)) for axis in axes)
         rows.append(Row(run, settings, values.get(SEED), _metric(run, metric)))
-    rows.sort(key=lambda row: (_order(row.settings), _comparable(row.seed)))
+    rows.sort(key=lambda row: str(row.run.environment.get("started", "")))
+    newest = {json.dumps([row.settings, row.seed], default=str): row for row in rows}
+    kept = sorted(newest.values(), key=lambda row: (_order(row.settings), _comparable(row.seed)))
     groups: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in kept:
         groups.setdefault(json.dumps(row.settings, default=str), []).append(row)
     settings_ = tuple(_setting(group) for group in groups.values())
-    return Sweep(directory, metric, axes, tuple(rows), settings_)
+    return Sweep(directory, metric, axes, tuple(kept), settings_, len(rows) - len(kept))
 
 
 def find_axes(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

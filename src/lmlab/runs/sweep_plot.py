@@ -85,10 +85,11 @@ def _lines(panel: Axes, sweep: Sweep, axis: str) -> None:
 
 
 def _rows(panel: Axes, sweep: Sweep) -> None:
-    """A row for each setting, the best at the top."""
+    """A row for each setting, the best at the top, those that diverged below the others."""
 
-    def rank(setting: Setting) -> float:
-        return setting.estimate.mean if setting.estimate.n else math.inf
+    def rank(setting: Setting) -> tuple[bool, float]:
+        mean = setting.estimate.mean
+        return setting.diverged > 0, sweep.sign * mean if setting.estimate.n else math.inf
 
     settings = sorted(sweep.settings, key=rank)
     for row, setting in enumerate(settings):

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from lmlab.files import atomic_write
 from lmlab.runs.collect import Row, Sweep, collect, describe, short, show
@@ -64,7 +65,7 @@ def _table_row(row: Row, sweep: Sweep) -> dict[str, Any]:
         "seed": show(row.seed),
         "status": row.run.status,
         "result": row.run.result,
-        "href": f"{where}/report.html" if report.exists() else f"{where}/",
+        "href": quote(f"{where}/report.html" if report.exists() else f"{where}/"),
         "name": where,
     }
 

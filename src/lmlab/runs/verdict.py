@@ -1,9 +1,9 @@
 """The answer of a sweep in a sentence, and how much of it the seeds support."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lmlab.runs.collect import HIGHER_IS_BETTER, Setting, Sweep
+from lmlab.runs.collect import Setting, Sweep
 from lmlab.runs.statistics import SIGNIFICANT, Difference, holm, welch
 
 SHOWN = 4
@@ -39,33 +39,38 @@ class Verdict:
 def judge(sweep: Sweep) -> Verdict:
     """Find the best setting and compare the others with it by Welch's t-tests.
 
-    A setting that diverged with some seed is not taken for the best.
+    A setting that diverged with some seed is neither taken for the best nor compared: the seeds
+    that are left of it are the lucky ones.
     """
     sound = [s for s in sweep.settings if s.estimate.n and not s.diverged]
     if not sound:
         said = "No run has finished yet." if _any_open(sweep) else "Every setting diverged."
         return Verdict(None, (), said, "")
-    sign = -1 if sweep.metric in HIGHER_IS_BETTER else 1
+    sign = sweep.sign
     best = min(sound, key=lambda setting: sign * setting.estimate.mean)
-    others = [s for s in sweep.settings if s is not best and s.estimate.n]
-    differences = [welch(best.values, setting.values) for setting in others]
+    others = [setting for setting in sound if setting is not best]
+    differences = [
+        welch([sign * v for v in best.values], [sign * v for v in setting.values])
+        for setting in others
+    ]
     known = [d.p for d in differences if d.p is not None]
     adjusted = iter(holm(known))
     comparisons = [
         Comparison(setting, difference, next(adjusted) if difference.p is not None else None)
         for setting, difference in zip(others, differences, strict=True)
     ]
-    comparisons.sort(key=lambda comparison: sign * comparison.setting.estimate.mean)
+    comparisons.sort(key=lambda comparison: comparison.difference.value)
     seeds = f"{best.estimate.n} seed{'s' if best.estimate.n > 1 else ''}"
     headline = f"{best}: {sweep.metric_name} {best.estimate} ({seeds})"
-    return Verdict(best, tuple(comparisons), headline, _support(comparisons))
+    support = " ".join([_support(comparisons), *_unsound(sweep, best)])
+    return Verdict(best, tuple(comparisons), headline, support)
 
 
 def _support(comparisons: Sequence[Comparison]) -> str:
     if not comparisons:
-        return "There is no other finished setting to compare it with."
+        return "There is no other setting to compare it with that finished and did not diverge."
     nearest = comparisons[0]
-    text = f"{abs(nearest.difference.value):.4f} better than the next, {nearest.setting}"
+    text = f"{nearest.difference.value:.4f} better than the next, {nearest.setting}"
     if nearest.p is None:
         return f"{text}; with one seed a setting, nothing says whether that is more than noise."
     tests = len([c for c in comparisons if c.p is not None])
@@ -81,6 +86,16 @@ def _support(comparisons: Sequence[Comparison]) -> str:
         f"{text}: not larger than the noise of the seeds ({p}). "
         f"Not told apart from the best: {'; '.join(alike)}."
     )
+
+
+def _unsound(sweep: Sweep, best: Setting) -> Iterator[str]:
+    """Name the settings whose surviving seeds were better than the best."""
+    better = "lower" if sweep.sign > 0 else "higher"
+    for setting in sweep.settings:
+        survived = setting.estimate
+        if setting.diverged and sweep.sign * (survived.mean - best.estimate.mean) < 0:
+            seeds = f"{survived.n} of {len(setting.rows)} seeds"
+            yield f"{setting} was {better} where it did not diverge ({seeds})."
 
 
 def _any_open(sweep: Sweep) -> bool:
