@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from lmlab.model import build
 from lmlab.model.ffn.config import MoEConfig
 from lmlab.model.ffn.glu import GATES
-from lmlab.model.ffn.moe import MoE, grouped_experts, looped_experts
+from lmlab.model.ffn.moe import MoE, groupable, grouped_experts, looped_experts
 from tests_support import composed
 
 
@@ -132,3 +132,34 @@ def test_grouped_products_equal_the_loop(counts: list[int]) -> None:
         results.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(("d_model", "width"), [(64, 64), (100, 64), (126, 64), (64, 18), (8, 4)])
+def test_what_grouped_products_refuse_is_known_before(
+    d_model: int, width: int, autocast: bool
+) -> None:
+    x, up, down = torch.zeros(8, d_model), (2, width, d_model), (2, d_model, width)
+    w1, w2, w3 = torch.zeros(*up), torch.zeros(*down), torch.zeros(*up)
+    counts = torch.tensor([4, 4])
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        if groupable(x, w2):
+            grouped_experts(x, counts, w1, w2, w3, GATES["silu"])
+        else:
+            with pytest.raises(RuntimeError, match="multiple of 16 bytes"):
+                grouped_experts(x, counts, w1, w2, w3, GATES["silu"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("width", [16, 18])
+def test_experts_of_any_width_train_on_cuda(width: int) -> None:
+    torch.manual_seed(0)
+    moe = MoE(configured(), 24, width)
+    x = torch.randn(2, 6, 24)
+    expected = moe(x)
+    moe, x = moe.cuda(), x.cuda()
+    torch.testing.assert_close(moe(x).cpu(), expected, atol=1e-2, rtol=1e-2)
+    with torch.autocast("cuda", torch.bfloat16):
+        moe(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in moe.parameters())
