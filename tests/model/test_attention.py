@@ -109,14 +109,19 @@ def test_flex_says_that_it_cannot_train_on_the_cpu() -> None:
 
 def test_auto_takes_what_can_do_it() -> None:
     full, window = Visibility(Causal()), Visibility(SlidingWindow(3))
-    assert choose("auto", "cpu", full, None, 0.0) == "sdpa"
-    assert choose("auto", "cpu", window, None, 0.1) == "sdpa"
-    assert choose("auto", "cpu", window, 5.0, 0.0) == "written_out"
-    assert choose("auto", "cuda", full, None, 0.0) == "sdpa"
-    assert choose("auto", "cuda", window, None, 0.0) == "flex"
-    assert choose("auto", "cuda", full, 5.0, 0.0) == "flex"
-    assert choose("auto", "cuda", full, 5.0, 0.1) == "written_out"
-    assert choose("written_out", "cuda", full, None, 0.0) == "written_out"
+    assert choose("auto", "cpu", 32, full, None, 0.0) == "sdpa"
+    assert choose("auto", "cpu", 32, window, None, 0.1) == "sdpa"
+    assert choose("auto", "cpu", 32, window, 5.0, 0.0) == "written_out"
+    assert choose("auto", "cuda", 32, full, None, 0.0) == "sdpa"
+    assert choose("auto", "cuda", 32, window, None, 0.0) == "flex"
+    assert choose("auto", "cuda", 32, full, 5.0, 0.0) == "flex"
+    assert choose("auto", "cuda", 32, full, 5.0, 0.1) == "written_out"
+    assert choose("written_out", "cuda", 32, full, None, 0.0) == "written_out"
+    # torch has no flex kernel for heads that narrow.
+    assert choose("auto", "cuda", 16, window, None, 0.0) == "flex"
+    assert choose("auto", "cuda", 15, window, None, 0.0) == "sdpa"
+    assert choose("auto", "cuda", 8, full, 5.0, 0.0) == "written_out"
+    assert choose("auto", "cuda", 8, full, None, 0.0) == "sdpa"
 
 
 @pytest.mark.parametrize("backend", ["written_out", "sdpa"])

@@ -19,6 +19,8 @@ from lmlab.model.layers import scaled_dot_product_attention, softcap
 from lmlab.model.products import upcast
 
 Heads = Float[Tensor, "batch heads time d_k"]
+FLEX_HEAD_DIM = 16
+"""The narrowest head that FlexAttention takes on CUDA."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,18 @@ BACKENDS = {"written_out": written_out, "sdpa": sdpa, "flex": flex}
 
 
 def choose(
-    backend: AttentionBackend, device: str, visible: Visibility, cap: float | None, dropout: float
+    backend: AttentionBackend,
+    device: str,
+    head_dim: int,
+    visible: Visibility,
+    cap: float | None,
+    dropout: float,
 ) -> str:
     """Return the back end; `auto` takes the fastest on the device that can do what is asked."""
     if backend != "auto":
         return backend
-    if device == "cuda" and not dropout and visible.queries is None:
+    flexible = device == "cuda" and head_dim >= FLEX_HEAD_DIM
+    if flexible and not dropout and visible.queries is None:
         # Only here does a block that nobody sees cost nothing, and a cap no matrix in memory.
         return "sdpa" if visible.causal and cap is None else "flex"
     return "sdpa" if cap is None else "written_out"
