@@ -19,6 +19,7 @@ from lmlab.errors import UserError
 from lmlab.files import remove_if_empty
 from lmlab.generation.sampling import generate
 from lmlab.model import Transformer, build
+from lmlab.model.attention.backends import check_backends
 from lmlab.optim import build_optimizer, build_schedule
 from lmlab.runs.environment import environment
 from lmlab.runs.logger import WandbLogger
@@ -60,6 +61,7 @@ def _run(config: RunConfig, run: Run, world: World) -> None:
     if world.first(lambda: _is_over(run, config)):
         return
     device = resolve_device(config.trainer.device, world)
+    check_backends(config.model, device)
     with world.leader_first():
         prepared = prepare(config.data, config.tokenizer, progress=world.leads)
     if prepared.reused:
