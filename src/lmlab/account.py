@@ -70,9 +70,10 @@ def run(options: argparse.Namespace) -> None:
     from lmlab.accounting.text import full
     from lmlab.training.budget import total_steps
 
-    precision = "bf16" if config.trainer.precision == "bf16" else "fp32"
+    precision = config.trainer.precision.replace("auto", "fp32")  # which device it will be is open
     model = config.model.model_copy(update={"vocab_size": None})
-    counted = account(model, config.optimizer, vocab_size, precision)
+    checkpointed = config.trainer.checkpoint_activations
+    counted = account(model, config.optimizer, vocab_size, precision, checkpointed)
     per_step = config.trainer.batch_size * config.model.context_length
     steps = total_steps(config.budget, per_step, counted.parameters, counted.flops_per_token)
     tokens = steps * per_step

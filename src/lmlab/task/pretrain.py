@@ -139,7 +139,8 @@ def _train(
 
     vocab_size = prepared.tokenizer.vocab_size
     precision = resolve_precision(trainer.precision, device)
-    costs = account(config.model, config.optimizer, vocab_size, precision)
+    checkpointed = trainer.checkpoint_activations
+    costs = account(config.model, config.optimizer, vocab_size, precision, checkpointed)
     parameters, flops_per_token = costs.parameters, costs.flops_per_token
     run.write_json(ACCOUNT, costs.to_dict())
     steps = total_steps(
@@ -147,7 +148,7 @@ def _train(
     )
     model = build(config.model, vocab_size).to(device)
     compiled = trainer.compile is True or (trainer.compile == "auto" and device.type == "cuda")
-    model.checkpoint_activations = trainer.checkpoint_activations
+    model.checkpoint_activations = checkpointed
     norms = LayerNorms(model) if trainer.watch_norms else None
     settings = config.task.objective
     chunk_tokens = settings.chunk_tokens
