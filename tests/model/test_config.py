@@ -37,6 +37,14 @@ MISTAKES = {
         "config error at 'model.attention.members.local.window': must be >= 1, got -1",
     ),
     "experts": ([MOE, "model.ffn.top_k=9"], "top_k=9 is more than num_experts=8"),
+    "one expert": (
+        [MOE, "model.ffn.num_experts=1", "model.ffn.top_k=1", "model.ffn.router_softmax=before"],
+        "config error at 'model.ffn': num_experts=1 with granularity=1 leaves the router no choice",
+    ),
+    "softmax of one expert": (
+        [MOE, "model.ffn.top_k=1", "model.ffn.router_softmax=after"],
+        "config error at 'model.ffn': router_softmax=after with top_k=1 gives every chosen expert",
+    ),
     "granularity": ([MOE, "model.ffn.granularity=7"], "granularity=7 does not divide d_ff=384"),
     "soft-cap of linear attention": (
         [LINEAR, "model.attention.logit_softcap=30"],
@@ -89,6 +97,19 @@ def test_what_means_nothing_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)) as raised:
         compose_run(find_conf(), overrides)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["top_k=1", "router_softmax=before"],
+        ["top_k=1", "granularity=2"],
+        ["num_experts=1", "top_k=1", "granularity=2"],
+    ],
+    ids=" ".join,
+)
+def test_one_expert_of_a_token_can_mean_something(values: list[str]) -> None:
+    compose_run(find_conf(), [MOE, *(f"model.ffn.{value}" for value in values)])
 
 
 def test_values_live_in_yaml_alone() -> None:
