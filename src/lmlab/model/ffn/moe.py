@@ -153,8 +153,11 @@ def grouped_experts(
 def groupable(
     x: Float[Tensor, "choices d_model"], w2: Float[Tensor, "experts d_model d_ff"]
 ) -> bool:
-    """Whether `grouped_experts` can: torch wants rows that begin at multiples of 16 bytes."""
-    return all(width * _dtype(x).itemsize % 16 == 0 for width in w2.shape[1:])
+    """Whether `grouped_experts` can: torch wants rows that begin at multiples of 16 bytes.
+
+    And a compiled model wants bfloat16; for other types there is no faster kernel either.
+    """
+    return _dtype(x) == torch.bfloat16 and all(width % 8 == 0 for width in w2.shape[1:])
 
 
 def _dtype(x: Tensor) -> torch.dtype:
