@@ -1,5 +1,7 @@
 """Mixture of experts against one token at a time, by hand."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,8 @@ from lmlab.model import build
 from lmlab.model.ffn.config import MoEConfig
 from lmlab.model.ffn.glu import GATES
 from lmlab.model.ffn.moe import MoE, groupable, grouped_experts, looped_experts
+from lmlab.training.objective import NextToken
+from lmlab.training.step import optimize_step
 from tests_support import composed
 
 
@@ -119,6 +123,36 @@ def test_the_model_reports_losses_and_loads() -> None:
     model.eval()
     model(torch.randint(11, (2, 9)))
     assert moes[0].routing is before  # an evaluation is not what was trained on
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_loads_are_those_of_all_micro_batches_of_a_step(checkpointed: bool, compiled: bool) -> None:
+    torch.manual_seed(0)
+    model = build(composed("model/ffn=moe", "model.d_model=24", "model.num_layers=2").model, 11)
+    model.checkpoint_activations = checkpointed
+    objective = NextToken(model)
+    called = torch.compile(objective, backend="eager") if compiled else objective
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+
+    def loads(ids: Tensor, micro_batch_size: int | None) -> list[float]:
+        optimize_step(
+            called,
+            optimizer,
+            (ids, ids),
+            micro_batch_size=micro_batch_size,
+            max_grad_norm=None,
+            autocast=nullcontext,
+            device=torch.device("cpu"),
+        )
+        return [value.item() for value in model.metrics().values()]
+
+    steps = [torch.randint(11, (4, 9)) for _ in range(2)]
+    whole = [loads(ids, None) for ids in steps]
+    assert whole[0] != whole[1]
+    for size in (1, 2):
+        for ids, expected in zip(steps, whole, strict=True):
+            assert loads(ids, size) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("counts", [[3, 0, 5, 1], [9, 0, 0, 0], [2, 3, 2, 2]])
