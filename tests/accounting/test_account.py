@@ -95,6 +95,20 @@ def test_tree_groups_equal_layers_and_counts_shared_weights_once() -> None:
     assert int(a.tree.splitlines()[1].split()[2].replace(",", "")) == a.parameters
 
 
+@pytest.mark.parametrize("difference", ["chunk_size=8", "feature_map=relu", "num_kv_heads=1"])
+def test_tree_keeps_layers_apart_that_differ(difference: str) -> None:
+    key = "model.attention.members"
+    linear = [f"model/attention@{key}.{name}=linear" for name in ("local", "global")]
+    overrides = ["model=tiny", "model/attention=hybrid", *linear]
+    assert "4 x 0-3: Serial" in counted(*overrides).tree
+    a = counted(*overrides, f"{key}.local.{difference}")
+    assert "2 x 0,2: Serial" in a.tree
+    lines = [line.split() for line in a.tree.splitlines()]
+    flops = [float(line[-1]) * int(line[0]) for line in lines if line[1:2] == ["x"]]
+    head = float(lines[-1][-1])
+    assert sum(flops) + head == pytest.approx(a.flops, rel=1e-3)
+
+
 def test_flops_by_hand_for_other_choices() -> None:
     def parts(*overrides: str) -> dict[str, int]:
         shape = ["model.d_model=8", "model.num_layers=1", "model.num_heads=2", "model.d_ff=12"]
