@@ -222,6 +222,23 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert values["parameters"] == counted("model=tiny", vocab_size=257).parameters
 
 
+@pytest.mark.parametrize(
+    ("arguments", "rows"),
+    [
+        ([], GPT2),
+        (["--vocab-size", "300"], 300),
+        (["tokenizer=byte", "--vocab-size", "300"], 300),
+        (["model.vocab_size=100"], 100),
+        (["model.vocab_size=257", "tokenizer=byte"], 257),
+        (["model.vocab_size=300", "tokenizer=byte"], 300),
+    ],
+)
+def test_the_vocabulary_is_that_of_the_run(
+    arguments: list[str], rows: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert as_json(capsys, "model=tiny", *arguments)["vocab_size"] == rows
+
+
 def test_the_command_reads_what_the_trainer_keeps(capsys: pytest.CaptureFixture[str]) -> None:
     whole = as_json(capsys, "model=tiny")
     assert as_json(capsys, "model=tiny", "trainer.precision=fp32") == whole
@@ -245,6 +262,14 @@ def test_the_command_reads_what_the_trainer_keeps(capsys: pytest.CaptureFixture[
         (["--mfu", "2"], "--mfu is a share of the peak, between 0 and 1, got 2"),
         (["--memory", "-1"], "must be positive, got -1"),
         (["--vocab-size", "1.5"], "must be positive"),
+        (
+            ["--vocab-size", "300", "model.vocab_size=400"],
+            "--vocab-size 300 and model.vocab_size=400 both say how many rows",
+        ),
+        (
+            ["tokenizer=byte", "model.vocab_size=100"],
+            "config error at 'model.vocab_size': 100 is less than the tokenizer's 257; take null",
+        ),
     ],
 )
 def test_mistakes_are_one_line(
