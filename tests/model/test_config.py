@@ -73,6 +73,27 @@ MISTAKES = {
         ["model.attention.backend=flex", "model.attention.dropout=0.1"],
         "backend=flex has no dropout",
     ),
+    "norm of no placement": (
+        ["model.norm=layernorm", "model.norm_placement=none"],
+        "config error at 'model': norm=layernorm is used nowhere with norm_placement=none",
+    ),
+    "placement of no norm": (
+        ["model.norm=none", "model.norm_placement=post"],
+        "norm_placement=post has nothing to place with norm=none",
+    ),
+    "two placements of no norm": (
+        ["model.norm=none", "model.norm_placement=double"],
+        "norm_placement=double has nothing to place with norm=none",
+    ),
+    "eps of no norm": (
+        ["model.norm=none", "model.norm_eps=1e-6"],
+        "norm_eps=1e-06 is used by no norm with norm=none, norm_placement=pre and no qk_norm; "
+        "leave it 1e-05",
+    ),
+    "eps of no placement": (
+        ["model.norm_placement=none", "model.norm_eps=0.1"],
+        "norm_eps=0.1 is used by no norm",
+    ),
     "pattern": (
         [HYBRID, "model.attention.pattern=[local,x]"],
         "'x', which is not a member (members: local, global)",
@@ -102,6 +123,20 @@ def test_what_means_nothing_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "values",
     [
+        ["norm=none"],
+        ["norm_placement=none"],
+        ["norm=none", "norm_placement=none"],
+        ["norm_placement=none", "norm_eps=1e-6", "attention.qk_norm=true"],
+    ],
+    ids=" ".join,
+)
+def test_a_model_without_norms_can_be_had(values: list[str]) -> None:
+    compose_run(find_conf(), [f"model.{value}" for value in values])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
         ["top_k=1", "router_softmax=before"],
         ["top_k=1", "granularity=2"],
         ["num_experts=1", "top_k=1", "granularity=2"],
@@ -113,7 +148,9 @@ def test_one_expert_of_a_token_can_mean_something(values: list[str]) -> None:
 
 
 def test_values_live_in_yaml_alone() -> None:
-    from lmlab.model.config import ModelConfig
+    from lmlab.model.config import NORM_EPS, ModelConfig
+
+    assert compose_run(find_conf(), []).model.norm_eps == NORM_EPS
 
     classes = [ModelConfig]
     from lmlab.config import members
