@@ -36,7 +36,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--vocab-size",
         type=_positive(int),
         metavar="N",
-        help=f"default: the given tokenizer's, or {GPT2_VOCABULARY:,} (GPT-2's) without one",
+        help="rows of the embedding (default: model.vocab_size, or the given tokenizer's, or "
+        f"{GPT2_VOCABULARY:,}, GPT-2's, without one)",
     )
     for name, default, what in (
         ("memory", 80e9, "bytes of the device"),
@@ -62,17 +63,23 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--mfu is a share of the peak, between 0 and 1, got {options.mfu:g}")
     config = compose_run(find_conf(), options.overrides)
     named = [o for o in options.overrides if re.match(r"\+*(tokenizer|experiment|resume)\b", o)]
-    vocab_size = options.vocab_size or config.model.vocab_size
-    if vocab_size is None:
-        vocab_size = _declared(config.tokenizer) if named else GPT2_VOCABULARY
+    rows = config.model.vocab_size
+    if options.vocab_size and rows:
+        raise UserError(
+            f"--vocab-size {options.vocab_size} and model.vocab_size={rows} both say how many rows "
+            "the embedding has; give one of them"
+        )
+    vocab_size = options.vocab_size or (
+        _declared(config.tokenizer) if named else rows or GPT2_VOCABULARY
+    )
 
     from lmlab.accounting.account import account
     from lmlab.accounting.text import full
     from lmlab.training.budget import total_steps
 
-    precision = "bf16" if config.trainer.precision == "bf16" else "fp32"
-    model = config.model.model_copy(update={"vocab_size": None})
-    counted = account(model, config.optimizer, vocab_size, precision)
+    precision = config.trainer.precision.replace("auto", "fp32")  # which device it will be is open
+    checkpointed = config.trainer.checkpoint_activations
+    counted = account(config.model, config.optimizer, vocab_size, precision, checkpointed)
     per_step = config.trainer.batch_size * config.model.context_length
     steps = total_steps(config.budget, per_step, counted.parameters, counted.flops_per_token)
     tokens = steps * per_step

@@ -1,6 +1,11 @@
 """The numbers of the course, exactly; and that the counts see what a choice changes."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +23,12 @@ GPT2 = 50257
 def counted(*overrides: str, vocab_size: int = GPT2) -> Account:
     config = composed(*overrides)
     return account(config.model, config.optimizer, vocab_size)
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["account", "--json", *arguments]) == 0
+    values: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return values
 
 
 @pytest.mark.parametrize(
@@ -84,6 +95,20 @@ def test_tree_groups_equal_layers_and_counts_shared_weights_once() -> None:
     assert int(a.tree.splitlines()[1].split()[2].replace(",", "")) == a.parameters
 
 
+@pytest.mark.parametrize("difference", ["chunk_size=8", "feature_map=relu", "num_kv_heads=1"])
+def test_tree_keeps_layers_apart_that_differ(difference: str) -> None:
+    key = "model.attention.members"
+    linear = [f"model/attention@{key}.{name}=linear" for name in ("local", "global")]
+    overrides = ["model=tiny", "model/attention=hybrid", *linear]
+    assert "4 x 0-3: Serial" in counted(*overrides).tree
+    a = counted(*overrides, f"{key}.local.{difference}")
+    assert "2 x 0,2: Serial" in a.tree
+    lines = [line.split() for line in a.tree.splitlines()]
+    flops = [float(line[-1]) * int(line[0]) for line in lines if line[1:2] == ["x"]]
+    head = float(lines[-1][-1])
+    assert sum(flops) + head == pytest.approx(a.flops, rel=1e-3)
+
+
 def test_flops_by_hand_for_other_choices() -> None:
     def parts(*overrides: str) -> dict[str, int]:
         shape = ["model.d_model=8", "model.num_layers=1", "model.num_heads=2", "model.d_ff=12"]
@@ -117,7 +142,35 @@ def test_activations_by_hand() -> None:
     config = composed("model.d_model=8", "model.num_layers=2", "model.num_heads=2", "model.d_ff=12")
     kept = activations(build(config.model, 7, device="meta"), 10)
     block = 2 * 10 * 8 + 3 * 10 * 8 + 2 * 2 * 100 + 10 * 8 + 10 * 8 + 2 * 10 * 12 + 10 * 8
-    assert kept == 2 * block + 10 * 8 + 2 * 10 * 7
+    outside = 10 * 8 + 2 * 10 * 7
+    assert kept == 2 * block + outside
+    checkpointed = activations(build(config.model, 7, device="meta"), 10, checkpointed=True)
+    assert checkpointed == 2 * 10 * 8 + block + outside
+
+
+def test_of_blocks_that_differ_the_largest_is_computed_again() -> None:
+    pattern = "model.attention.pattern=[global,local,local]"
+    linear = "model/attention@model.attention.members.local=linear"
+    shape = ["model.d_model=8", "model.num_layers=3", "model.num_heads=2", "model.d_ff=12"]
+    hybrid = composed(*shape, "model/attention=hybrid", pattern, linear).model
+    full = composed(*shape).model
+    counts = [
+        activations(build(c, 7, device="meta"), 50, checkpointed=True) for c in (hybrid, full)
+    ]
+    assert counts[0] == counts[1]
+
+
+def test_precision_changes_activations_alone() -> None:
+    linear = ["model=small", "model/attention=linear"]
+    config = composed(*linear)
+    fp32, bf16, fp16 = (
+        account(config.model, config.optimizer, GPT2, precision)
+        for precision in ("fp32", "bf16", "fp16")
+    )
+    assert fp16 == bf16
+    assert bf16.activation_bytes == fp32.activation_bytes / 2
+    # Text is generated in float32, whatever the training.
+    assert replace(bf16, activation_bytes=fp32.activation_bytes) == fp32
 
 
 def test_bounded_caches_cost_less() -> None:
@@ -163,10 +216,39 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
         "6,583.6 days",
     ):
         assert text in out, text
-    assert main(["account", "--json", "tokenizer=byte", "model=tiny"]) == 0
-    values = json.loads(capsys.readouterr().out)
+    assert "cache in generation, in float32" in out
+    values = as_json(capsys, "tokenizer=byte", "model=tiny")
     assert values["vocab_size"] == 257
     assert values["parameters"] == counted("model=tiny", vocab_size=257).parameters
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rows"),
+    [
+        ([], GPT2),
+        (["--vocab-size", "300"], 300),
+        (["tokenizer=byte", "--vocab-size", "300"], 300),
+        (["model.vocab_size=100"], 100),
+        (["model.vocab_size=257", "tokenizer=byte"], 257),
+        (["model.vocab_size=300", "tokenizer=byte"], 300),
+    ],
+)
+def test_the_vocabulary_is_that_of_the_run(
+    arguments: list[str], rows: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert as_json(capsys, "model=tiny", *arguments)["vocab_size"] == rows
+
+
+def test_the_command_reads_what_the_trainer_keeps(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = as_json(capsys, "model=tiny")
+    assert as_json(capsys, "model=tiny", "trainer.precision=fp32") == whole
+    for precision in ("bf16", "fp16"):
+        half = as_json(capsys, "model=tiny", f"trainer.precision={precision}")
+        assert half["activation_bytes"] == whole["activation_bytes"] / 2
+        assert half["largest_batch"] > whole["largest_batch"]
+    less = as_json(capsys, "model=tiny", "trainer.checkpoint_activations=true")
+    assert less["activation_bytes"] < whole["activation_bytes"]
+    assert less["largest_batch"] > whole["largest_batch"]
 
 
 @pytest.mark.parametrize(
@@ -180,6 +262,14 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["--mfu", "2"], "--mfu is a share of the peak, between 0 and 1, got 2"),
         (["--memory", "-1"], "must be positive, got -1"),
         (["--vocab-size", "1.5"], "must be positive"),
+        (
+            ["--vocab-size", "300", "model.vocab_size=400"],
+            "--vocab-size 300 and model.vocab_size=400 both say how many rows",
+        ),
+        (
+            ["tokenizer=byte", "model.vocab_size=100"],
+            "config error at 'model.vocab_size': 100 is less than the tokenizer's 257; take null",
+        ),
     ],
 )
 def test_mistakes_are_one_line(
@@ -189,3 +279,15 @@ def test_mistakes_are_one_line(
     err = capsys.readouterr().err
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_run_counts_checkpointed_activations(
+    train: Callable[..., CompletedProcess[str]], tiny: list[str], tmp_path: Path
+) -> None:
+    overrides = [*tiny, "trainer.checkpoint_activations=true", "budget.steps=1"]
+    done = train(*overrides, "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "run" / "account.json").read_text(encoding="utf-8"))
+    config = composed(*overrides)
+    assert written == account(config.model, config.optimizer, 257, "fp32", True).to_dict()
+    assert amount(written["activation_bytes"]) in done.stdout + done.stderr

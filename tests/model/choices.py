@@ -94,6 +94,13 @@ AXES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 WITHOUT_SOFTMAX = ("linear", "linear_relu", "linear_identity")
 NEEDS_SOFTMAX = {("softcap", "1"), ("dropout", "attention")}
+UNUSED_NORMS = {
+    ("none", "layernorm"),
+    ("none", "eps"),  # but for QK norm
+    ("post", "none"),
+    ("double", "none"),
+}
+"""Placement and norm of which one leaves the other without use."""
 
 Combination = dict[str, str]
 BASE: Combination = {axis: next(iter(values)) for axis, values in AXES.items()}
@@ -118,8 +125,13 @@ def overrides(combination: Combination) -> list[str]:
 
 
 def meaningful(combination: Combination) -> bool:
-    """Whether the combination means something; linear attention has no softmax to cap or drop."""
+    """Whether the combination means something.
+
+    Linear attention has no softmax to cap or drop, and a norm and its placement need each other.
+    """
     without = combination.get("attention") in WITHOUT_SOFTMAX
+    if (combination.get("norm_placement"), combination.get("norm")) in UNUSED_NORMS:
+        return False
     return not (without and NEEDS_SOFTMAX & set(combination.items()))
 
 

@@ -1,6 +1,9 @@
 """Back ends, masks, linear attention and caches."""
 
 import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from subprocess import CompletedProcess
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch import Tensor
 
 from lmlab.errors import ConfigError
 from lmlab.model import build
-from lmlab.model.attention.backends import BACKENDS, Visibility, choose
+from lmlab.model.attention.backends import BACKENDS, Visibility, check_backends, choose
 from lmlab.model.attention.linear import chunked, recurrent
 from lmlab.model.attention.masks import Causal, Mask, SlidingWindow, Strided
 from lmlab.model.attention.softmax import SoftmaxAttention
@@ -101,22 +104,54 @@ def test_a_whole_model_compiles_to_the_same(name: str) -> None:
     torch.testing.assert_close(torch.compile(model)(ids), model(ids), atol=1e-5, rtol=1e-5)
 
 
-def test_flex_says_that_it_cannot_train_on_the_cpu() -> None:
-    q = torch.randn(1, 1, 4, 8, requires_grad=True)
-    with pytest.raises(ConfigError, match="'flex' cannot train on the CPU"):
-        BACKENDS["flex"](q, q, q, Visibility(Causal()), None, 0.0)
+FLEX, HYBRID = "model.attention.backend=flex", "model/attention=hybrid"
+LOCAL = "model.attention.members.local.backend"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "device", "message"),
+    [
+        ([FLEX], "cpu", "'model.attention.backend': 'flex' trains on CUDA only, and the device is"),
+        ([FLEX], "mps", "the device is 'mps'; take auto or written_out"),
+        ([FLEX, "model.head_dim=14"], "cuda:1", "'flex' takes heads of at least 16, got 14; take"),
+        ([HYBRID, f"{LOCAL}=flex"], "cpu", f"'{LOCAL}': 'flex' trains on CUDA only"),
+        ([FLEX, "model.head_dim=16"], "cuda", None),
+        ([HYBRID, f"{LOCAL}=written_out"], "cpu", None),
+        (["model/attention=linear"], "cpu", None),
+    ],
+)
+def test_a_backend_that_cannot_train_is_refused(
+    overrides: list[str], device: str, message: str | None
+) -> None:
+    refused = nullcontext() if message is None else pytest.raises(ConfigError, match=message)
+    with refused:
+        check_backends(composed(*overrides).model, torch.device(device))
+
+
+def test_a_run_refuses_its_backend_before_it_prepares_data(
+    train: Callable[..., CompletedProcess[str]],
+) -> None:
+    done = train("data=text", "data.paths=[nowhere.txt]", "trainer.device=cpu", FLEX)
+    assert done.returncode == 1
+    assert done.stderr.startswith("config error at 'model.attention.backend'"), done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_auto_takes_what_can_do_it() -> None:
     full, window = Visibility(Causal()), Visibility(SlidingWindow(3))
-    assert choose("auto", "cpu", full, None, 0.0) == "sdpa"
-    assert choose("auto", "cpu", window, None, 0.1) == "sdpa"
-    assert choose("auto", "cpu", window, 5.0, 0.0) == "written_out"
-    assert choose("auto", "cuda", full, None, 0.0) == "sdpa"
-    assert choose("auto", "cuda", window, None, 0.0) == "flex"
-    assert choose("auto", "cuda", full, 5.0, 0.0) == "flex"
-    assert choose("auto", "cuda", full, 5.0, 0.1) == "written_out"
-    assert choose("written_out", "cuda", full, None, 0.0) == "written_out"
+    assert choose("auto", "cpu", 32, full, None, 0.0) == "sdpa"
+    assert choose("auto", "cpu", 32, window, None, 0.1) == "sdpa"
+    assert choose("auto", "cpu", 32, window, 5.0, 0.0) == "written_out"
+    assert choose("auto", "cuda", 32, full, None, 0.0) == "sdpa"
+    assert choose("auto", "cuda", 32, window, None, 0.0) == "flex"
+    assert choose("auto", "cuda", 32, full, 5.0, 0.0) == "flex"
+    assert choose("auto", "cuda", 32, full, 5.0, 0.1) == "written_out"
+    assert choose("written_out", "cuda", 32, full, None, 0.0) == "written_out"
+    # torch has no flex kernel for heads that narrow.
+    assert choose("auto", "cuda", 16, window, None, 0.0) == "flex"
+    assert choose("auto", "cuda", 15, window, None, 0.0) == "sdpa"
+    assert choose("auto", "cuda", 8, full, 5.0, 0.0) == "written_out"
+    assert choose("auto", "cuda", 8, full, None, 0.0) == "sdpa"
 
 
 @pytest.mark.parametrize("backend", ["written_out", "sdpa"])

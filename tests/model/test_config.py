@@ -37,6 +37,14 @@ MISTAKES = {
         "config error at 'model.attention.members.local.window': must be >= 1, got -1",
     ),
     "experts": ([MOE, "model.ffn.top_k=9"], "top_k=9 is more than num_experts=8"),
+    "one expert": (
+        [MOE, "model.ffn.num_experts=1", "model.ffn.top_k=1", "model.ffn.router_softmax=before"],
+        "config error at 'model.ffn': num_experts=1 with granularity=1 leaves the router no choice",
+    ),
+    "softmax of one expert": (
+        [MOE, "model.ffn.top_k=1", "model.ffn.router_softmax=after"],
+        "config error at 'model.ffn': router_softmax=after with top_k=1 gives every chosen expert",
+    ),
     "granularity": ([MOE, "model.ffn.granularity=7"], "granularity=7 does not divide d_ff=384"),
     "soft-cap of linear attention": (
         [LINEAR, "model.attention.logit_softcap=30"],
@@ -65,6 +73,27 @@ MISTAKES = {
         ["model.attention.backend=flex", "model.attention.dropout=0.1"],
         "backend=flex has no dropout",
     ),
+    "norm of no placement": (
+        ["model.norm=layernorm", "model.norm_placement=none"],
+        "config error at 'model': norm=layernorm is used nowhere with norm_placement=none",
+    ),
+    "placement of no norm": (
+        ["model.norm=none", "model.norm_placement=post"],
+        "norm_placement=post has nothing to place with norm=none",
+    ),
+    "two placements of no norm": (
+        ["model.norm=none", "model.norm_placement=double"],
+        "norm_placement=double has nothing to place with norm=none",
+    ),
+    "eps of no norm": (
+        ["model.norm=none", "model.norm_eps=1e-6"],
+        "norm_eps=1e-06 is used by no norm with norm=none, norm_placement=pre and no qk_norm; "
+        "leave it 1e-05",
+    ),
+    "eps of no placement": (
+        ["model.norm_placement=none", "model.norm_eps=0.1"],
+        "norm_eps=0.1 is used by no norm",
+    ),
     "pattern": (
         [HYBRID, "model.attention.pattern=[local,x]"],
         "'x', which is not a member (members: local, global)",
@@ -91,8 +120,37 @@ def test_what_means_nothing_is_refused(name: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["norm=none"],
+        ["norm_placement=none"],
+        ["norm=none", "norm_placement=none"],
+        ["norm_placement=none", "norm_eps=1e-6", "attention.qk_norm=true"],
+    ],
+    ids=" ".join,
+)
+def test_a_model_without_norms_can_be_had(values: list[str]) -> None:
+    compose_run(find_conf(), [f"model.{value}" for value in values])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["top_k=1", "router_softmax=before"],
+        ["top_k=1", "granularity=2"],
+        ["num_experts=1", "top_k=1", "granularity=2"],
+    ],
+    ids=" ".join,
+)
+def test_one_expert_of_a_token_can_mean_something(values: list[str]) -> None:
+    compose_run(find_conf(), [MOE, *(f"model.ffn.{value}" for value in values)])
+
+
 def test_values_live_in_yaml_alone() -> None:
-    from lmlab.model.config import ModelConfig
+    from lmlab.model.config import NORM_EPS, ModelConfig
+
+    assert compose_run(find_conf(), []).model.norm_eps == NORM_EPS
 
     classes = [ModelConfig]
     from lmlab.config import members

@@ -40,6 +40,18 @@ def test_linear_equals_torch_on_any_leading_dimensions() -> None:
             torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_bias_stays_in_the_precision_of_autocast(dtype: torch.dtype) -> None:
+    linear = Linear(6, 5, bias=True)
+    with torch.autocast("cpu", dtype):
+        y = linear(torch.randn(2, 6))
+    assert y.dtype == dtype
+    y.float().sum().backward()
+    assert linear.bias is not None
+    assert linear.bias.grad is not None
+    assert linear.bias.grad.dtype == torch.float32
+
+
 def test_linear_and_embedding_are_truncated_normal() -> None:
     for weight, std in (
         (Linear(300, 500).weight, (2 / 800) ** 0.5),

@@ -1,14 +1,19 @@
 """Mixture of experts against one token at a time, by hand."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from lmlab.model import build
 from lmlab.model.ffn.config import MoEConfig
 from lmlab.model.ffn.glu import GATES
-from lmlab.model.ffn.moe import MoE, grouped_experts, looped_experts
+from lmlab.model.ffn.moe import MoE, groupable, grouped_experts, looped_experts
+from lmlab.training.objective import NextToken
+from lmlab.training.step import optimize_step
 from tests_support import composed
 
 
@@ -65,12 +70,12 @@ def test_every_token_gets_its_experts(softmax: str, granularity: int, shared: in
 
 def test_no_token_is_dropped_when_all_choose_the_same() -> None:
     torch.manual_seed(0)
-    moe = MoE(configured(top_k=1), 8, 12)
+    moe = MoE(configured(top_k=1, router_softmax="before"), 8, 12)
     with torch.no_grad():
         moe.centroids.zero_()
         moe.centroids[3] = 1.0
     x = torch.rand(2, 50, 8) + 0.1
-    expected = torch.stack([by_hand(moe, u, "after") for u in x.view(-1, 8)]).view_as(x)
+    expected = torch.stack([by_hand(moe, u, "before") for u in x.view(-1, 8)]).view_as(x)
     torch.testing.assert_close(moe(x), expected)
     assert moe.routing is not None
     assert moe.routing.load.tolist() == [0, 0, 0, 1, 0]
@@ -120,6 +125,36 @@ def test_the_model_reports_losses_and_loads() -> None:
     assert moes[0].routing is before  # an evaluation is not what was trained on
 
 
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_loads_are_those_of_all_micro_batches_of_a_step(checkpointed: bool, compiled: bool) -> None:
+    torch.manual_seed(0)
+    model = build(composed("model/ffn=moe", "model.d_model=24", "model.num_layers=2").model, 11)
+    model.checkpoint_activations = checkpointed
+    objective = NextToken(model)
+    called = torch.compile(objective, backend="eager") if compiled else objective
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+
+    def loads(ids: Tensor, micro_batch_size: int | None) -> list[float]:
+        optimize_step(
+            called,
+            optimizer,
+            (ids, ids),
+            micro_batch_size=micro_batch_size,
+            max_grad_norm=None,
+            autocast=nullcontext,
+            device=torch.device("cpu"),
+        )
+        return [value.item() for value in model.metrics().values()]
+
+    steps = [torch.randint(11, (4, 9)) for _ in range(2)]
+    whole = [loads(ids, None) for ids in steps]
+    assert whole[0] != whole[1]
+    for size in (1, 2):
+        for ids, expected in zip(steps, whole, strict=True):
+            assert loads(ids, size) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("counts", [[3, 0, 5, 1], [9, 0, 0, 0], [2, 3, 2, 2]])
 def test_grouped_products_equal_the_loop(counts: list[int]) -> None:
     torch.manual_seed(0)
@@ -132,3 +167,46 @@ def test_grouped_products_equal_the_loop(counts: list[int]) -> None:
         results.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("d_model", "width"), [(64, 64), (100, 64), (64, 18), (8, 4)])
+def test_widths_that_grouped_products_refuse_are_known_before(d_model: int, width: int) -> None:
+    x, up, down = torch.zeros(8, d_model), (2, width, d_model), (2, d_model, width)
+    w1, w2, w3 = torch.zeros(*up), torch.zeros(*down), torch.zeros(*up)
+    counts = torch.tensor([4, 4])
+    with torch.autocast("cpu", torch.bfloat16):
+        if groupable(x, w2):
+            grouped_experts(x, counts, w1, w2, w3, GATES["silu"])
+        else:
+            with pytest.raises(RuntimeError, match="multiple of 16 bytes"):
+                grouped_experts(x, counts, w1, w2, w3, GATES["silu"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_types_that_a_compiled_grouped_product_refuses_are_known_before(
+    dtype: torch.dtype,
+) -> None:
+    with FakeTensorMode():  # which a compiler runs, whatever the device
+        x, w1, w2 = torch.empty(8, 16), torch.empty(2, 32, 16), torch.empty(2, 16, 32)
+        counts = torch.empty(2, dtype=torch.long)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            if groupable(x, w2):
+                grouped_experts(x, counts, w1, w2, w1, GATES["silu"])
+            else:
+                with pytest.raises(RuntimeError, match="Expected inputs of BF16 type"):
+                    grouped_experts(x, counts, w1, w2, w1, GATES["silu"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("width", [16, 18])
+def test_experts_of_any_width_train_on_cuda(width: int) -> None:
+    torch.manual_seed(0)
+    moe = MoE(configured(), 24, width)
+    x = torch.randn(2, 6, 24)
+    expected = moe(x)
+    moe, x = moe.cuda(), x.cuda()
+    torch.testing.assert_close(moe(x).cpu(), expected, atol=1e-2, rtol=1e-2)
+    with torch.autocast("cuda", torch.bfloat16):
+        moe(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in moe.parameters())

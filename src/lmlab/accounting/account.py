@@ -66,14 +66,21 @@ class Account:
 
 
 def account(
-    config: ModelConfig, optimizer: OptimizerConfig, vocab_size: int, precision: str = "fp32"
+    config: ModelConfig,
+    optimizer: OptimizerConfig,
+    vocab_size: int,
+    precision: str = "fp32",
+    checkpoint_activations: bool = False,
 ) -> Account:
-    """Count a configured model; weights, gradients, optimizer in float32, others in `precision`."""
+    """Count a configured model: activations in `precision`, all else in float32.
+
+    The cache too: text is generated without autocast, from weights that are float32.
+    """
     model = build(config, vocab_size, device="meta")
     length = config.context_length
     parameters = count_parameters(model)
-    element = FLOAT32 if precision == "fp32" else 2
-    cache = model.cache_elements(length) * element
+    kept = activations(model, length, checkpoint_activations)
+    cache = model.cache_elements(length) * FLOAT32
     return Account(
         parameters=parameters,
         vocab_size=model.vocab_size,
@@ -82,7 +89,7 @@ def account(
         weight_bytes=parameters * FLOAT32,
         gradient_bytes=parameters * FLOAT32,
         optimizer_bytes=_state_elements(build_optimizer(optimizer, model)) * FLOAT32,
-        activation_bytes=activations(model, length) * element,
+        activation_bytes=kept * (FLOAT32 if precision == "fp32" else 2),
         cache_bytes=cache,
         cache_bytes_per_token=cache / length,
         tree=tree(model, length),

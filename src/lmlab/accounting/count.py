@@ -14,6 +14,7 @@ from lmlab.model.ffn.glu import GLU
 from lmlab.model.ffn.mlp import MLP
 from lmlab.model.ffn.moe import MoE
 from lmlab.model.norm import LayerNorm, RMSNorm
+from lmlab.model.transformer import Transformer
 
 PARTS = ("projections", "scores", "ffn", "head")
 """Where FLOPs go: Q, K, V, output; scores and weighted sums; feed-forward; output head."""
@@ -74,25 +75,38 @@ def _part(model: nn.Module, name: str) -> str:
     return "head"
 
 
-def activations(model: nn.Module, context_length: int) -> int:
+def activations(model: Transformer, context_length: int, checkpointed: bool = False) -> int:
     """Return the numbers that one sequence's forward pass and loss keep for the backward pass.
 
     The convention: every result of a matrix product, of a norm and of a softmax (the loss has one
     over the logits) is kept, and what is done element by element between them is computed again.
+    With checkpointed activations: the inputs of all blocks, what the largest block keeps while it
+    is computed again, and what is outside of the blocks.
     """
-    norms: list[int] = []
-    hooks = [
-        module.register_forward_hook(lambda module, inputs, output: norms.append(output.numel()))
-        for module in model.modules()
-        if isinstance(module, RMSNorm | LayerNorm)
-    ]
+    kept, inputs, blocks = _Kept(), list[int](), list[int]()
+
+    def normed(norm: nn.Module, args: Any, out: Tensor) -> None:
+        kept.numbers += out.numel()
+
+    def entered(block: nn.Module, args: Any) -> None:
+        inputs.append(args[0].numel())
+        blocks.append(-kept.numbers)
+
+    def left(block: nn.Module, args: Any, out: Tensor) -> None:
+        blocks[-1] += kept.numbers
+
+    norms = [m for m in model.modules() if isinstance(m, RMSNorm | LayerNorm)]
+    hooks = [norm.register_forward_hook(normed) for norm in norms]
+    hooks += [block.register_forward_pre_hook(entered) for block in model.blocks]
+    hooks += [block.register_forward_hook(left) for block in model.blocks]
     try:
-        with _Kept() as kept:
+        with kept:
             logits = _run(model, context_length)
     finally:
         for hook in hooks:
             hook.remove()
-    return kept.numbers + sum(norms) + logits.numel()
+    outside = kept.numbers - sum(blocks) + logits.numel()
+    return outside + (sum(inputs) + max(blocks) if checkpointed else sum(blocks))
 
 
 class _Kept(TorchDispatchMode):

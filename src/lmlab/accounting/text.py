@@ -56,7 +56,7 @@ def full(
             f"  {'activations':<18} {amount(a.activation_bytes):>12}  for each sequence",
             f"  largest batch in {amount(memory)}: " + (f"{batch}" if batch else "none fits"),
             "",
-            f"cache in generation: {a.cache_bytes_per_token:,.0f} bytes a token, "
+            f"cache in generation, in float32: {a.cache_bytes_per_token:,.0f} bytes a token, "
             f"{amount(a.cache_bytes)} for {a.context_length:,} tokens",
             "",
             f"training on {tokens:.4g} tokens: {tokens * a.flops_per_token:.4g} FLOPs, "

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from lmlab.accounting.count import flops_by_module
+from lmlab.model.attention.heads import HeadProjections
 from lmlab.model.attention.softmax import SoftmaxAttention
 
 Line = tuple[str, str, str]
@@ -67,5 +68,5 @@ def _label(keys: list[str]) -> str:
 
 def _signature(module: nn.Module) -> str:
     shapes = [(name, tuple(p.shape)) for name, p in module.named_parameters()]
-    masks = [m.mask for m in module.modules() if isinstance(m, SoftmaxAttention)]
-    return repr(([type(m).__name__ for m in module.modules()], shapes, masks))
+    attentions = [m.config for m in module.modules() if isinstance(m, HeadProjections)]
+    return repr(([type(m).__name__ for m in module.modules()], shapes, attentions))

@@ -49,6 +49,8 @@ def build(config: "ModelConfig", vocab_size: int, device: Any = None) -> "Transf
 
     if config.vocab_size is not None and config.vocab_size < vocab_size:
         raise ConfigError(
-            "model.vocab_size", f"{config.vocab_size} is less than the tokenizer's {vocab_size}"
+            "model.vocab_size",
+            f"{config.vocab_size} is less than the tokenizer's {vocab_size}; "
+            "take null or a larger one",
         )
     return Transformer(config, config.vocab_size or vocab_size, device)

@@ -13,6 +13,8 @@ NormPlacement = Literal["pre", "post", "double", "none"]
 BlockKind = Literal["serial", "parallel"]
 InitKind = Literal["xavier", "gpt2", "depth_scaled", "zero_residual"]
 Count = Annotated[int, Field(ge=1)]
+NORM_EPS = 1e-5
+"""What conf/model chooses for `norm_eps`."""
 
 
 class RoPEConfig(Config):
@@ -113,6 +115,28 @@ class ModelConfig(Config):
             kv = of_layer(self.attention, layer).num_kv_heads
             if kv is not None and self.num_heads % kv:
                 raise ValueError(f"num_kv_heads={kv} does not divide num_heads={self.num_heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _norms_are_used(self) -> Self:
+        nowhere = self.norm_placement == "none"
+        if nowhere and self.norm == "layernorm":
+            raise ValueError(
+                "norm=layernorm is used nowhere with norm_placement=none; "
+                "take another norm_placement, or norm=none"
+            )
+        if self.norm == "none" and self.norm_placement in ("post", "double"):
+            raise ValueError(
+                f"norm_placement={self.norm_placement} has nothing to place with norm=none; "
+                "take a norm, or norm_placement=none"
+            )
+        layers = range(self.num_layers)
+        qk_norm = any(of_layer(self.attention, layer).qk_norm for layer in layers)
+        if self.norm_eps != NORM_EPS and (nowhere or self.norm == "none") and not qk_norm:
+            raise ValueError(
+                f"norm_eps={self.norm_eps:g} is used by no norm with norm={self.norm}, "
+                f"norm_placement={self.norm_placement} and no qk_norm; leave it {NORM_EPS:g}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,15 +7,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmlab.model.config import NormKind
-
-EPS = 1e-5
+from lmlab.model.config import NORM_EPS, NormKind
 
 
 class RMSNorm(nn.Module):
     """Divide by the root mean square, times a gain (Zhang and Sennrich 2019); float32 inside."""
 
-    def __init__(self, d_model: int, eps: float = EPS, *, device: torch.device | str | None = None):
+    def __init__(
+        self, d_model: int, eps: float = NORM_EPS, *, device: torch.device | str | None = None
+    ):
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(d_model, device=device))
@@ -30,7 +30,9 @@ class RMSNorm(nn.Module):
 class LayerNorm(nn.Module):
     """Subtract the mean, divide by the standard deviation; gain and bias (Ba et al. 2016)."""
 
-    def __init__(self, d_model: int, eps: float = EPS, *, device: torch.device | str | None = None):
+    def __init__(
+        self, d_model: int, eps: float = NORM_EPS, *, device: torch.device | str | None = None
+    ):
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(d_model, device=device))
@@ -45,7 +47,7 @@ class LayerNorm(nn.Module):
 
 
 def no_norm(
-    d_model: int, eps: float = EPS, *, device: torch.device | str | None = None
+    d_model: int, eps: float = NORM_EPS, *, device: torch.device | str | None = None
 ) -> nn.Module:
     """Return the identity, in the place of a norm."""
     return nn.Identity()

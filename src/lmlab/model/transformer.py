@@ -57,6 +57,7 @@ class Transformer(nn.Module):
         self.checkpoint_activations = False
         self._attentions = attentions  # in a list, unlike the modules that hold the parameters
         self._moes = [module for module in self.modules() if isinstance(module, MoE)]
+        self._loads: Tensor | None = None
 
     def forward(
         self,
@@ -112,6 +113,8 @@ class Transformer(nn.Module):
                 x = block(x, context)
         if cache is not None:
             cache.length += time
+        if self._moes and self.training:
+            self._add_loads(ids.numel())
         return self.final_norm(x)
 
     def new_cache(self) -> Cache:
@@ -133,12 +136,23 @@ class Transformer(nn.Module):
                 losses.setdefault("moe/router_z_loss", []).append(moe.router_z_loss * moe.routing.z)
         return {name: torch.stack(layers).mean() for name, layers in losses.items()}
 
-    def metrics(self) -> dict[str, Float[Tensor, ""]]:
-        """Return what the last forward pass is worth watching for: the load of each expert."""
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _add_loads(self, tokens: int) -> None:
         routings = [moe.routing for moe in self._moes if moe.routing is not None]
-        if not routings:
+        loads = tokens * torch.stack([routing.load.detach() for routing in routings])
+        # Loads add up as gradients do: those of a step begin where there are none yet.
+        if self._loads is not None and self.lm_head.weight.grad is not None:
+            loads = loads + self._loads
+        self._loads = loads
+
+    def metrics(self) -> dict[str, Float[Tensor, ""]]:
+        """Return what the last step is worth watching for: the load of each expert.
+
+        Over all micro-batches of the step; of several processes, over those of this one.
+        """
+        if self._loads is None:
             return {}
-        loads = torch.stack([routing.load.detach() for routing in routings])
+        loads = self._loads / self._loads.sum(dim=-1, keepdim=True)
         metrics = {
             f"moe/load/layer_{layer}/expert_{expert}": load
             for layer, row in enumerate(loads.unbind())

@@ -19,6 +19,7 @@ from lmlab.errors import UserError
 from lmlab.files import remove_if_empty
 from lmlab.generation.sampling import generate
 from lmlab.model import Transformer, build
+from lmlab.model.attention.backends import check_backends
 from lmlab.optim import build_optimizer, build_schedule
 from lmlab.runs.environment import environment
 from lmlab.runs.logger import WandbLogger
@@ -60,6 +61,7 @@ def _run(config: RunConfig, run: Run, world: World) -> None:
     if world.first(lambda: _is_over(run, config)):
         return
     device = resolve_device(config.trainer.device, world)
+    check_backends(config.model, device)
     with world.leader_first():
         prepared = prepare(config.data, config.tokenizer, progress=world.leads)
     if prepared.reused:
@@ -137,7 +139,8 @@ def _train(
 
     vocab_size = prepared.tokenizer.vocab_size
     precision = resolve_precision(trainer.precision, device)
-    costs = account(config.model, config.optimizer, vocab_size, precision)
+    checkpointed = trainer.checkpoint_activations
+    costs = account(config.model, config.optimizer, vocab_size, precision, checkpointed)
     parameters, flops_per_token = costs.parameters, costs.flops_per_token
     run.write_json(ACCOUNT, costs.to_dict())
     steps = total_steps(
@@ -145,7 +148,7 @@ def _train(
     )
     model = build(config.model, vocab_size).to(device)
     compiled = trainer.compile is True or (trainer.compile == "auto" and device.type == "cuda")
-    model.checkpoint_activations = trainer.checkpoint_activations
+    model.checkpoint_activations = checkpointed
     norms = LayerNorms(model) if trainer.watch_norms else None
     settings = config.task.objective
     chunk_tokens = settings.chunk_tokens

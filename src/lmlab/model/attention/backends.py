@@ -13,12 +13,20 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from lmlab.errors import ConfigError
-from lmlab.model.attention.config import AttentionBackend
+from lmlab.model.attention.config import (
+    AttentionBackend,
+    AttentionConfig,
+    HybridAttentionConfig,
+    SoftmaxAttentionConfig,
+)
 from lmlab.model.attention.masks import Causal, Mask
+from lmlab.model.config import ModelConfig
 from lmlab.model.layers import scaled_dot_product_attention, softcap
 from lmlab.model.products import upcast
 
 Heads = Float[Tensor, "batch heads time d_k"]
+FLEX_HEAD_DIM = 16
+"""The narrowest head that FlexAttention takes on CUDA."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,6 @@ def flex(
 ) -> Heads:
     """Attend by FlexAttention, which skips the blocks of a mask that nobody sees; no dropout."""
     assert dropout == 0
-    if q.device.type == "cpu" and q.requires_grad:
-        raise ConfigError(
-            "model.attention.backend", "'flex' cannot train on the CPU; take auto or written_out"
-        )
     compiled: Callable[..., Any] = flex_attention
     if q.device.type == "cuda":
         compiled = _compiled_flex()
@@ -128,13 +132,37 @@ def _compiled_flex() -> Callable[..., Any]:
 BACKENDS = {"written_out": written_out, "sdpa": sdpa, "flex": flex}
 
 
+def check_backends(config: ModelConfig, device: torch.device) -> None:
+    """Raise ConfigError when a chosen back end cannot train on the device."""
+    key = "model.attention"
+    attentions: dict[str, AttentionConfig] = {key: config.attention}
+    if isinstance(config.attention, HybridAttentionConfig):
+        attentions = {f"{key}.members.{name}": a for name, a in config.attention.members.items()}
+    for key, attention in attentions.items():
+        if not isinstance(attention, SoftmaxAttentionConfig) or attention.backend != "flex":
+            continue
+        problem = None
+        if device.type != "cuda":
+            problem = f"trains on CUDA only, and the device is '{device}'"
+        elif config.attention_width < FLEX_HEAD_DIM:
+            problem = f"takes heads of at least {FLEX_HEAD_DIM}, got {config.attention_width}"
+        if problem:
+            raise ConfigError(f"{key}.backend", f"'flex' {problem}; take auto or written_out")
+
+
 def choose(
-    backend: AttentionBackend, device: str, visible: Visibility, cap: float | None, dropout: float
+    backend: AttentionBackend,
+    device: str,
+    head_dim: int,
+    visible: Visibility,
+    cap: float | None,
+    dropout: float,
 ) -> str:
     """Return the back end; `auto` takes the fastest on the device that can do what is asked."""
     if backend != "auto":
         return backend
-    if device == "cuda" and not dropout and visible.queries is None:
+    flexible = device == "cuda" and head_dim >= FLEX_HEAD_DIM
+    if flexible and not dropout and visible.queries is None:
         # Only here does a block that nobody sees cost nothing, and a cap no matrix in memory.
         return "sdpa" if visible.causal and cap is None else "flex"
     return "sdpa" if cap is None else "written_out"

@@ -26,6 +26,7 @@ class HeadProjections(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
+        self.config = config
         self.num_heads, self.head_dim = num_heads, head_dim
         self.num_kv_heads = config.num_kv_heads or num_heads
         width, kv_width = num_heads * head_dim, self.num_kv_heads * head_dim

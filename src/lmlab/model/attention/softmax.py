@@ -52,5 +52,6 @@ class SoftmaxAttention(HeadProjections):
             k, v, keys = context.cache.extend(k, v, context.positions)
         visible = Visibility(self.mask, queries, keys)
         dropout = self.dropout if self.training else 0.0
-        backend = choose(self.backend, x.device.type, visible, self.logit_softcap, dropout)
-        return self.merge(BACKENDS[backend](q, k, v, visible, self.logit_softcap, dropout))
+        cap, device = self.logit_softcap, x.device.type
+        backend = choose(self.backend, device, self.head_dim, visible, cap, dropout)
+        return self.merge(BACKENDS[backend](q, k, v, visible, cap, dropout))

@@ -70,6 +70,16 @@ class MoEConfig(Config):
                 f"top_k={self.top_k} is more than num_experts={self.num_experts}: "
                 "a token cannot use more experts than there are"
             )
+        if self.num_experts * self.granularity == 1:
+            raise ValueError(
+                "num_experts=1 with granularity=1 leaves the router no choice; "
+                "take more experts, or model/ffn=glu"
+            )
+        if self.router_softmax == "after" and self.top_k * self.granularity == 1:
+            raise ValueError(
+                "router_softmax=after with top_k=1 gives every chosen expert the weight 1, from "
+                "which the router learns nothing; take router_softmax=before, or top_k=2"
+            )
         return self
 
     def width(self, d_model: int) -> int:

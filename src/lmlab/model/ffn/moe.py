@@ -107,9 +107,10 @@ class MoE(nn.Module):
     def _experts(
         self, grouped: Float[Tensor, "choices d_model"], counts: Int[Tensor, "experts"]
     ) -> Float[Tensor, "choices d_model"]:
-        if grouped.device.type == "cuda":
-            return grouped_experts(grouped, counts, self.w1, self.w2, self.w3, self.activation)
-        return looped_experts(grouped, counts, self.w1, self.w2, self.w3, self.activation)
+        apply = looped_experts
+        if grouped.device.type == "cuda" and groupable(grouped, self.w2):
+            apply = grouped_experts
+        return apply(grouped, counts, self.w1, self.w2, self.w3, self.activation)
 
 
 def looped_experts(
@@ -143,11 +144,26 @@ def grouped_experts(
 ) -> Float[Tensor, "choices d_model"]:
     """Apply each expert to its slice of `x`: three grouped products that never leave the device."""
     ends = counts.cumsum(0).to(torch.int32)
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, w1, w2, w3 = (t.to(dtype) for t in (x, w1, w2, w3))
+    dtype = _dtype(x)
+    x, w1, w2, w3 = (t.to(dtype) for t in (x, w1, w2, w3))
     hidden = activation(F.grouped_mm(x, w1.mT, offs=ends)) * F.grouped_mm(x, w3.mT, offs=ends)
     return F.grouped_mm(hidden, w2.mT, offs=ends)
+
+
+def groupable(
+    x: Float[Tensor, "choices d_model"], w2: Float[Tensor, "experts d_model d_ff"]
+) -> bool:
+    """Whether `grouped_experts` can: torch wants rows that begin at multiples of 16 bytes.
+
+    And a compiled model wants bfloat16; for other types there is no faster kernel either.
+    """
+    return _dtype(x) == torch.bfloat16 and all(width % 8 == 0 for width in w2.shape[1:])
+
+
+def _dtype(x: Tensor) -> torch.dtype:
+    """Return what a product with `x` is computed in."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def _counts(experts: Int[Tensor, "tokens k"], num_experts: int) -> Int[Tensor, "experts"]:
