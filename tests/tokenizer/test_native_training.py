@@ -111,6 +111,13 @@ def test_several_epochs(num_merges: int, steepness: float) -> None:
     assert merges == list(itertools.islice(reference.learn(counts), num_merges))
 
 
+def test_more_threads_than_words() -> None:
+    counts = {b"banana": 3, b"bandana": 2, b"an": 5}
+    counter = Counter(None, num_threads=200)
+    counter.add_pretokens([word for word, count in counts.items() for _ in range(count)])
+    assert counter.train(50) == list(reference.learn(counts))
+
+
 def test_wide_ids() -> None:
     """More than 65,535 merges asked for: the words are laid out in 32 bits."""
     counts = {b"banana": 3, b"bandana": 2, b"an": 5}

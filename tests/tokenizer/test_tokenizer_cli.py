@@ -18,16 +18,20 @@ END = "<|endoftext|>"
 Finished = subprocess.CompletedProcess[str]
 
 
-def lmlab(*arguments: object, limit: int | None = None) -> Finished:
+def lmlab(*arguments: object, limit: int | None = None, memory: int | None = None) -> Finished:
     """Run the command; `limit` is the largest file, in bytes, that it may write."""
 
     def set_limit() -> None:
+        if memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         if limit is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with EFBIG
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     command = [sys.executable, "-m", "lmlab.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, preexec_fn=set_limit)
+    return subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=set_limit, timeout=120
+    )
 
 
 def refused(result: Finished, *words: str) -> None:
@@ -183,6 +187,18 @@ def test_bad_encoding(tmp_path: Path, text: Path, folder: Path) -> None:
     refused(lmlab(*encode), "bad.txt", "byte 11")
     assert not out.exists()
     assert lmlab(*encode, "--errors", "replace").returncode == 0
+
+
+def test_more_threads_than_there_can_be(tmp_path: Path, text: Path, folder: Path) -> None:
+    train = ("tokenizer", "train", text, "--vocab-size", 300, "--out", tmp_path / "tok")
+    encode = ("tokenizer", "encode", folder, text, "--out", tmp_path / "ids.bin")
+    for command in (train, encode):
+        # Each thread asks for 8 MiB of addresses.
+        result = lmlab(*command, "--quiet", "--threads", 1000, memory=4 << 30)
+        refused(result, "cannot start 1000 threads", "smaller")
+        refused(lmlab(*command, "--quiet", "--threads", 10**11), f"{10**11} threads", "1024")
+    assert not (tmp_path / "tok").exists()
+    assert not (tmp_path / "ids.bin").exists()
 
 
 def test_cut_vocabulary(text: Path, folder: Path) -> None:

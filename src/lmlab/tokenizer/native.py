@@ -39,6 +39,8 @@ Progress = Callable[[int], object]
 CHUNK_BYTES = 1 << 19
 """Bytes of text that a thread works on at a time; small enough to stay in a core's own cache."""
 
+MOST_THREADS = 1024
+
 InvalidUtf8: type[ValueError] = _core.InvalidUtf8
 """A text is not UTF-8; the message says at which byte, counted from the beginning of that text."""
 
@@ -58,11 +60,17 @@ class Sink(Protocol):
 
 def default_threads() -> int:
     """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), MOST_THREADS)
+    return min(os.cpu_count() or 1, MOST_THREADS)
 
 
 def _threads(num_threads: int | None) -> int:
-    return max(1, default_threads() if num_threads is None else num_threads)
+    if num_threads is None:
+        return default_threads()
+    if num_threads > MOST_THREADS:
+        raise UserError(f"{num_threads} threads are too many: give at most {MOST_THREADS}")
+    return max(1, num_threads)
 
 
 class Counter:

@@ -29,6 +29,7 @@ nb::list split(nb::bytes text, const std::string& pattern, const std::vector<nb:
 NB_MODULE(_core, m) {
     m.doc() = "Native core of lmlab.tokenizer.";
     nb::exception<InvalidUtf8>(m, "InvalidUtf8", PyExc_ValueError);
+    nb::exception<NoThread>(m, "NoThread", nb::module_::import_("lmlab.errors").attr("UserError"));
     m.def("split", &split);
     nb::class_<PyCounter>(m, "Counter")
         .def(nb::init<const std::string&, const std::vector<nb::bytes>&, unsigned, std::size_t,
