@@ -166,6 +166,8 @@ def test_bad_training(tmp_path: Path, text: Path) -> None:
     refused(train(tmp_path / "missing.txt"), "missing.txt")
     refused(train(tmp_path), str(tmp_path))
     refused(train(text, "--vocab-size", 255), "255", "256")
+    refused(train(text, "--vocab-size", 2**21), "2097152", "at most 2097151")
+    refused(train(text, "--vocab-size", 10**23), str(10**23), "at most 2097151")
     refused(train(text, "--special", "a", "--special", "a"), "'a' is given twice")
     refused(train(text, "--special", ""), "empty")
     refused(train(text, "--pattern", "("), "pattern '('")

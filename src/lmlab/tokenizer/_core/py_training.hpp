@@ -54,6 +54,8 @@ public:
         Reporter reporter(std::move(progress));
         std::unique_ptr<SharedCounts> counts = finish();
         reporter_.report(total_);
+        // Memory is for merges that can be.
+        num_merges = std::min(num_merges, counts->most_merges());
         return num_merges + 256 < 65534
                    ? train_with<std::uint16_t>(std::move(counts), num_merges, threads_, reporter)
                    : train_with<std::uint32_t>(std::move(counts), num_merges, threads_, reporter);
