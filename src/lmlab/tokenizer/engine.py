@@ -46,6 +46,7 @@ class Engine:
             vocabulary.merges,
             {name.encode(): i for name, i in vocabulary.special_tokens.items()},
             native_pattern,
+            ignore_merges=vocabulary.ignore_merges,
         )
         self.dtype = self._encoder.dtype
 

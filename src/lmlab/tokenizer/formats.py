@@ -110,6 +110,7 @@ def read_gpt2(
     merges_path: Path,
     special_tokens: Sequence[str] | Mapping[str, int] | None,
     pattern: str,
+    ignore_merges: bool = False,
 ) -> Vocabulary:
     """Read GPT-2's two files; files that are cut or do not belong together are a DataError."""
     tokens = tokens_from_json(vocab_path, read_json_object(vocab_path))
@@ -121,7 +122,7 @@ def read_gpt2(
         if line.strip()
     ]
     try:
-        vocabulary = Vocabulary.of(tokens, merges, special_tokens, pattern)
+        vocabulary = Vocabulary.of(tokens, merges, special_tokens, pattern, ignore_merges)
     except DataError as error:
         raise DataError(f"{vocab_path}, {merges_path}: {error}") from None
     vocabulary.check_complete(str(merges_path))
@@ -145,6 +146,7 @@ def save_folder(vocabulary: Vocabulary, folder: Path) -> None:
         "format": _FORMAT,
         "pattern": vocabulary.pattern,
         "special_tokens": vocabulary.special_tokens,
+        "ignore_merges": vocabulary.ignore_merges,
         "vocab_size": vocabulary.size,
         "sha256": {VOCAB: _sha256(vocab), MERGES: _sha256(merges)},
     }
@@ -167,12 +169,15 @@ def load_folder(folder: Path) -> Vocabulary:
             raise TypeError
         if not all(type(i) is int for i in special.values()):
             raise TypeError
+        ignore_merges = meta.get("ignore_merges", False)
+        if not isinstance(ignore_merges, bool):
+            raise TypeError
     except (KeyError, TypeError):
         raise DataError(f"{folder / META}: incomplete; save the tokenizer again") from None
     for name, checksum in expected.items():
         if _sha256(read_text(folder / name)) != checksum:
             raise DataError(f"{folder / name}: changed or cut since it was saved; save it again")
-    return read_gpt2(folder / VOCAB, folder / MERGES, special, pattern)
+    return read_gpt2(folder / VOCAB, folder / MERGES, special, pattern, ignore_merges)
 
 
 def _sha256(text: str) -> str:

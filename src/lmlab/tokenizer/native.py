@@ -147,10 +147,13 @@ class Encoder:
         merges: Sequence[tuple[bytes, bytes]] | None,
         special_tokens: Mapping[bytes, int],
         pattern: PatternName | None,
+        *,
+        ignore_merges: bool = False,
     ) -> None:
         """`vocab[i]` is the bytes of id i (b"" where there is no token, as in holes).
 
-        With `merges`, pairs merge in that order. With None the ids are ranks as tiktoken means
+        With `merges`, pairs merge in that order; with `ignore_merges` only in a pretoken that is no
+        token. With None the ids are ranks as tiktoken means
         them: a pretoken that is a token is that token, and otherwise the neighbours whose
         concatenation has the lowest id merge first. `special_tokens` maps to ids below
         len(vocab). `pattern=None` leaves only `encode_pretokens`. Raises ValueError for a
@@ -163,6 +166,7 @@ class Encoder:
             None if merges is None else list(merges),
             list(special_tokens.items()),
             pattern or "gpt2",
+            ignore_merges,
         )
         self.dtype: np.dtype[Any] = np.dtype(np.uint16 if len(vocab) <= 65536 else np.uint32)
         """uint16 up to 65,536 ids, uint32 above."""

@@ -32,6 +32,8 @@ class Vocabulary:
     merges: list[Pair]
     special_tokens: dict[str, int]
     pattern: str
+    ignore_merges: bool
+    """A pretoken that is a token is that token, whether merges make it or not, as in Llama 3."""
 
     @classmethod
     def of(
@@ -40,6 +42,7 @@ class Vocabulary:
         merges: Sequence[Pair],
         special_tokens: Sequence[str] | Mapping[str, int] | None = None,
         pattern: str = "gpt2",
+        ignore_merges: bool = False,
     ) -> "Vocabulary":
         """Check the parts and append the special tokens that have no id yet.
 
@@ -64,7 +67,7 @@ class Vocabulary:
             special[name] = i
         pattern = _SAME_PATTERN.get(pattern, pattern)
         compile_pattern(pattern)
-        vocabulary = cls(tokens, list(merges), special, pattern)
+        vocabulary = cls(tokens, list(merges), special, pattern, ignore_merges)
         vocabulary._check()
         return vocabulary
 
@@ -110,8 +113,11 @@ class Vocabulary:
         """Raise a DataError when merges seem to be missing, as in a file that was cut.
 
         A token of several bytes that no merge makes and that is not special is in order when it
-        could not be made at all (`<|endoftext|>`), and a sign of a cut when two tokens make it.
+        could not be made at all (`<|endoftext|>`), and a sign of a cut when two tokens make it;
+        but not where merges are ignored, which is for such tokens.
         """
+        if self.ignore_merges:
+            return
         ordinary = self.ordinary_ids
         for token, i in ordinary.items():
             if len(token) < 2 or token in self.made:

@@ -45,8 +45,9 @@ NB_MODULE(_core, m) {
         .def(
             nb::init<const std::vector<nb::bytes>&,
                      const std::optional<std::vector<std::pair<nb::bytes, nb::bytes>>>&,
-                     const std::vector<std::pair<nb::bytes, std::uint32_t>>&, const std::string&>(),
-            nb::arg(), nb::arg().none(), nb::arg(), nb::arg())
+                     const std::vector<std::pair<nb::bytes, std::uint32_t>>&, const std::string&,
+                     bool>(),
+            nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
         .def("encode", &PyEncoder::encode)
         .def("encode_batch", &PyEncoder::encode_batch)
         .def("encode_pretokens", &PyEncoder::encode_pretokens)

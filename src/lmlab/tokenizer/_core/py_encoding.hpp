@@ -10,7 +10,7 @@ public:
     PyEncoder(const std::vector<nb::bytes>& vocab,
               const std::optional<std::vector<std::pair<nb::bytes, nb::bytes>>>& merges,
               const std::vector<std::pair<nb::bytes, std::uint32_t>>& specials,
-              const std::string& pattern) {
+              const std::string& pattern, bool ignore_merges) {
         std::vector<std::string> tokens;
         tokens.reserve(vocab.size());
         for (const nb::bytes& token : vocab) tokens.push_back(to_string(token));
@@ -18,7 +18,8 @@ public:
         if (merges)
             for (const auto& [a, b] : *merges) pairs.emplace_back(to_string(a), to_string(b));
         core = std::make_shared<Encoder>(std::move(tokens), merges ? &pairs : nullptr,
-                                         to_specials(specials), pattern_named(pattern));
+                                         to_specials(specials), pattern_named(pattern),
+                                         ignore_merges);
     }
 
     std::shared_ptr<Encoder> core;
