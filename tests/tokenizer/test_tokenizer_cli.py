@@ -1,6 +1,7 @@
 """`lmlab tokenizer` as a user runs it: a process, its exit code and what it prints."""
 
 import gzip
+import os
 import resource
 import signal
 import subprocess
@@ -201,6 +202,40 @@ def test_more_threads_than_there_can_be(tmp_path: Path, text: Path, folder: Path
         refused(lmlab(*command, "--quiet", "--threads", 10**11), f"{10**11} threads", "1024")
     assert not (tmp_path / "tok").exists()
     assert not (tmp_path / "ids.bin").exists()
+
+
+def test_the_input_is_not_replaced(tmp_path: Path, text: Path, folder: Path) -> None:
+    content = text.read_bytes()
+    link = tmp_path / "link.txt"
+    link.symlink_to(text)
+    for out in (text, link, tmp_path / "small" / ".." / "text.txt"):
+        encode = ("tokenizer", "encode", folder, folder / "vocab.json", text, "--out", out)
+        refused(lmlab(*encode, "--quiet"), str(out), "is an input")
+        refused(lmlab("tokenizer", "decode", folder, text, "--out", out), "is an input")
+    assert text.read_bytes() == content
+
+
+def test_devices_and_pipes_are_written_as_they_are(
+    tmp_path: Path, text: Path, folder: Path
+) -> None:
+    encode = ("tokenizer", "encode", folder, text, "--quiet", "--out")
+    assert lmlab(*encode, tmp_path / "ids.bin").returncode == 0
+    ids = (tmp_path / "ids.bin").read_bytes()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert lmlab(*encode, pipe).returncode == 0
+        assert reader.communicate()[0] == ids
+    decode = ("tokenizer", "decode", folder, tmp_path / "ids.bin", "--out")
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert lmlab(*decode, pipe).returncode == 0
+        assert reader.communicate()[0] == text.read_bytes()
+    assert pipe.is_fifo()
+    null = tmp_path / "null"  # a link, so that a failure of this test does no harm
+    null.symlink_to("/dev/null")
+    assert lmlab(*encode, null).returncode == 0
+    assert null.is_symlink()
+    assert null.is_char_device()
 
 
 def test_cut_vocabulary(text: Path, folder: Path) -> None:

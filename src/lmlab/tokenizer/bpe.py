@@ -13,7 +13,7 @@ from lmlab.tokenizer import formats, interchange
 from lmlab.tokenizer.engine import Engine
 from lmlab.tokenizer.inputs import read_chunks
 from lmlab.tokenizer.native import Errors, Ids
-from lmlab.tokenizer.outputs import writing
+from lmlab.tokenizer.outputs import check_apart, writing
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
 PathLike = str | Path
@@ -134,8 +134,10 @@ class Tokenizer:
         """Encode text files (plain, .gz or .zst) to raw ids of `dtype`; returns how many.
 
         Each file is a text of its own; the ids follow one another. `out` appears when it is
-        complete: an error or a full disk leaves what was there before.
+        complete: an error or a full disk leaves what was there before. An `out` that is one of the
+        inputs is a UserError.
         """
+        check_apart(Path(out), _paths(path))
         with writing(Path(out), "wb") as file:
             return self._engine.encode_files(_paths(path), file, errors, num_threads, progress)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from lmlab.errors import UserError
 from lmlab.tokenizer.bpe import Tokenizer
 from lmlab.tokenizer.inputs import text_size
-from lmlab.tokenizer.outputs import writing
+from lmlab.tokenizer.outputs import check_apart, writing
 from lmlab.tokenizer.train import train_bpe
 
 
@@ -58,6 +58,7 @@ def decode(options: argparse.Namespace) -> None:
     if options.out is None:
         sys.stdout.buffer.writelines(pieces)
     else:
+        check_apart(options.out, [options.ids])
         with writing(options.out, "wb") as file:
             file.writelines(pieces)
 
