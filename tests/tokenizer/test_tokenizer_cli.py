@@ -192,6 +192,25 @@ def test_bad_encoding(tmp_path: Path, text: Path, folder: Path) -> None:
     assert lmlab(*encode, "--errors", "replace").returncode == 0
 
 
+def test_names_that_are_no_utf8(tmp_path: Path, text: Path, folder: Path) -> None:
+    name = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    try:
+        name.write_bytes(text.read_bytes())
+    except OSError:
+        pytest.skip("the file system takes only names that are UTF-8")
+    for command in (
+        ("train", name, "--vocab-size", 300, "--out", tmp_path / os.fsdecode(b"tok\xe9")),
+        ("encode", folder, name, "--out", tmp_path / os.fsdecode(b"ids\xe9.bin")),
+        ("compare", folder, "--on", name),
+    ):
+        result = lmlab("tokenizer", *command, "--quiet")
+        assert result.returncode == 0, result.stderr
+        assert "\ufffd" in result.stdout
+    name.write_bytes(b"\xff")
+    out = tmp_path / "ids.bin"
+    refused(lmlab("tokenizer", "encode", folder, name, "--out", out, "--quiet"), "caf", "byte 0")
+
+
 def test_more_threads_than_there_can_be(tmp_path: Path, text: Path, folder: Path) -> None:
     train = ("tokenizer", "train", text, "--vocab-size", 300, "--out", tmp_path / "tok")
     encode = ("tokenizer", "encode", folder, text, "--out", tmp_path / "ids.bin")

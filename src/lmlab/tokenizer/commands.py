@@ -1,6 +1,7 @@
 """What the subcommands of `lmlab tokenizer` do; `cli.py` says how they are called."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ def train(options: argparse.Namespace) -> None:
     tokenizer = Tokenizer(vocab, merges, options.special, options.pattern)
     tokenizer.save(options.out)
     seconds = time.perf_counter() - start
-    print(f"{options.out}: {tokenizer.vocab_size:,} tokens in {seconds:.1f} s")
+    print(f"{shown(options.out)}: {tokenizer.vocab_size:,} tokens in {seconds:.1f} s")
     if tokenizer.vocab_size < options.vocab_size:
         print(f"no pair was left to merge before {options.vocab_size:,} tokens were reached")
 
@@ -47,7 +48,7 @@ def encode(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - start
     size = sum(map(text_size, options.inputs))
     print(
-        f"{options.out}: {count:,} ids ({tokenizer.dtype}) of {size:,} bytes, "
+        f"{shown(options.out)}: {count:,} ids ({tokenizer.dtype}) of {size:,} bytes, "
         f"{size / max(count, 1):.2f} bytes per token, {size / 1e6 / seconds:.1f} MB/s"
     )
 
@@ -100,9 +101,9 @@ def compare(options: argparse.Namespace) -> None:
             for path in options.on
         ]
         ratios = [f"{size / count:.2f}" for size, count in zip(sizes, counts, strict=True)]
-        rows.append([*ratios, f"{tokenizer.vocab_size:,}", str(name)])
+        rows.append([*ratios, f"{tokenizer.vocab_size:,}", shown(name)])
     print("bytes per token")
-    print(table([*map(str, options.on), "tokens", "tokenizer"], rows, right=len(sizes) + 1))
+    print(table([*map(shown, options.on), "tokens", "tokenizer"], rows, right=len(sizes) + 1))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: int) -> str:
@@ -115,6 +116,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: int) -
         ).rstrip()
         for row in [header, *rows]
     )
+
+
+def shown(path: Path) -> str:
+    """A path as it can be printed, also one that is not UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def show_token(token: bytes) -> str:

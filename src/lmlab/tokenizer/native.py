@@ -101,7 +101,7 @@ class Counter:
 
     def add_file(self, path: Path) -> None:
         """Add all of a plain file to the current text."""
-        self._core.add_file(os.fspath(path))
+        self._core.add_file(os.fsencode(path))
 
     def add(self, piece: bytes) -> None:
         """Add the next piece of the current text."""
@@ -248,7 +248,7 @@ class FileEncoder:
 
     def add_file(self, path: Path) -> None:
         """Add all of a plain file to the current text."""
-        self._core.add_file(os.fspath(path))
+        self._core.add_file(os.fsencode(path))
 
     def add(self, piece: bytes) -> None:
         """Add the next piece of the current text."""

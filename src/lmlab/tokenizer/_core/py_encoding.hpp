@@ -210,7 +210,7 @@ public:
               encoder.core, threads, chunk_bytes, replace, [this] { reporter_(total_); },
               [this](const IdBuffer& ids) { write(ids); }) {}
 
-    void add_path(const std::string& path) { add_file(sink_, path, total_, reporter_); }
+    void add_path(nb::bytes path) { add_file(sink_, to_string(path), total_, reporter_); }
 
     void add(nb::bytes piece) {
         const View view = view_of(piece);

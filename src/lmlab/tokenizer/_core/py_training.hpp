@@ -16,7 +16,7 @@ public:
                                             chunk_bytes, replace, [this] { reporter_(total_); });
     }
 
-    void add_path(const std::string& path) { add_file(sink(), path, total_, reporter_); }
+    void add_path(nb::bytes path) { add_file(sink(), to_string(path), total_, reporter_); }
 
     void add(nb::bytes piece) {
         const View view = view_of(piece);
