@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ def atomic_write(path: Path, mode: str = "w", *, durable: bool = True) -> Iterat
     device or a pipe has no content to keep and is written as it is.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if is_device_or_pipe(path):
         with path.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
         return
@@ -45,6 +46,15 @@ def is_plain_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a name that is too long
         return False
+
+
+def is_device_or_pipe(path: Path) -> bool:
+    """Whether `path` is there and neither a file nor a directory."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def remove_if_empty(directory: Path) -> None:

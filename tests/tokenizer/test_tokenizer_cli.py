@@ -104,6 +104,33 @@ def test_several_inputs_one_of_them_compressed(tmp_path: Path, text: Path, folde
     assert np.array_equal(ids[: len(ids) // 2], ids[len(ids) // 2 :])
 
 
+@pytest.mark.parametrize("pattern", ["gpt2", r"\w+|\W+"])
+def test_sizes_of_pipes_and_of_compressed_files(
+    tmp_path: Path, text: Path, small: Tokenizer, pattern: str
+) -> None:
+    folder = tmp_path / "tok"
+    Tokenizer(small.vocab, small.merges, [END], pattern).save(folder)
+    packed = tmp_path / "text.gz"
+    packed.write_bytes(gzip.compress(text.read_bytes()))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    out = tmp_path / "ids.bin"
+    size = f"of {text.stat().st_size:,} bytes"
+    assert size in lmlab("tokenizer", "encode", folder, text, "--out", out).stdout
+    expected = out.read_bytes()
+    assert size in lmlab("tokenizer", "encode", folder, packed, "--out", out).stdout
+    assert out.read_bytes() == expected
+    with subprocess.Popen(["cp", text, pipe]):
+        assert size in lmlab("tokenizer", "encode", folder, pipe, "--out", out).stdout
+    assert out.read_bytes() == expected
+    alone = lmlab("tokenizer", "compare", folder, "--on", packed, "--quiet")
+    with subprocess.Popen(["cp", text, pipe]):
+        piped = lmlab("tokenizer", "compare", folder, "--on", pipe, "--quiet")
+    assert piped.stdout.split()[-3:] == alone.stdout.split()[-3:]
+    two = lmlab("tokenizer", "compare", folder, folder, "--on", text, pipe, "--quiet")
+    refused(two, str(pipe), "only once")
+
+
 def test_inspect(folder: Path, small: Tokenizer) -> None:
     result = lmlab("tokenizer", "inspect", folder, "--longest", 3)
     assert result.returncode == 0, result.stderr
@@ -276,6 +303,9 @@ def test_comparing_on_nothing(tmp_path: Path, folder: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.touch()
     refused(lmlab("tokenizer", "compare", folder, "--on", empty), "empty.txt", "nothing to compare")
+    packed = tmp_path / "empty.txt.gz"
+    packed.write_bytes(gzip.compress(b""))
+    refused(lmlab("tokenizer", "compare", folder, "--on", packed, "--quiet"), "empty.txt.gz")
 
 
 def test_a_disk_that_fills_leaves_the_old_file(tmp_path: Path, corpus: str, folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lmlab.errors import DataError
 from lmlab.tokenizer import formats, interchange
-from lmlab.tokenizer.engine import Engine
+from lmlab.tokenizer.engine import Encoded, Engine
 from lmlab.tokenizer.inputs import read_chunks
 from lmlab.tokenizer.native import Errors, Ids
 from lmlab.tokenizer.outputs import check_apart, writing
@@ -137,9 +137,27 @@ class Tokenizer:
         complete: an error or a full disk leaves what was there before. An `out` that is one of the
         inputs is a UserError.
         """
-        check_apart(Path(out), _paths(path))
+        return self.measure_file(
+            path, out, errors=errors, num_threads=num_threads, progress=progress
+        ).ids
+
+    def measure_file(
+        self,
+        path: PathLike | Sequence[PathLike],
+        out: PathLike | None = None,
+        *,
+        errors: Errors = "strict",
+        num_threads: int | None = None,
+        progress: bool = False,
+    ) -> Encoded:
+        """`encode_file`, or only what it would write: how many ids of how many bytes of text."""
+        paths = _paths(path)
+        if out is None:
+            with Path(os.devnull).open("wb") as nowhere:
+                return self._engine.encode_files(paths, nowhere, errors, num_threads, progress)
+        check_apart(Path(out), paths)
         with writing(Path(out), "wb") as file:
-            return self._engine.encode_files(_paths(path), file, errors, num_threads, progress)
+            return self._engine.encode_files(paths, file, errors, num_threads, progress)
 
     def count_file(
         self,
@@ -150,8 +168,9 @@ class Tokenizer:
         progress: bool = False,
     ) -> int:
         """How many ids `encode_file` would write."""
-        with Path(os.devnull).open("wb") as nowhere:
-            return self._engine.encode_files(_paths(path), nowhere, errors, num_threads, progress)
+        return self.measure_file(
+            path, errors=errors, num_threads=num_threads, progress=progress
+        ).ids
 
     # Decoding
 

@@ -5,7 +5,7 @@ import contextlib
 import gzip
 import itertools
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -114,18 +114,11 @@ def byte_bar(paths: Sequence[Path], description: str, *, show: bool) -> "Iterato
             bar.update(total - bar.n)
 
 
-def counted(chunks: Iterable[bytes], bar: "tqdm[Any]") -> Iterator[bytes]:
-    """The same chunks, which move the bar as they pass."""
+def counted(chunks: Iterable[bytes], advance: Callable[[int], object]) -> Iterator[bytes]:
+    """The same chunks; `advance` is told the size of each that has passed."""
     for chunk in chunks:
         yield chunk
-        bar.update(len(chunk))
-
-
-def text_size(path: Path) -> int:
-    """The bytes of a file's text, decompressed."""
-    if path.suffix in _COMPRESSED or not path.is_file():
-        return sum(map(len, read_chunks(path)))
-    return path.stat().st_size
+        advance(len(chunk))
 
 
 def gather(pieces: Iterable[str], size: int) -> Iterator[str]:

@@ -262,3 +262,9 @@ class FileEncoder:
         """Write what is left; the number of ids written. Raises OSError when the disk is full."""
         written: int = self._core.finish()
         return written
+
+    @property
+    def text_bytes(self) -> int:
+        """The bytes of text read so far."""
+        size: int = self._core.text_bytes
+        return size

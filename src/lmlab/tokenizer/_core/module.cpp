@@ -63,5 +63,6 @@ NB_MODULE(_core, m) {
         .def("add_file", &PyFileEncoder::add_path)
         .def("add", &PyFileEncoder::add)
         .def("end_text", &PyFileEncoder::end_text)
-        .def("finish", &PyFileEncoder::finish);
+        .def("finish", &PyFileEncoder::finish)
+        .def_prop_ro("text_bytes", &PyFileEncoder::text_bytes);
 }

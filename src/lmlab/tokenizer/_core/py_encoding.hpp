@@ -233,6 +233,8 @@ public:
         return written_ / id_bytes_;
     }
 
+    std::uint64_t text_bytes() const { return total_; }
+
 private:
     Reporter reporter_;
     int descriptor_;
