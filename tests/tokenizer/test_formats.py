@@ -16,8 +16,10 @@ from tiktoken.load import load_tiktoken_bpe
 from tokenizer_strategies import PIECES, special_tokens, texts, trained
 
 from lmlab.errors import DataError, UserError
+from lmlab.tokenizer import native
 from lmlab.tokenizer.bpe import Tokenizer, byte_tokenizer
 from lmlab.tokenizer.formats import META, byte_alphabet, from_printable, to_printable
+from lmlab.tokenizer.limits import MAX_IDS
 from lmlab.tokenizer.pretokenize import PATTERNS
 from lmlab.tokenizer.reference import encode_pretoken
 from lmlab.tokenizer.train import train_bpe
@@ -283,6 +285,7 @@ def test_gpt2_merges_that_are_none(
     ("vocab", "message"),
     [
         ({"a": 1.5}, "no usable id"),
+        ({f"{i:x}": i for i in range(256)} | {"a": 2**21 - 1}, "token id 2097151 is outside"),
         ({"a": -1}, "no usable id"),
         ({"a": True}, "no usable id"),
         ({"a": None}, "no usable id"),
@@ -297,6 +300,37 @@ def test_gpt2_vocabulary_that_is_none(
     (tmp_path / "vocab.json").write_text(json.dumps(vocab))
     (tmp_path / "merges.txt").write_text("")
     with pytest.raises(DataError, match=rf"vocab.json.*{message}"):
+        Tokenizer.from_files(tmp_path / "vocab.json", tmp_path / "merges.txt")
+
+
+def test_a_number_of_too_many_digits(small: Tokenizer, tmp_path: Path) -> None:
+    small.save(tmp_path)
+    (tmp_path / "vocab.json").write_text('{"a": ' + "1" * 5000 + "}")
+    with pytest.raises(DataError, match=r"vocab.json: not JSON"):
+        Tokenizer.from_files(tmp_path / "vocab.json", tmp_path / "merges.txt")
+    (tmp_path / "ranks").write_text("YQ== " + "1" * 5000)
+    with pytest.raises(DataError, match="line 1 is no token and rank"):
+        Tokenizer.from_tiktoken(tmp_path / "ranks")
+
+
+def test_the_largest_vocabulary_is_the_native_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = byte_tokenizer().vocab | {MAX_IDS - 1: b"<|last|>"}
+    assert Tokenizer(largest, [], ["<|last|>"]).encode("a<|last|>") == [97, MAX_IDS - 1]
+    tokens = [largest.get(i, b"") for i in range(MAX_IDS)]
+    with pytest.raises(ValueError, match="more than 2,097,151 ids"):
+        native.Encoder([*tokens, b"more"], [], {}, None)
+    monkeypatch.setattr("lmlab.tokenizer.vocabulary.MAX_MERGES", 1)
+    with pytest.raises(DataError, match="2 merges are too many: at most 1"):
+        Tokenizer(byte_tokenizer().vocab | {256: b"aa"}, [(b"a", b"a")] * 2)
+
+
+@pytest.mark.slow
+def test_more_merges_than_the_native_encoder_holds(tmp_path: Path) -> None:
+    byte_tokenizer().save(tmp_path)
+    vocab = json.loads((tmp_path / "vocab.json").read_text()) | {"aa": 256}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    (tmp_path / "merges.txt").write_text("a a\n" * 2**22)
+    with pytest.raises(DataError, match="4194304 merges are too many: at most 4194303"):
         Tokenizer.from_files(tmp_path / "vocab.json", tmp_path / "merges.txt")
 
 
@@ -321,6 +355,7 @@ def test_missing_files(tmp_path: Path) -> None:
         ({"model": {"type": "Unigram", "vocab": []}}, "not a BPE"),
         ({"added_tokens": [{"content": "a"}]}, "not as expected"),
         ({"added_tokens": 3}, "not as expected"),
+        ({"added_tokens": [{"content": "<|a|>", "id": 2**21}]}, "token id 2097152 is outside"),
         ({"added_tokens": [{"content": "<|a|>", "id": "x"}]}, "added_tokens is not as expected"),
         ({"added_tokens": [{"content": "<|a|>", "id": None}]}, "added_tokens is not as expected"),
         ({"added_tokens": [{"content": "<|a|>", "id": [1]}]}, "added_tokens is not as expected"),

@@ -74,7 +74,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """A file that holds one JSON object; anything else is a DataError."""
     try:
         value = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
         raise DataError(f"{path}: not JSON, or cut short: {error}") from None
     if not isinstance(value, dict):
         raise DataError(f"{path}: should hold a JSON object, not a {type(value).__name__}")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lmlab.errors import DataError
+from lmlab.tokenizer.limits import MAX_IDS, MAX_MERGES
 from lmlab.tokenizer.pretokenize import (
     PATTERNS,
     check_special_tokens,
@@ -13,8 +14,6 @@ from lmlab.tokenizer.pretokenize import (
 )
 
 Pair = tuple[bytes, bytes]
-
-_LARGEST_ID = 2**24 - 1  # sixty times the largest vocabularies in use; beyond it a file is damaged
 
 # What other projects write for the same pretokens.
 _SAME_PATTERN = {
@@ -73,8 +72,12 @@ class Vocabulary:
 
     def _check(self) -> None:
         for i in self.tokens:
-            if not 0 <= i <= _LARGEST_ID:
-                raise DataError(f"token id {i} is outside 0..{_LARGEST_ID}")
+            if not 0 <= i < MAX_IDS:
+                raise DataError(f"token id {i} is outside 0..{MAX_IDS - 1}")
+        if len(self.merges) > MAX_MERGES:
+            raise DataError(
+                f"{len(self.merges)} merges are too many: at most {MAX_MERGES} are read"
+            )
         ordinary = self.ordinary_ids
         for byte in range(256):
             if bytes([byte]) not in ordinary:
