@@ -219,6 +219,31 @@ def test_bad_encoding(tmp_path: Path, text: Path, folder: Path) -> None:
     assert lmlab(*encode, "--errors", "replace").returncode == 0
 
 
+LONG = "x" * 300 + ".txt"
+
+
+def test_a_name_that_is_too_long(tmp_path: Path, text: Path, folder: Path) -> None:
+    problem = "cannot be read: File name too long"
+    out = ("--out", tmp_path / "out", "--quiet")
+    refused(lmlab("tokenizer", "train", LONG, "--vocab-size", 300, *out), problem)
+    refused(lmlab("tokenizer", "encode", folder, LONG, *out), problem)
+    refused(lmlab("tokenizer", "decode", folder, LONG), problem)
+    refused(lmlab("tokenizer", "compare", folder, folder, "--on", LONG, "--quiet"), problem)
+    refused(lmlab("tokenizer", "inspect", LONG), LONG, "no tokenizer is saved here")
+    refused(lmlab("tokenizer", "encode", folder, text, "--out", LONG, "--quiet"), "be written")
+
+
+def test_a_file_that_stops_being_readable(tmp_path: Path, text: Path, folder: Path) -> None:
+    bad = Path("/proc/self/mem")  # can be opened, and then not read
+    if not bad.exists():
+        pytest.skip("needs Linux")
+    problem = f"lmlab: {bad}: cannot be read: Input/output error"
+    out = ("--out", tmp_path / "out", "--quiet")
+    refused(lmlab("tokenizer", "train", text, bad, "--vocab-size", 300, *out), problem)
+    refused(lmlab("tokenizer", "encode", folder, text, bad, *out), problem)
+    assert not (tmp_path / "out").exists()
+
+
 def test_names_that_are_no_utf8(tmp_path: Path, text: Path, folder: Path) -> None:
     name = tmp_path / os.fsdecode(b"caf\xe9.txt")
     try:

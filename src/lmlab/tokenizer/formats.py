@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.errors import DataError
+from lmlab.files import is_plain_file
 from lmlab.tokenizer.outputs import writing
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
@@ -157,7 +158,7 @@ def save_folder(vocabulary: Vocabulary, folder: Path) -> None:
 
 def load_folder(folder: Path) -> Vocabulary:
     """Read what `save_folder` wrote; a folder that is not whole is a DataError."""
-    if not (folder / META).is_file():
+    if not is_plain_file(folder / META):
         raise DataError(f"{folder}: no tokenizer is saved here ({META} is missing)")
     meta = read_json_object(folder / META)
     if meta.get("format") != _FORMAT:

@@ -13,6 +13,7 @@ import zstandard
 from tqdm import tqdm
 
 from lmlab.errors import DataError
+from lmlab.files import is_plain_file
 from lmlab.tokenizer.native import Errors, InvalidUtf8, Sink
 
 CHUNK = 1 << 20
@@ -84,29 +85,28 @@ def invalid_utf8(source: str, problem: object) -> DataError:
 def add_file(sink: Sink, path: Path) -> None:
     """Give a native sink one file as a text of its own, decompressed by its suffix."""
     try:
-        if path.suffix in _COMPRESSED or not path.is_file():  # a pipe, or what is an error anyway
+        if _is_plain_text(path):
+            sink.add_file(path)
+        else:  # compressed, a pipe, or what is an error anyway
             for chunk in read_chunks(path):
                 sink.add(chunk)
-        else:
-            check_readable(path)
-            sink.add_file(path)
         sink.end_text()
     except InvalidUtf8 as error:
         raise invalid_utf8(str(path), error) from None
-
-
-def check_readable(path: Path) -> None:
-    """Raise a DataError when `path` cannot be opened for reading."""
-    try:
-        path.open("rb").close()
     except OSError as error:
+        if error.filename is None:  # it was writing that failed
+            raise
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _is_plain_text(path: Path) -> bool:
+    return path.suffix not in _COMPRESSED and is_plain_file(path)
 
 
 @contextlib.contextmanager
 def byte_bar(paths: Sequence[Path], description: str, *, show: bool) -> "Iterator[tqdm[Any]]":
     """A progress bar over the bytes of files, with an end in sight when none is compressed."""
-    plain = bool(paths) and all(p.is_file() and p.suffix not in _COMPRESSED for p in paths)
+    plain = bool(paths) and all(map(_is_plain_text, paths))
     total = sum(path.stat().st_size for path in paths) if plain else None
     with tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=not show) as bar:
         yield bar
