@@ -2,12 +2,13 @@
 
 import codecs
 import contextlib
+import functools
 import gzip
 import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import zstandard
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from lmlab.errors import DataError
 from lmlab.files import is_plain_file
 from lmlab.tokenizer.native import Errors, InvalidUtf8, Sink
+from lmlab.tokenizer.zstd import unpack
 
 CHUNK = 1 << 20
 _COMPRESSED = (".gz", ".zst")
@@ -28,7 +30,7 @@ def read_chunks(path: Path, chunk: int = CHUNK) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             if path.suffix == ".zst":
-                yield from _read_zstd(file)
+                yield from unpack(iter(functools.partial(file.read, 1 << 14), b""))
                 return
             stream: Any = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
             while data := stream.read(chunk):
@@ -37,22 +39,6 @@ def read_chunks(path: Path, chunk: int = CHUNK) -> Iterator[bytes]:
         raise DataError(f"{path}: broken {path.suffix} file: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
-def _read_zstd(file: IO[bytes]) -> Iterator[bytes]:
-    """The content of one or more zstd frames; EOFError when the last is cut."""
-    # Not zstandard's stream_reader, which takes a frame that is cut for the end of the file.
-    frame = None
-    while data := file.read(1 << 14):
-        while data:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            if content := frame.decompress(data):
-                yield content
-            data = frame.unused_data if frame.eof else b""
-            if frame.eof:
-                frame = None
-    if frame is not None:
-        raise EOFError("the end is missing")
 
 
 def decode_chunks(chunks: Iterable[bytes], source: str, errors: Errors = "strict") -> Iterator[str]:
