@@ -103,6 +103,7 @@ class Tokenizer:
     def encode_array(self, text: str | bytes, *, errors: Errors = "strict") -> Ids:
         """The ids of `text`, or of UTF-8 bytes, as an array of `dtype`, shape (tokens,).
 
+        Every core takes part in a text above 1 MiB.
         Bytes that are no UTF-8 are a DataError, or U+FFFD with `errors="replace"`.
         """
         if isinstance(text, bytes) and errors == "replace":

@@ -171,15 +171,18 @@ class Encoder:
         self.dtype: np.dtype[Any] = np.dtype(np.uint16 if len(vocab) <= 65536 else np.uint32)
         """uint16 up to 65,536 ids, uint32 above."""
 
-    def encode(self, text: str | bytes, *, num_threads: int = 1) -> Ids:
-        """The ids of one text. Raises InvalidUtf8; UnicodeEncodeError for a lone surrogate."""
-        ids: Ids = self._core.encode(text, num_threads)
+    def encode(self, text: str | bytes, *, num_threads: int | None = None) -> Ids:
+        """The ids of one text, a text above 1 MiB by several threads.
+
+        Raises InvalidUtf8; UnicodeEncodeError for a lone surrogate.
+        """
+        ids: Ids = self._core.encode(text, _threads(num_threads))
         return ids
 
     def encode_batch(
         self, texts: Sequence[str | bytes], *, num_threads: int | None = None
     ) -> list[Ids]:
-        """The ids of each text, texts in parallel."""
+        """The ids of each text, texts in parallel, and the parts of those above 1 MiB."""
         arrays: list[Ids] = self._core.encode_batch(list(texts), _threads(num_threads))
         return arrays
 

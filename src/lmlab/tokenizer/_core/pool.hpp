@@ -2,8 +2,8 @@
 //
 // The queue is bounded: a caller that gets ahead works on a task itself. With one thread there are
 // no others and every task runs in submit(). The first exception of any task is thrown from the
-// next submit() or drain(); the destructor drops what has not begun. A pool whose threads cannot all
-// be started is no pool: with the memory or the processes used up, little else would work.
+// next submit() or drain(); the destructor drops what has not begun. When not all threads can be
+// started there is no pool: with memory or processes used up, little else would work.
 #pragma once
 
 #include <atomic>
