@@ -25,6 +25,7 @@ from benchmarks import corpora  # noqa: E402
 from benchmarks.tables import machine, markdown, put_section  # noqa: E402
 
 from lmlab.errors import UserError  # noqa: E402
+from lmlab.files import is_plain_file  # noqa: E402
 from lmlab.tokenizer import Tokenizer, WordTokenizer, train_bpe  # noqa: E402
 
 PILE = 825e9  # bytes, Gao et al. 2020 (arXiv:2101.00027)
@@ -228,13 +229,16 @@ def chosen(options: argparse.Namespace) -> list[Text]:
         named = {}
         for item in options.text:
             name, _, path = item.partition("=")
-            if not path or not Path(path).is_file():
+            if not path or not is_plain_file(Path(path)):
                 raise UserError(f"--text {item}: write NAME=FILE, with a file that exists")
             named[name] = Path(path)
     if options.held_out is None:
         return [split(name, path, options.work) for name, path in named.items()]
     if len(options.held_out) != len(named):
         raise UserError(f"--held-out: give {len(named)} files, one for each text")
+    for path in options.held_out:
+        if not is_plain_file(path) or not path.stat().st_size:
+            raise UserError(f"--held-out {path}: give a file that exists and holds text")
     return [
         Text(name, path, held_out)
         for (name, path), held_out in zip(named.items(), options.held_out, strict=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,14 @@ def atomic_write(path: Path, mode: str = "w", *, durable: bool = True) -> Iterat
     """Write to a temporary file beside `path`, renamed onto it when the block succeeds.
 
     When the block raises, the temporary file is removed and `path` stays as it was. What need not
-    outlive a power cut is written a good deal faster with `durable=False`.
+    outlive a power cut is written a good deal faster with `durable=False`. A link stays one; a
+    device or a pipe has no content to keep and is written as it is.
     """
+    path = Path(os.path.realpath(path))
+    if is_device_or_pipe(path):
+        with path.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
@@ -31,6 +38,23 @@ def atomic_write(path: Path, mode: str = "w", *, durable: bool = True) -> Iterat
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether `path` is a regular file; False also for what cannot be looked at."""
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
+def is_device_or_pipe(path: Path) -> bool:
+    """Whether `path` is there and neither a file nor a directory."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def remove_if_empty(directory: Path) -> None:

@@ -121,6 +121,7 @@ def test_globs_and_formats_together(tmp_path: Path) -> None:
         ({"paths": ["gone.txt"]}, DataError, r"data\.paths: 'gone\.txt' matches no file in /"),
         ({"paths": ["sub"]}, DataError, r"is a directory; name its files, e\.g\. sub/\*\*/\*\.txt"),
         ({"paths": ["*.md"]}, DataError, r"/gone: cannot be read: No such file"),
+        ({"paths": ["x" * 300]}, DataError, "'x{300}' cannot be read: File name too long"),
         ({"validation_paths": []}, ConfigError, r"data\.validation_paths.*is empty"),
         ({"validation_paths": ["no"]}, DataError, r"data\.validation_paths: 'no' matches no file"),
         ({"validation_paths": ["*.txt"]}, ConfigError, r"data\.paths.*names nothing that"),

@@ -1,9 +1,13 @@
 """Text to token shards: python -m pytest tests/data/test_preparation.py."""
 
+import functools
+import hashlib
 import json
 import lzma
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
 
@@ -17,7 +21,7 @@ from lmlab.data import Prepared, preparation, prepare, require_context, shards
 from lmlab.data.config import TextConfig
 from lmlab.data.corpus import Counts, open_corpus
 from lmlab.errors import ConfigError, DataError
-from lmlab.tokenizer.config import BPEConfig, ByteConfig
+from lmlab.tokenizer.config import BPEConfig, ByteConfig, GPT2Config
 
 END = "<|endoftext|>"
 STORIES = [f"Story {i}: the cat and the dog found {i * i} bones.\n" for i in range(200)]
@@ -127,6 +131,69 @@ def test_another_text_or_tokenizer_is_prepared_apart(
     assert len({p.directory for p in prepared}) == len(configs)
     assert not any(p.reused for p in prepared)
     assert all(prepare(*config, progress=False).reused for config in configs)
+
+
+def gpt2_config(folder: Path, **changes: object) -> GPT2Config:
+    settings = {
+        "kind": "gpt2",
+        "vocab_file": folder / "vocab.json",
+        "merges_file": folder / "merges.txt",
+        "pattern": "gpt2",
+        "special_tokens": [END],
+    }
+    origin = ("vocab_url", "merges_url", "vocab_sha256", "merges_sha256")
+    return GPT2Config.model_validate({**dict.fromkeys(origin), **settings, **changes})
+
+
+def test_another_vocabulary_under_the_same_name_is_another_tokenizer(
+    text: Text, tmp_path: Path
+) -> None:
+    folder = tmp_path / "vocabulary"
+    config = gpt2_config(folder)
+    with pytest.raises(DataError, match=r"vocab\.json: no such file"):
+        prepare(text(STORIES), config, progress=False)
+    prepared = []
+    for size in (300, 310):
+        vocab, merges = tokenizer_package.train_bpe(iter(STORIES), size, [END])
+        tokenizer_package.Tokenizer(vocab, merges, [END]).save(folder)
+        prepared.append(prepare(text(STORIES), config, progress=False))
+    assert [p.meta.vocab_size for p in prepared] == [300, 310]
+    assert [p.tokenizer.vocab_size for p in prepared] == [300, 310]
+    assert not any(p.reused for p in prepared)
+    assert prepare(text(STORIES), config, progress=False).reused
+    folder.rename(tmp_path / "moved")
+    assert prepare(text(STORIES), gpt2_config(tmp_path / "moved"), progress=False).reused
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """A server of the files in tmp_path/web."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_downloaded_vocabulary_is_prepared_once(text: Text, tmp_path: Path, web: str) -> None:
+    vocab, merges = tokenizer_package.train_bpe(iter(STORIES), 300, [END])
+    tokenizer_package.Tokenizer(vocab, merges, [END]).save(tmp_path / "web")
+    names = {"vocab": "vocab.json", "merges": "merges.txt"}
+    urls = {f"{key}_url": f"{web}/{name}" for key, name in names.items()}
+    hashes = {
+        f"{key}_sha256": hashlib.sha256((tmp_path / "web" / name).read_bytes()).hexdigest()
+        for key, name in names.items()
+    }
+    unchecked = gpt2_config(tmp_path / "a", **urls)
+    first = prepare(text(STORIES), unchecked, progress=False)
+    assert not first.reused
+    assert prepare(text(STORIES), unchecked, progress=False).reused
+    checked = gpt2_config(tmp_path / "b", **urls, **hashes)
+    assert prepare(text(STORIES), checked, progress=False).reused
+    assert not (tmp_path / "b").exists()  # nothing is downloaded for data that are there
+    prepare(text(STORIES, validation_fraction=0.3), checked, progress=False)
+    assert (tmp_path / "b" / "vocab.json").exists()
+    assert prepare(text(STORIES), checked, progress=False).reused
 
 
 def test_the_tokenizer_sees_training_documents_only_and_is_trained_once(

@@ -51,6 +51,11 @@ def test_download(server: str, tmp_path: Path, sha256: str | None) -> None:
     assert path.read_bytes() == CONTENT
 
 
+def test_a_name_that_is_too_long(server: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        fetch(tmp_path / ("x" * 300), f"{server}/whole", None)
+
+
 def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"mine")

@@ -1,6 +1,7 @@
 """Every format out and in again, and what a damaged or foreign file answers."""
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ import pytest
 import tiktoken
 import tokenizers
 import transformers
-from hypothesis import given, settings
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from tiktoken.load import load_tiktoken_bpe
 from tokenizer_strategies import PIECES, special_tokens, texts, trained
 
 from lmlab.errors import DataError, UserError
+from lmlab.tokenizer import native
 from lmlab.tokenizer.bpe import Tokenizer, byte_tokenizer
 from lmlab.tokenizer.formats import META, byte_alphabet, from_printable, to_printable
+from lmlab.tokenizer.limits import MAX_IDS
 from lmlab.tokenizer.pretokenize import PATTERNS
 from lmlab.tokenizer.reference import encode_pretoken
 from lmlab.tokenizer.train import train_bpe
@@ -120,6 +124,51 @@ def test_from_tokenizers_own_trainer(corpus: str, tmp_path: Path) -> None:
     assert tokenizer.encode(TEXT) == hf.encode(TEXT).ids
     tokenizer.save(tmp_path / "ours")
     assert parts(Tokenizer.load(tmp_path / "ours")) == parts(tokenizer)
+
+
+@pytest.fixture(params=["gpt2", r"\w+|\W+"])
+def whole_words(request: pytest.FixtureRequest, small: Tokenizer, tmp_path: Path) -> Path:
+    """A tokenizer.json with words that are tokens but that merges do not make, as in Llama 3."""
+    path = tmp_path / "tokenizer.json"
+    Tokenizer(small.vocab, small.merges, END, request.param).to_huggingface(path)
+    content = json.loads(path.read_text())
+    words = ["zq", "qz é", " words", " zzzzzz", "ing", ".:.:", "x" * 30, "y" * 60, "é" * 500]
+    for i, word in enumerate(words, 600):
+        content["model"]["vocab"][to_printable(word.encode())] = i
+    content["model"]["ignore_merges"] = True
+    path.write_text(json.dumps(content))
+    return path
+
+
+@given(text=st.lists(st.sampled_from([*"azq .:é", " words", "ing", " zzzzzz", *END])).map("".join))
+@example("zq" + " words, wording and ing .:.: " + " ".join(["x" * 30, "y" * 60, "é" * 500] * 2))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_words_that_merges_do_not_make(whole_words: Path, text: str) -> None:
+    tokenizer = Tokenizer.from_huggingface(whole_words)
+    hf = tokenizers.Tokenizer.from_file(str(whole_words))
+    assert tokenizer.encode(text) == hf.encode(text).ids
+    assert list(tokenizer.encode_iterable(text)) == hf.encode(text).ids
+
+
+def test_words_that_merges_do_not_make_are_saved(whole_words: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_huggingface(whole_words)
+    assert len(tokenizer.encode("zq")) == 1
+    tokenizer.save(tmp_path / "ours")
+    tokenizer.to_huggingface(tmp_path / "again.json")
+    again = [
+        Tokenizer.load(tmp_path / "ours"),
+        Tokenizer.from_huggingface(tmp_path / "again.json"),
+        pickle.loads(pickle.dumps(tokenizer)),
+    ]
+    assert [parts(one) for one in again] == [parts(tokenizer)] * 3
+    assert all(len(one.encode("zq")) == 1 for one in again)
+    with pytest.raises(UserError, match="needs a merge for each token"):
+        tokenizer.to_tiktoken(tmp_path / "ranks")
+    content = json.loads(whole_words.read_text())
+    content["model"]["vocab"]["日"] = 700
+    whole_words.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"tokenizer.json: token '日' is not written in bytes"):
+        Tokenizer.from_huggingface(whole_words)
 
 
 def test_merges_of_huggingface_may_be_strings(small: Tokenizer, tmp_path: Path) -> None:
@@ -236,6 +285,7 @@ def test_gpt2_merges_that_are_none(
     ("vocab", "message"),
     [
         ({"a": 1.5}, "no usable id"),
+        ({f"{i:x}": i for i in range(256)} | {"a": 2**21 - 1}, "token id 2097151 is outside"),
         ({"a": -1}, "no usable id"),
         ({"a": True}, "no usable id"),
         ({"a": None}, "no usable id"),
@@ -250,6 +300,37 @@ def test_gpt2_vocabulary_that_is_none(
     (tmp_path / "vocab.json").write_text(json.dumps(vocab))
     (tmp_path / "merges.txt").write_text("")
     with pytest.raises(DataError, match=rf"vocab.json.*{message}"):
+        Tokenizer.from_files(tmp_path / "vocab.json", tmp_path / "merges.txt")
+
+
+def test_a_number_of_too_many_digits(small: Tokenizer, tmp_path: Path) -> None:
+    small.save(tmp_path)
+    (tmp_path / "vocab.json").write_text('{"a": ' + "1" * 5000 + "}")
+    with pytest.raises(DataError, match=r"vocab.json: not JSON"):
+        Tokenizer.from_files(tmp_path / "vocab.json", tmp_path / "merges.txt")
+    (tmp_path / "ranks").write_text("YQ== " + "1" * 5000)
+    with pytest.raises(DataError, match="line 1 is no token and rank"):
+        Tokenizer.from_tiktoken(tmp_path / "ranks")
+
+
+def test_the_largest_vocabulary_is_the_native_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = byte_tokenizer().vocab | {MAX_IDS - 1: b"<|last|>"}
+    assert Tokenizer(largest, [], ["<|last|>"]).encode("a<|last|>") == [97, MAX_IDS - 1]
+    tokens = [largest.get(i, b"") for i in range(MAX_IDS)]
+    with pytest.raises(ValueError, match="more than 2,097,151 ids"):
+        native.Encoder([*tokens, b"more"], [], {}, None)
+    monkeypatch.setattr("lmlab.tokenizer.vocabulary.MAX_MERGES", 1)
+    with pytest.raises(DataError, match="2 merges are too many: at most 1"):
+        Tokenizer(byte_tokenizer().vocab | {256: b"aa"}, [(b"a", b"a")] * 2)
+
+
+@pytest.mark.slow
+def test_more_merges_than_the_native_encoder_holds(tmp_path: Path) -> None:
+    byte_tokenizer().save(tmp_path)
+    vocab = json.loads((tmp_path / "vocab.json").read_text()) | {"aa": 256}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    (tmp_path / "merges.txt").write_text("a a\n" * 2**22)
+    with pytest.raises(DataError, match="4194304 merges are too many: at most 4194303"):
         Tokenizer.from_files(tmp_path / "vocab.json", tmp_path / "merges.txt")
 
 
@@ -273,6 +354,16 @@ def test_missing_files(tmp_path: Path) -> None:
         ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "pre_tokenizer"),
         ({"model": {"type": "Unigram", "vocab": []}}, "not a BPE"),
         ({"added_tokens": [{"content": "a"}]}, "not as expected"),
+        ({"added_tokens": 3}, "not as expected"),
+        ({"added_tokens": [{"content": "<|a|>", "id": 2**21}]}, "token id 2097152 is outside"),
+        ({"added_tokens": [{"content": "<|a|>", "id": "x"}]}, "added_tokens is not as expected"),
+        ({"added_tokens": [{"content": "<|a|>", "id": None}]}, "added_tokens is not as expected"),
+        ({"added_tokens": [{"content": "<|a|>", "id": [1]}]}, "added_tokens is not as expected"),
+        ({"added_tokens": [{"content": "<|a|>", "id": 300.5}]}, "added_tokens is not as expected"),
+        ({"added_tokens": [{"content": 5, "id": 500}]}, "added_tokens is not as expected"),
+        ({"added_tokens": [{"content": "<s>", "id": 500, "lstrip": True}]}, "'<s>' has lstrip"),
+        ({"added_tokens": [{"content": "<s>", "id": 500, "rstrip": True}]}, "'<s>' has rstrip"),
+        ({"added_tokens": [{"content": "a", "id": 500, "single_word": True}]}, "has single_word"),
         ({"added_tokens": [{"content": "<|a|>", "id": 97}]}, "cannot have id 97"),
     ],
 )

@@ -77,7 +77,7 @@ def test_large_text_is_the_same_for_any_threads() -> None:
     dice = random.Random(0)
     words = [*TRAINING.split(" "), "<|e|>", "\n\n", "12345", "x" * 50]
     text = " ".join(dice.choices(words, k=400_000))  # several chunks
-    alone = encoder.encode(text)
+    alone = encoder.encode(text, num_threads=1)
     assert encoder.decode_bytes(alone) == text.encode()
     np.testing.assert_array_equal(encoder.encode(text, num_threads=3), alone)
     assert to_file(encoder, [text.encode()], 1 << 16, 3) == alone.tolist()
@@ -85,6 +85,27 @@ def test_large_text_is_the_same_for_any_threads() -> None:
     texts = text.split("\n")
     for one, ids in zip(texts, encoder.encode_batch(texts, num_threads=3), strict=True):
         assert ids.tolist() == encoder.encode(one).tolist()
+    for texts in ([text], ["a", text, "b", text, text[:-9], "c"], [text, text.encode(), "", "d"]):
+        expected = [encoder.encode(one, num_threads=1) for one in texts]
+        for threads in (1, 2, 3):
+            batch = encoder.encode_batch(texts, num_threads=threads)
+            for ids, one in zip(batch, expected, strict=True):
+                np.testing.assert_array_equal(ids, one)
+    with pytest.raises(InvalidUtf8, match=f"at byte {len(text.encode())}$"):
+        encoder.encode_batch(["a", text.encode() + b"\xff", "b"], num_threads=2)
+
+
+@pytest.mark.parametrize("way", ["encode", "encode_batch"])
+def test_one_large_text_is_encoded_by_several_threads(way: str) -> None:
+    encoder = encoder_of(learned(TRAINING))
+    text = TRAINING * (60_000_000 // len(TRAINING))
+    mine, all_threads = time.thread_time(), time.process_time()
+    if way == "encode":
+        encoder.encode(text, num_threads=3)
+    else:
+        encoder.encode_batch([text], num_threads=3)
+    share = (time.thread_time() - mine) / (time.process_time() - all_threads)
+    assert 0.02 < share < 0.9
 
 
 @given(text=texts, ranks=st.lists(st.text("ab日 ", min_size=2, max_size=5), unique=True))

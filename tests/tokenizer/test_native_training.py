@@ -111,10 +111,29 @@ def test_several_epochs(num_merges: int, steepness: float) -> None:
     assert merges == list(itertools.islice(reference.learn(counts), num_merges))
 
 
-def test_wide_ids() -> None:
-    """More than 65,535 merges asked for: the words are laid out in 32 bits."""
+def test_more_threads_than_words() -> None:
     counts = {b"banana": 3, b"bandana": 2, b"an": 5}
-    assert of_words(counts).train(70_000) == list(reference.learn(counts))
+    counter = Counter(None, num_threads=200)
+    counter.add_pretokens([word for word, count in counts.items() for _ in range(count)])
+    assert counter.train(50) == list(reference.learn(counts))
+
+
+def test_wide_ids() -> None:
+    """More than 65,535 merges are possible: the words are laid out in 32 bits."""
+    dice = random.Random(0)
+    counts = {b"banana": 3, b"bandana": 2, b"an": 5}
+    counts |= {dice.randbytes(dice.randint(50, 80)): 1 for _ in range(1300)}
+    merges = of_words(counts).train(100_000)
+    assert merges[:300] == list(itertools.islice(reference.learn(counts), 300))
+    assert len(merges) > 65_536
+    made = {left + right for left, right in merges}
+    assert len(merges) > 65_536
+    assert counts.keys() <= made  # every word is merged as a whole in the end
+
+
+def test_more_merges_asked_for_than_memory_holds() -> None:
+    counts = {b"banana": 3, b"bandana": 2, b"an": 5}
+    assert of_words(counts).train(2**64 - 1) == list(reference.learn(counts))
 
 
 def test_counts_above_32_bits_are_kept() -> None:

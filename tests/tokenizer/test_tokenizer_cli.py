@@ -1,6 +1,7 @@
 """`lmlab tokenizer` as a user runs it: a process, its exit code and what it prints."""
 
 import gzip
+import os
 import resource
 import signal
 import subprocess
@@ -18,16 +19,20 @@ END = "<|endoftext|>"
 Finished = subprocess.CompletedProcess[str]
 
 
-def lmlab(*arguments: object, limit: int | None = None) -> Finished:
+def lmlab(*arguments: object, limit: int | None = None, memory: int | None = None) -> Finished:
     """Run the command; `limit` is the largest file, in bytes, that it may write."""
 
     def set_limit() -> None:
+        if memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         if limit is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with EFBIG
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     command = [sys.executable, "-m", "lmlab.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, preexec_fn=set_limit)
+    return subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=set_limit, timeout=120
+    )
 
 
 def refused(result: Finished, *words: str) -> None:
@@ -99,6 +104,33 @@ def test_several_inputs_one_of_them_compressed(tmp_path: Path, text: Path, folde
     assert np.array_equal(ids[: len(ids) // 2], ids[len(ids) // 2 :])
 
 
+@pytest.mark.parametrize("pattern", ["gpt2", r"\w+|\W+"])
+def test_sizes_of_pipes_and_of_compressed_files(
+    tmp_path: Path, text: Path, small: Tokenizer, pattern: str
+) -> None:
+    folder = tmp_path / "tok"
+    Tokenizer(small.vocab, small.merges, [END], pattern).save(folder)
+    packed = tmp_path / "text.gz"
+    packed.write_bytes(gzip.compress(text.read_bytes()))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    out = tmp_path / "ids.bin"
+    size = f"of {text.stat().st_size:,} bytes"
+    assert size in lmlab("tokenizer", "encode", folder, text, "--out", out).stdout
+    expected = out.read_bytes()
+    assert size in lmlab("tokenizer", "encode", folder, packed, "--out", out).stdout
+    assert out.read_bytes() == expected
+    with subprocess.Popen(["cp", text, pipe]):
+        assert size in lmlab("tokenizer", "encode", folder, pipe, "--out", out).stdout
+    assert out.read_bytes() == expected
+    alone = lmlab("tokenizer", "compare", folder, "--on", packed, "--quiet")
+    with subprocess.Popen(["cp", text, pipe]):
+        piped = lmlab("tokenizer", "compare", folder, "--on", pipe, "--quiet")
+    assert piped.stdout.split()[-3:] == alone.stdout.split()[-3:]
+    two = lmlab("tokenizer", "compare", folder, folder, "--on", text, pipe, "--quiet")
+    refused(two, str(pipe), "only once")
+
+
 def test_inspect(folder: Path, small: Tokenizer) -> None:
     result = lmlab("tokenizer", "inspect", folder, "--longest", 3)
     assert result.returncode == 0, result.stderr
@@ -162,6 +194,8 @@ def test_bad_training(tmp_path: Path, text: Path) -> None:
     refused(train(tmp_path / "missing.txt"), "missing.txt")
     refused(train(tmp_path), str(tmp_path))
     refused(train(text, "--vocab-size", 255), "255", "256")
+    refused(train(text, "--vocab-size", 2**21), "2097152", "at most 2097151")
+    refused(train(text, "--vocab-size", 10**23), str(10**23), "at most 2097151")
     refused(train(text, "--special", "a", "--special", "a"), "'a' is given twice")
     refused(train(text, "--special", ""), "empty")
     refused(train(text, "--pattern", "("), "pattern '('")
@@ -185,6 +219,96 @@ def test_bad_encoding(tmp_path: Path, text: Path, folder: Path) -> None:
     assert lmlab(*encode, "--errors", "replace").returncode == 0
 
 
+LONG = "x" * 300 + ".txt"
+
+
+def test_a_name_that_is_too_long(tmp_path: Path, text: Path, folder: Path) -> None:
+    problem = "cannot be read: File name too long"
+    out = ("--out", tmp_path / "out", "--quiet")
+    refused(lmlab("tokenizer", "train", LONG, "--vocab-size", 300, *out), problem)
+    refused(lmlab("tokenizer", "encode", folder, LONG, *out), problem)
+    refused(lmlab("tokenizer", "decode", folder, LONG), problem)
+    refused(lmlab("tokenizer", "compare", folder, folder, "--on", LONG, "--quiet"), problem)
+    refused(lmlab("tokenizer", "inspect", LONG), LONG, "no tokenizer is saved here")
+    refused(lmlab("tokenizer", "encode", folder, text, "--out", LONG, "--quiet"), "be written")
+
+
+def test_a_file_that_stops_being_readable(tmp_path: Path, text: Path, folder: Path) -> None:
+    bad = Path("/proc/self/mem")  # can be opened, and then not read
+    if not bad.exists():
+        pytest.skip("needs Linux")
+    problem = f"lmlab: {bad}: cannot be read: Input/output error"
+    out = ("--out", tmp_path / "out", "--quiet")
+    refused(lmlab("tokenizer", "train", text, bad, "--vocab-size", 300, *out), problem)
+    refused(lmlab("tokenizer", "encode", folder, text, bad, *out), problem)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_no_utf8(tmp_path: Path, text: Path, folder: Path) -> None:
+    name = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    try:
+        name.write_bytes(text.read_bytes())
+    except OSError:
+        pytest.skip("the file system takes only names that are UTF-8")
+    for command in (
+        ("train", name, "--vocab-size", 300, "--out", tmp_path / os.fsdecode(b"tok\xe9")),
+        ("encode", folder, name, "--out", tmp_path / os.fsdecode(b"ids\xe9.bin")),
+        ("compare", folder, "--on", name),
+    ):
+        result = lmlab("tokenizer", *command, "--quiet")
+        assert result.returncode == 0, result.stderr
+        assert "\ufffd" in result.stdout
+    name.write_bytes(b"\xff")
+    out = tmp_path / "ids.bin"
+    refused(lmlab("tokenizer", "encode", folder, name, "--out", out, "--quiet"), "caf", "byte 0")
+
+
+def test_more_threads_than_there_can_be(tmp_path: Path, text: Path, folder: Path) -> None:
+    train = ("tokenizer", "train", text, "--vocab-size", 300, "--out", tmp_path / "tok")
+    encode = ("tokenizer", "encode", folder, text, "--out", tmp_path / "ids.bin")
+    for command in (train, encode):
+        # Each thread asks for 8 MiB of addresses.
+        result = lmlab(*command, "--quiet", "--threads", 1000, memory=4 << 30)
+        refused(result, "cannot start 1000 threads", "smaller")
+        refused(lmlab(*command, "--quiet", "--threads", 10**11), f"{10**11} threads", "1024")
+    assert not (tmp_path / "tok").exists()
+    assert not (tmp_path / "ids.bin").exists()
+
+
+def test_the_input_is_not_replaced(tmp_path: Path, text: Path, folder: Path) -> None:
+    content = text.read_bytes()
+    link = tmp_path / "link.txt"
+    link.symlink_to(text)
+    for out in (text, link, tmp_path / "small" / ".." / "text.txt"):
+        encode = ("tokenizer", "encode", folder, folder / "vocab.json", text, "--out", out)
+        refused(lmlab(*encode, "--quiet"), str(out), "is an input")
+        refused(lmlab("tokenizer", "decode", folder, text, "--out", out), "is an input")
+    assert text.read_bytes() == content
+
+
+def test_devices_and_pipes_are_written_as_they_are(
+    tmp_path: Path, text: Path, folder: Path
+) -> None:
+    encode = ("tokenizer", "encode", folder, text, "--quiet", "--out")
+    assert lmlab(*encode, tmp_path / "ids.bin").returncode == 0
+    ids = (tmp_path / "ids.bin").read_bytes()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert lmlab(*encode, pipe).returncode == 0
+        assert reader.communicate()[0] == ids
+    decode = ("tokenizer", "decode", folder, tmp_path / "ids.bin", "--out")
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert lmlab(*decode, pipe).returncode == 0
+        assert reader.communicate()[0] == text.read_bytes()
+    assert pipe.is_fifo()
+    null = tmp_path / "null"  # a link, so that a failure of this test does no harm
+    null.symlink_to("/dev/null")
+    assert lmlab(*encode, null).returncode == 0
+    assert null.is_symlink()
+    assert null.is_char_device()
+
+
 def test_cut_vocabulary(text: Path, folder: Path) -> None:
     merges = folder / "merges.txt"
     merges.write_bytes(merges.read_bytes()[: -len(merges.read_bytes().splitlines(True)[-1])])
@@ -204,6 +328,9 @@ def test_comparing_on_nothing(tmp_path: Path, folder: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.touch()
     refused(lmlab("tokenizer", "compare", folder, "--on", empty), "empty.txt", "nothing to compare")
+    packed = tmp_path / "empty.txt.gz"
+    packed.write_bytes(gzip.compress(b""))
+    refused(lmlab("tokenizer", "compare", folder, "--on", packed, "--quiet"), "empty.txt.gz")
 
 
 def test_a_disk_that_fills_leaves_the_old_file(tmp_path: Path, corpus: str, folder: Path) -> None:

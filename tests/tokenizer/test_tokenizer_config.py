@@ -79,6 +79,7 @@ def test_build_gpt2_from_files(small: Tokenizer, tmp_path: Path) -> None:
     [
         {"kind": "bpee"},
         {"vocab_size": 255},
+        {"vocab_size": 2**21},
         {"vocab_size": 1.5},
         {"pattern": ""},
         {"special_tokens": [""]},

@@ -185,7 +185,10 @@ def _expand(key: str, patterns: list[str]) -> set[Path]:
     for pattern in patterns:
         # A name with brackets in it is a file first, a pattern second.
         path = Path(pattern).expanduser()
-        names = [str(path)] if path.exists() else glob.glob(str(path), recursive=True)  # noqa: PTH207
+        try:
+            names = [str(path)] if path.exists() else glob.glob(str(path), recursive=True)  # noqa: PTH207
+        except OSError as error:  # a name that is too long
+            raise DataError(f"{key}: {pattern!r} cannot be read: {error.strerror}") from None
         files = {Path(name).resolve() for name in names if not Path(name).is_dir()}
         if not files:
             problem = f"matches no file in {Path.cwd()}"

@@ -67,21 +67,24 @@ class Prepared:
 def prepare(data: DataConfig, tokenizer: "TokenizerConfig", *, progress: bool = True) -> Prepared:
     """Return the token shards of a corpus, preparing them unless that was done before.
 
-    They lie in `<cache_dir>/<kind>-<fingerprint>/`, where the fingerprint covers the corpus and
-    the tokenizer's configuration; a damaged directory is built again. Raises DataError or
-    ConfigError for text, files, disks or settings that do not serve.
+    They lie in `<cache_dir>/<kind>-<fingerprint>/`, where the fingerprint covers the corpus, the
+    tokenizer's configuration and the content of its files; a damaged directory is built again.
+    Raises DataError or ConfigError for text, files, disks or settings that do not serve.
     """
+    from lmlab.tokenizer import identify as identify_tokenizer
+
     if END_OF_DOCUMENT not in tokenizer.special_tokens:
         raise ConfigError(
             "tokenizer.special_tokens", f"lacks {END_OF_DOCUMENT!r}, which ends every document"
         )
     root = cache_root(data)
     source = {"format": FORMAT, "corpus": identify(data)}
-    fingerprint = _hash({**source, "tokenizer": tokenizer.model_dump(mode="json")})
+    identity = identify_tokenizer(tokenizer, progress)
+    fingerprint = _hash({**source, "tokenizer": identity})
 
     def build(directory: Path) -> dict[str, Any]:
         corpus = open_corpus(data, progress=progress)
-        meta = _build(corpus, tokenizer, root, directory, progress)
+        meta = _build(corpus, tokenizer, identity, root, directory, progress)
         if {"format": FORMAT, "corpus": identify(data)} != source:
             raise DataError(
                 f"{data.kind}: the files of the corpus changed while they were read; start again"
@@ -117,11 +120,17 @@ def _open(entry: Entry) -> Prepared:
 
 
 def _build(
-    corpus: Corpus, config: "TokenizerConfig", root: Path, directory: Path, progress: bool
+    corpus: Corpus,
+    config: "TokenizerConfig",
+    identity: dict[str, Any],
+    root: Path,
+    directory: Path,
+    progress: bool,
 ) -> dict[str, Any]:
     """Fill `directory`: three passes over the text, none of which holds it in memory."""
     counts, hashes = _survey(corpus, progress)
-    tokenizer = _tokenizer(corpus, config, hashes["train_hash"], root, progress)
+    settings = {"format": FORMAT, "text": hashes["train_hash"], "tokenizer": identity}
+    tokenizer = _tokenizer(corpus, config, settings, root, progress)
     tokenizer.save(directory / "tokenizer")
     measured = _encode(corpus, tokenizer, counts, directory, progress)
     return {
@@ -161,7 +170,7 @@ def _survey(corpus: Corpus, progress: bool) -> tuple[Counts, dict[str, str]]:
 
 
 def _tokenizer(
-    corpus: Corpus, config: "TokenizerConfig", train_hash: str, root: Path, progress: bool
+    corpus: Corpus, config: "TokenizerConfig", settings: dict[str, Any], root: Path, progress: bool
 ) -> "Tokenizer":
     """Return the tokenizer, trained on the training documents unless the same was done before."""
     from lmlab.tokenizer import Tokenizer, build
@@ -170,7 +179,6 @@ def _tokenizer(
         build(config, partial(_training, corpus), progress).save(directory / "tokenizer")
         return settings
 
-    settings = {"format": FORMAT, "text": train_hash, "tokenizer": config.model_dump(mode="json")}
     entry = obtain(root / "tokenizers", f"{config.kind}-{_hash(settings)}", train)
     return Tokenizer.load(entry.directory / "tokenizer")
 

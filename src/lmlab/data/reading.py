@@ -9,6 +9,7 @@ from pathlib import Path
 import zstandard
 
 from lmlab.errors import DataError
+from lmlab.tokenizer.zstd import unpack
 
 BLOCK = 1 << 20
 # A document is held in memory whole; a file this long without a separator is hardly one.
@@ -47,7 +48,7 @@ def read_blocks(path: Path, advance: Advance) -> Iterator[bytes]:
         if path.suffix == ".gz":
             yield from _gzip_blocks(path, advance)
         elif path.suffix == ".zst":
-            yield from _zstd_blocks(path, advance)
+            yield from unpack(_plain_blocks(path, advance))
         else:
             yield from _plain_blocks(path, advance)
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
@@ -96,20 +97,6 @@ def _gzip_blocks(path: Path, advance: Advance) -> Iterator[bytes]:
             advance(raw.tell() - seen)
             seen = raw.tell()
             yield block
-
-
-def _zstd_blocks(path: Path, advance: Advance) -> Iterator[bytes]:
-    # Not stream_reader: it ends without a word where a frame is cut short.
-    frame = None
-    for block in _plain_blocks(path, advance):
-        while block:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            if unpacked := frame.decompress(block):
-                yield unpacked
-            block = frame.unused_data if frame.eof else b""
-            frame = None if frame.eof else frame
-    if frame is not None:
-        raise EOFError("the last frame is incomplete")
 
 
 def _decode(path: Path, offset: int, piece: bytes) -> str:

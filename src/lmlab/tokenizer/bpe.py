@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from lmlab.errors import DataError
 from lmlab.tokenizer import formats, interchange
-from lmlab.tokenizer.engine import Engine
+from lmlab.tokenizer.engine import Encoded, Engine
 from lmlab.tokenizer.inputs import read_chunks
 from lmlab.tokenizer.native import Errors, Ids
-from lmlab.tokenizer.outputs import writing
+from lmlab.tokenizer.outputs import check_apart, writing
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
 PathLike = str | Path
@@ -103,6 +103,7 @@ class Tokenizer:
     def encode_array(self, text: str | bytes, *, errors: Errors = "strict") -> Ids:
         """The ids of `text`, or of UTF-8 bytes, as an array of `dtype`, shape (tokens,).
 
+        Every core takes part in a text above 1 MiB.
         Bytes that are no UTF-8 are a DataError, or U+FFFD with `errors="replace"`.
         """
         if isinstance(text, bytes) and errors == "replace":
@@ -134,10 +135,30 @@ class Tokenizer:
         """Encode text files (plain, .gz or .zst) to raw ids of `dtype`; returns how many.
 
         Each file is a text of its own; the ids follow one another. `out` appears when it is
-        complete: an error or a full disk leaves what was there before.
+        complete: an error or a full disk leaves what was there before. An `out` that is one of the
+        inputs is a UserError.
         """
+        return self.measure_file(
+            path, out, errors=errors, num_threads=num_threads, progress=progress
+        ).ids
+
+    def measure_file(
+        self,
+        path: PathLike | Sequence[PathLike],
+        out: PathLike | None = None,
+        *,
+        errors: Errors = "strict",
+        num_threads: int | None = None,
+        progress: bool = False,
+    ) -> Encoded:
+        """`encode_file`, or only what it would write: how many ids of how many bytes of text."""
+        paths = _paths(path)
+        if out is None:
+            with Path(os.devnull).open("wb") as nowhere:
+                return self._engine.encode_files(paths, nowhere, errors, num_threads, progress)
+        check_apart(Path(out), paths)
         with writing(Path(out), "wb") as file:
-            return self._engine.encode_files(_paths(path), file, errors, num_threads, progress)
+            return self._engine.encode_files(paths, file, errors, num_threads, progress)
 
     def count_file(
         self,
@@ -148,8 +169,9 @@ class Tokenizer:
         progress: bool = False,
     ) -> int:
         """How many ids `encode_file` would write."""
-        with Path(os.devnull).open("wb") as nowhere:
-            return self._engine.encode_files(_paths(path), nowhere, errors, num_threads, progress)
+        return self.measure_file(
+            path, errors=errors, num_threads=num_threads, progress=progress
+        ).ids
 
     # Decoding
 

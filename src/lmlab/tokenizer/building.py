@@ -1,11 +1,12 @@
 """From a configuration to a tokenizer."""
 
 from collections.abc import Callable, Iterable
-from typing import assert_never
+from pathlib import Path
+from typing import Any, assert_never
 
 from lmlab.tokenizer.bpe import Tokenizer, byte_tokenizer
 from lmlab.tokenizer.config import BPEConfig, ByteConfig, GPT2Config, TokenizerConfig
-from lmlab.tokenizer.download import fetch
+from lmlab.tokenizer.download import digest, fetch
 from lmlab.tokenizer.train import train_bpe
 
 
@@ -28,13 +29,35 @@ def build(
     if isinstance(config, ByteConfig):
         return byte_tokenizer(config.special_tokens)
     if isinstance(config, GPT2Config):
-        files = (
-            (config.vocab_file, config.vocab_url, config.vocab_sha256),
-            (config.merges_file, config.merges_url, config.merges_sha256),
-        )
-        for path, url, sha256 in files:
-            fetch(path, None if url is None else str(url), sha256, progress=progress)
+        for source in _sources(config):
+            fetch(*source, progress=progress)
         return Tokenizer.from_files(
             config.vocab_file, config.merges_file, config.special_tokens, config.pattern
         )
     assert_never(config)
+
+
+def identify(config: TokenizerConfig, progress: bool = False) -> dict[str, Any]:
+    """What the tokenizer depends on beside its training text, as JSON: files by their content.
+
+    The same before and after a download: files without a known hash are downloaded for it.
+    """
+    if not isinstance(config, GPT2Config):
+        return config.model_dump(mode="json")
+    origin = {"vocab_file", "vocab_url", "vocab_sha256"}
+    origin |= {"merges_file", "merges_url", "merges_sha256"}
+    return {
+        **config.model_dump(mode="json", exclude=origin),
+        "files": [digest(*source, progress=progress) for source in _sources(config)],
+    }
+
+
+def _sources(config: GPT2Config) -> list[tuple[Path, str | None, str | None]]:
+    """Path, URL and hash of each file."""
+    return [
+        (path, None if url is None else str(url), sha256)
+        for path, url, sha256 in (
+            (config.vocab_file, config.vocab_url, config.vocab_sha256),
+            (config.merges_file, config.merges_url, config.merges_sha256),
+        )
+    ]

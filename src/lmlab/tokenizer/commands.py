@@ -1,15 +1,16 @@
 """What the subcommands of `lmlab tokenizer` do; `cli.py` says how they are called."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from lmlab.errors import UserError
+from lmlab.files import is_device_or_pipe, is_plain_file
 from lmlab.tokenizer.bpe import Tokenizer
-from lmlab.tokenizer.inputs import text_size
-from lmlab.tokenizer.outputs import writing
+from lmlab.tokenizer.outputs import check_apart, writing
 from lmlab.tokenizer.train import train_bpe
 
 
@@ -28,7 +29,7 @@ def train(options: argparse.Namespace) -> None:
     tokenizer = Tokenizer(vocab, merges, options.special, options.pattern)
     tokenizer.save(options.out)
     seconds = time.perf_counter() - start
-    print(f"{options.out}: {tokenizer.vocab_size:,} tokens in {seconds:.1f} s")
+    print(f"{shown(options.out)}: {tokenizer.vocab_size:,} tokens in {seconds:.1f} s")
     if tokenizer.vocab_size < options.vocab_size:
         print(f"no pair was left to merge before {options.vocab_size:,} tokens were reached")
 
@@ -37,7 +38,7 @@ def encode(options: argparse.Namespace) -> None:
     """Encode files to one file of ids."""
     tokenizer = _open(options.tokenizer)
     start = time.perf_counter()
-    count = tokenizer.encode_file(
+    count, size = tokenizer.measure_file(
         options.inputs,
         options.out,
         errors=options.errors,
@@ -45,9 +46,8 @@ def encode(options: argparse.Namespace) -> None:
         progress=not options.quiet,
     )
     seconds = time.perf_counter() - start
-    size = sum(map(text_size, options.inputs))
     print(
-        f"{options.out}: {count:,} ids ({tokenizer.dtype}) of {size:,} bytes, "
+        f"{shown(options.out)}: {count:,} ids ({tokenizer.dtype}) of {size:,} bytes, "
         f"{size / max(count, 1):.2f} bytes per token, {size / 1e6 / seconds:.1f} MB/s"
     )
 
@@ -58,6 +58,7 @@ def decode(options: argparse.Namespace) -> None:
     if options.out is None:
         sys.stdout.buffer.writelines(pieces)
     else:
+        check_apart(options.out, [options.ids])
         with writing(options.out, "wb") as file:
             file.writelines(pieces)
 
@@ -83,25 +84,34 @@ def inspect(options: argparse.Namespace) -> None:
 def compare(options: argparse.Namespace) -> None:
     """Print the bytes per token of each tokenizer on each text."""
     tokenizers = [_open(path) for path in options.tokenizers]
-    sizes = [text_size(path) for path in options.on]
-    for path, size in zip(options.on, sizes, strict=True):
-        if not size:
-            raise UserError(f"{path}: is empty; there is nothing to compare on")
-    rows = []
-    for name, tokenizer in zip(options.tokenizers, tokenizers, strict=True):
-        counts = [
-            tokenizer.count_file(
-                path,
-                errors=options.errors,
-                num_threads=_threads(options),
-                progress=not options.quiet,
-            )
-            for path in options.on
-        ]
-        ratios = [f"{size / count:.2f}" for size, count in zip(sizes, counts, strict=True)]
-        rows.append([*ratios, f"{tokenizer.vocab_size:,}", str(name)])
+    for path in options.on:
+        if len(tokenizers) > 1 and is_device_or_pipe(path):
+            raise UserError(f"{path}: a pipe is read only once, by one tokenizer; give a file")
+        if is_plain_file(path) and not path.stat().st_size:  # before the long work on others
+            raise _nothing_in(path)
+    ratios = [
+        [_bytes_per_token(tokenizer, path, options) for path in options.on]
+        for tokenizer in tokenizers
+    ]
+    rows = [
+        [*(f"{ratio:.2f}" for ratio in row), f"{tokenizer.vocab_size:,}", shown(name)]
+        for name, tokenizer, row in zip(options.tokenizers, tokenizers, ratios, strict=True)
+    ]
     print("bytes per token")
-    print(table([*map(str, options.on), "tokens", "tokenizer"], rows, right=len(sizes) + 1))
+    print(table([*map(shown, options.on), "tokens", "tokenizer"], rows, right=len(options.on) + 1))
+
+
+def _bytes_per_token(tokenizer: Tokenizer, path: Path, options: argparse.Namespace) -> float:
+    count, size = tokenizer.measure_file(
+        path, errors=options.errors, num_threads=_threads(options), progress=not options.quiet
+    )
+    if not count:
+        raise _nothing_in(path)
+    return size / count
+
+
+def _nothing_in(path: Path) -> UserError:
+    return UserError(f"{path}: is empty; there is nothing to compare on")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: int) -> str:
@@ -114,6 +124,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: int) -
         ).rstrip()
         for row in [header, *rows]
     )
+
+
+def shown(path: Path) -> str:
+    """A path as it can be printed, also one that is not UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def show_token(token: bytes) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, HttpUrl
 
 from lmlab.schema import Config
+from lmlab.tokenizer.limits import MAX_IDS
 
 SpecialTokens = tuple[Annotated[str, Field(min_length=1)], ...]
 
@@ -14,7 +15,7 @@ class BPEConfig(Config):
     """Byte-level BPE trained on the training text (Sennrich et al. 2016, arXiv:1508.07909)."""
 
     kind: Literal["bpe"]
-    vocab_size: Annotated[int, Field(ge=256)]
+    vocab_size: Annotated[int, Field(ge=256, le=MAX_IDS)]
     """Bytes, merges and special tokens together; fewer when the text has no pair left to merge."""
     pattern: Annotated[str, Field(min_length=1)]
     """What merges may not cross: gpt2, cl100k, o200k, or a pattern of the `regex` package."""

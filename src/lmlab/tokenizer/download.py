@@ -12,12 +12,23 @@ from lmlab.files import atomic_write
 _TIMEOUT = 30  # seconds without a byte
 
 
+def digest(path: Path, url: str | None, sha256: str | None, *, progress: bool = False) -> str:
+    """The sha256 that `path` has, or will have when `fetch` has downloaded it."""
+    if sha256 is not None and not _exists(path):
+        return sha256
+    fetch(path, url, None, progress=progress)
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
 def fetch(path: Path, url: str | None, sha256: str | None, *, progress: bool = False) -> None:
     """Download `url` to `path` unless the file is there already.
 
     The file appears complete and, when `sha256` is given, with exactly that content, or not at all.
     """
-    if path.exists():
+    if _exists(path):
         return
     if url is None:
         raise DataError(f"{path}: no such file, and no URL to download it from")
@@ -49,3 +60,10 @@ def fetch(path: Path, url: str | None, sha256: str | None, *, progress: bool = F
                     )
     except (requests.RequestException, OSError) as error:
         raise DataError(f"{url}: cannot be downloaded to {path}: {error}") from None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,14 @@ from lmlab.tokenizer.vocabulary import Vocabulary
 _PIECE = 1 << 15  # characters of a stream that are encoded at a time
 
 
+class Encoded(NamedTuple):
+    """How much was encoded."""
+
+    ids: int
+    text_bytes: int
+    """Of the text as it was read, decompressed."""
+
+
 class Engine:
     """One vocabulary's encoder and decoder."""
 
@@ -46,6 +54,7 @@ class Engine:
             vocabulary.merges,
             {name.encode(): i for name, i in vocabulary.special_tokens.items()},
             native_pattern,
+            ignore_merges=vocabulary.ignore_merges,
         )
         self.dtype = self._encoder.dtype
 
@@ -93,8 +102,8 @@ class Engine:
         errors: Errors,
         num_threads: int | None,
         progress: bool,
-    ) -> int:
-        """Write the ids of files, each a text of its own, to `out`; returns how many."""
+    ) -> Encoded:
+        """Write the ids of files, each a text of its own, to `out`."""
         with byte_bar(paths, "encode", show=progress) as bar:
             if self._native_pattern:
                 sink = native.FileEncoder(
@@ -106,14 +115,20 @@ class Engine:
                 )
                 for path in paths:
                     add_file(sink, path)
-                return sink.finish()
-            count = 0
+                return Encoded(sink.finish(), sink.text_bytes)
+            count = text_bytes = 0
+
+            def advance(size: int) -> None:
+                nonlocal text_bytes
+                text_bytes += size
+                bar.update(size)
+
             for path in paths:
-                chunks = counted(read_chunks(path), bar)
+                chunks = counted(read_chunks(path), advance)
                 for ids in self.stream(decode_chunks(chunks, str(path), errors)):
                     out.write(ids.tobytes())
                     count += len(ids)
-            return count
+            return Encoded(count, text_bytes)
 
     def decode(self, ids: npt.NDArray[Any], position: int = 0) -> bytes:
         """The bytes of `ids`, the first of which is at `position` of a longer row."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.errors import DataError
+from lmlab.files import is_plain_file
 from lmlab.tokenizer.outputs import writing
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
@@ -74,7 +75,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """A file that holds one JSON object; anything else is a DataError."""
     try:
         value = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
         raise DataError(f"{path}: not JSON, or cut short: {error}") from None
     if not isinstance(value, dict):
         raise DataError(f"{path}: should hold a JSON object, not a {type(value).__name__}")
@@ -110,6 +111,7 @@ def read_gpt2(
     merges_path: Path,
     special_tokens: Sequence[str] | Mapping[str, int] | None,
     pattern: str,
+    ignore_merges: bool = False,
 ) -> Vocabulary:
     """Read GPT-2's two files; files that are cut or do not belong together are a DataError."""
     tokens = tokens_from_json(vocab_path, read_json_object(vocab_path))
@@ -121,7 +123,7 @@ def read_gpt2(
         if line.strip()
     ]
     try:
-        vocabulary = Vocabulary.of(tokens, merges, special_tokens, pattern)
+        vocabulary = Vocabulary.of(tokens, merges, special_tokens, pattern, ignore_merges)
     except DataError as error:
         raise DataError(f"{vocab_path}, {merges_path}: {error}") from None
     vocabulary.check_complete(str(merges_path))
@@ -145,6 +147,7 @@ def save_folder(vocabulary: Vocabulary, folder: Path) -> None:
         "format": _FORMAT,
         "pattern": vocabulary.pattern,
         "special_tokens": vocabulary.special_tokens,
+        "ignore_merges": vocabulary.ignore_merges,
         "vocab_size": vocabulary.size,
         "sha256": {VOCAB: _sha256(vocab), MERGES: _sha256(merges)},
     }
@@ -155,7 +158,7 @@ def save_folder(vocabulary: Vocabulary, folder: Path) -> None:
 
 def load_folder(folder: Path) -> Vocabulary:
     """Read what `save_folder` wrote; a folder that is not whole is a DataError."""
-    if not (folder / META).is_file():
+    if not is_plain_file(folder / META):
         raise DataError(f"{folder}: no tokenizer is saved here ({META} is missing)")
     meta = read_json_object(folder / META)
     if meta.get("format") != _FORMAT:
@@ -167,12 +170,15 @@ def load_folder(folder: Path) -> Vocabulary:
             raise TypeError
         if not all(type(i) is int for i in special.values()):
             raise TypeError
+        ignore_merges = meta.get("ignore_merges", False)
+        if not isinstance(ignore_merges, bool):
+            raise TypeError
     except (KeyError, TypeError):
         raise DataError(f"{folder / META}: incomplete; save the tokenizer again") from None
     for name, checksum in expected.items():
         if _sha256(read_text(folder / name)) != checksum:
             raise DataError(f"{folder / name}: changed or cut since it was saved; save it again")
-    return read_gpt2(folder / VOCAB, folder / MERGES, special, pattern)
+    return read_gpt2(folder / VOCAB, folder / MERGES, special, pattern, ignore_merges)
 
 
 def _sha256(text: str) -> str:

@@ -2,18 +2,21 @@
 
 import codecs
 import contextlib
+import functools
 import gzip
 import itertools
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import zstandard
 from tqdm import tqdm
 
 from lmlab.errors import DataError
+from lmlab.files import is_plain_file
 from lmlab.tokenizer.native import Errors, InvalidUtf8, Sink
+from lmlab.tokenizer.zstd import unpack
 
 CHUNK = 1 << 20
 _COMPRESSED = (".gz", ".zst")
@@ -27,7 +30,7 @@ def read_chunks(path: Path, chunk: int = CHUNK) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             if path.suffix == ".zst":
-                yield from _read_zstd(file)
+                yield from unpack(iter(functools.partial(file.read, 1 << 14), b""))
                 return
             stream: Any = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
             while data := stream.read(chunk):
@@ -36,22 +39,6 @@ def read_chunks(path: Path, chunk: int = CHUNK) -> Iterator[bytes]:
         raise DataError(f"{path}: broken {path.suffix} file: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
-def _read_zstd(file: IO[bytes]) -> Iterator[bytes]:
-    """The content of one or more zstd frames; EOFError when the last is cut."""
-    # Not zstandard's stream_reader, which takes a frame that is cut for the end of the file.
-    frame = None
-    while data := file.read(1 << 14):
-        while data:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            if content := frame.decompress(data):
-                yield content
-            data = frame.unused_data if frame.eof else b""
-            if frame.eof:
-                frame = None
-    if frame is not None:
-        raise EOFError("the end is missing")
 
 
 def decode_chunks(chunks: Iterable[bytes], source: str, errors: Errors = "strict") -> Iterator[str]:
@@ -84,29 +71,28 @@ def invalid_utf8(source: str, problem: object) -> DataError:
 def add_file(sink: Sink, path: Path) -> None:
     """Give a native sink one file as a text of its own, decompressed by its suffix."""
     try:
-        if path.suffix in _COMPRESSED or not path.is_file():  # a pipe, or what is an error anyway
+        if _is_plain_text(path):
+            sink.add_file(path)
+        else:  # compressed, a pipe, or what is an error anyway
             for chunk in read_chunks(path):
                 sink.add(chunk)
-        else:
-            check_readable(path)
-            sink.add_file(path)
         sink.end_text()
     except InvalidUtf8 as error:
         raise invalid_utf8(str(path), error) from None
-
-
-def check_readable(path: Path) -> None:
-    """Raise a DataError when `path` cannot be opened for reading."""
-    try:
-        path.open("rb").close()
     except OSError as error:
+        if error.filename is None:  # it was writing that failed
+            raise
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _is_plain_text(path: Path) -> bool:
+    return path.suffix not in _COMPRESSED and is_plain_file(path)
 
 
 @contextlib.contextmanager
 def byte_bar(paths: Sequence[Path], description: str, *, show: bool) -> "Iterator[tqdm[Any]]":
     """A progress bar over the bytes of files, with an end in sight when none is compressed."""
-    plain = bool(paths) and all(p.is_file() and p.suffix not in _COMPRESSED for p in paths)
+    plain = bool(paths) and all(map(_is_plain_text, paths))
     total = sum(path.stat().st_size for path in paths) if plain else None
     with tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=not show) as bar:
         yield bar
@@ -114,18 +100,11 @@ def byte_bar(paths: Sequence[Path], description: str, *, show: bool) -> "Iterato
             bar.update(total - bar.n)
 
 
-def counted(chunks: Iterable[bytes], bar: "tqdm[Any]") -> Iterator[bytes]:
-    """The same chunks, which move the bar as they pass."""
+def counted(chunks: Iterable[bytes], advance: Callable[[int], object]) -> Iterator[bytes]:
+    """The same chunks; `advance` is told the size of each that has passed."""
     for chunk in chunks:
         yield chunk
-        bar.update(len(chunk))
-
-
-def text_size(path: Path) -> int:
-    """The bytes of a file's text, decompressed."""
-    if path.suffix in _COMPRESSED or not path.is_file():
-        return sum(map(len, read_chunks(path)))
-    return path.stat().st_size
+        advance(len(chunk))
 
 
 def gather(pieces: Iterable[str], size: int) -> Iterator[str]:

@@ -4,13 +4,14 @@ import base64
 import binascii
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmlab.errors import DataError, UserError
 from lmlab.tokenizer import native
 from lmlab.tokenizer.formats import (
+    from_printable,
     merge_from_printable,
     read_json_object,
     read_text,
@@ -75,7 +76,7 @@ def write_huggingface(vocabulary: Vocabulary, path: Path) -> None:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
+            "ignore_merges": vocabulary.ignore_merges,
             "vocab": ids,
             "merges": [[to_printable(a), to_printable(b)] for a, b in vocabulary.merges],
         },
@@ -100,8 +101,8 @@ def read_huggingface(path: Path) -> Vocabulary:
         what = "byte_fallback" if model.get("byte_fallback") else "a normalizer"
         raise DataError(f"{path}: {what} is not byte-level BPE, which keeps every byte as it is")
     pattern = _huggingface_pattern(path, content.get("pre_tokenizer"))
+    special = _added_tokens(path, content.get("added_tokens") or ())
     try:
-        special = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
         ordinary = {token: i for token, i in model["vocab"].items() if special.get(token) != i}
         merges = [
             merge_from_printable(
@@ -110,8 +111,42 @@ def read_huggingface(path: Path) -> Vocabulary:
             for number, merge in enumerate(model["merges"], 1)
         ]
     except (KeyError, TypeError, AttributeError):
-        raise DataError(f"{path}: added_tokens, vocab or merges is not as expected") from None
-    return _assemble(path, tokens_from_json(path, ordinary), merges, special, pattern)
+        raise DataError(f"{path}: vocab or merges is not as expected") from None
+    ignore_merges = bool(model.get("ignore_merges"))
+    if ignore_merges:
+        _check_byte_level(path, ordinary)
+    tokens = tokens_from_json(path, ordinary)
+    return _assemble(path, tokens, merges, special, pattern, ignore_merges)
+
+
+def _check_byte_level(path: Path, tokens: Iterable[str]) -> None:
+    """Raise a DataError for a token that is written as no pretoken is, but has the bytes of one."""
+    for token in tokens:
+        try:
+            from_printable(token)
+        except KeyError:
+            raise DataError(
+                f"{path}: token {token!r} is not written in bytes, as model.ignore_merges needs it"
+            ) from None
+
+
+def _added_tokens(path: Path, added: Any) -> dict[str, int]:
+    """The ids of the added tokens, each of which stays whole wherever it stands."""
+    special: dict[str, int] = {}
+    try:
+        for token in added:
+            name, i = token["content"], token["id"]
+            if type(name) is not str or type(i) is not int:
+                raise TypeError
+            for flag in ("single_word", "lstrip", "rstrip"):
+                if token.get(flag):
+                    raise DataError(
+                        f"{path}: added token {name!r} has {flag}, which is not supported"
+                    )
+            special[name] = i
+    except (KeyError, TypeError, AttributeError):
+        raise DataError(f"{path}: added_tokens is not as expected") from None
+    return special
 
 
 def _huggingface_pattern(path: Path, pre_tokenizer: Any) -> str:
@@ -140,9 +175,16 @@ def write_tiktoken(vocabulary: Vocabulary, path: Path) -> None:
     """Write the ranks of the ordinary tokens: a line each of base64 and rank.
 
     Pattern and special tokens have no place in the file; `tiktoken.Encoding` takes them apart. A
-    vocabulary whose ids do not grow with its merges is a UserError: there an id is a rank.
+    vocabulary whose ids do not grow with its merges is a UserError: there an id is a rank. So is
+    one with words that no merge makes: there every token is made by one.
     """
     ids = vocabulary.ordinary_ids
+    if vocabulary.ignore_merges:
+        for token in ids:
+            if len(token) > 1 and token not in vocabulary.made:
+                raise UserError(
+                    f"{path}: tiktoken needs a merge for each token; {token!r} has none"
+                )
     made = [ids[left + right] for left, right in vocabulary.merges]
     if any(a >= b for a, b in itertools.pairwise(made)):
         raise UserError(f"{path}: tiktoken needs ids that grow with the merges; these do not")
@@ -202,9 +244,10 @@ def _assemble(
     merges: Sequence[Pair],
     special_tokens: Sequence[str] | Mapping[str, int] | None,
     pattern: str,
+    ignore_merges: bool = False,
 ) -> Vocabulary:
     try:
-        vocabulary = Vocabulary.of(tokens, merges, special_tokens, pattern)
+        vocabulary = Vocabulary.of(tokens, merges, special_tokens, pattern, ignore_merges)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     vocabulary.check_complete(str(path))

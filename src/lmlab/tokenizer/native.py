@@ -39,6 +39,8 @@ Progress = Callable[[int], object]
 CHUNK_BYTES = 1 << 19
 """Bytes of text that a thread works on at a time; small enough to stay in a core's own cache."""
 
+MOST_THREADS = 1024
+
 InvalidUtf8: type[ValueError] = _core.InvalidUtf8
 """A text is not UTF-8; the message says at which byte, counted from the beginning of that text."""
 
@@ -58,11 +60,17 @@ class Sink(Protocol):
 
 def default_threads() -> int:
     """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), MOST_THREADS)
+    return min(os.cpu_count() or 1, MOST_THREADS)
 
 
 def _threads(num_threads: int | None) -> int:
-    return max(1, default_threads() if num_threads is None else num_threads)
+    if num_threads is None:
+        return default_threads()
+    if num_threads > MOST_THREADS:
+        raise UserError(f"{num_threads} threads are too many: give at most {MOST_THREADS}")
+    return max(1, num_threads)
 
 
 class Counter:
@@ -93,7 +101,7 @@ class Counter:
 
     def add_file(self, path: Path) -> None:
         """Add all of a plain file to the current text."""
-        self._core.add_file(os.fspath(path))
+        self._core.add_file(os.fsencode(path))
 
     def add(self, piece: bytes) -> None:
         """Add the next piece of the current text."""
@@ -139,10 +147,13 @@ class Encoder:
         merges: Sequence[tuple[bytes, bytes]] | None,
         special_tokens: Mapping[bytes, int],
         pattern: PatternName | None,
+        *,
+        ignore_merges: bool = False,
     ) -> None:
         """`vocab[i]` is the bytes of id i (b"" where there is no token, as in holes).
 
-        With `merges`, pairs merge in that order. With None the ids are ranks as tiktoken means
+        With `merges`, pairs merge in that order; with `ignore_merges` only in a pretoken that is no
+        token. With None the ids are ranks as tiktoken means
         them: a pretoken that is a token is that token, and otherwise the neighbours whose
         concatenation has the lowest id merge first. `special_tokens` maps to ids below
         len(vocab). `pattern=None` leaves only `encode_pretokens`. Raises ValueError for a
@@ -155,19 +166,23 @@ class Encoder:
             None if merges is None else list(merges),
             list(special_tokens.items()),
             pattern or "gpt2",
+            ignore_merges,
         )
         self.dtype: np.dtype[Any] = np.dtype(np.uint16 if len(vocab) <= 65536 else np.uint32)
         """uint16 up to 65,536 ids, uint32 above."""
 
-    def encode(self, text: str | bytes, *, num_threads: int = 1) -> Ids:
-        """The ids of one text. Raises InvalidUtf8; UnicodeEncodeError for a lone surrogate."""
-        ids: Ids = self._core.encode(text, num_threads)
+    def encode(self, text: str | bytes, *, num_threads: int | None = None) -> Ids:
+        """The ids of one text, a text above 1 MiB by several threads.
+
+        Raises InvalidUtf8; UnicodeEncodeError for a lone surrogate.
+        """
+        ids: Ids = self._core.encode(text, _threads(num_threads))
         return ids
 
     def encode_batch(
         self, texts: Sequence[str | bytes], *, num_threads: int | None = None
     ) -> list[Ids]:
-        """The ids of each text, texts in parallel."""
+        """The ids of each text, texts in parallel, and the parts of those above 1 MiB."""
         arrays: list[Ids] = self._core.encode_batch(list(texts), _threads(num_threads))
         return arrays
 
@@ -236,7 +251,7 @@ class FileEncoder:
 
     def add_file(self, path: Path) -> None:
         """Add all of a plain file to the current text."""
-        self._core.add_file(os.fspath(path))
+        self._core.add_file(os.fsencode(path))
 
     def add(self, piece: bytes) -> None:
         """Add the next piece of the current text."""
@@ -250,3 +265,9 @@ class FileEncoder:
         """Write what is left; the number of ids written. Raises OSError when the disk is full."""
         written: int = self._core.finish()
         return written
+
+    @property
+    def text_bytes(self) -> int:
+        """The bytes of text read so far."""
+        size: int = self._core.text_bytes
+        return size

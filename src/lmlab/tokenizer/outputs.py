@@ -1,12 +1,12 @@
 """Files that appear complete or not at all, and say in one line why not."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from lmlab.errors import DataError
-from lmlab.files import atomic_write
+from lmlab.errors import DataError, UserError
+from lmlab.files import atomic_write, is_plain_file
 
 
 @contextlib.contextmanager
@@ -17,3 +17,10 @@ def writing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def check_apart(out: Path, inputs: Sequence[Path]) -> None:
+    """Raise a UserError when `out` is one of the inputs, which it would replace."""
+    for path in inputs:
+        if is_plain_file(path) and is_plain_file(out) and path.samefile(out):
+            raise UserError(f"{out}: is an input, which it would replace; write to another file")

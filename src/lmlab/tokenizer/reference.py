@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from lmlab.errors import UserError
+from lmlab.tokenizer.limits import MAX_IDS
 from lmlab.tokenizer.pretokenize import (
     check_special_tokens,
     split_pretokens,
@@ -36,7 +37,9 @@ def train_bpe(
 
 
 def check_vocab_size(vocab_size: int, num_special: int) -> None:
-    """Raise a UserError when the 256 bytes and the special tokens alone do not fit."""
+    """Raise a UserError when bytes and special tokens alone do not fit, or no encoder holds it."""
+    if vocab_size > MAX_IDS:
+        raise UserError(f"vocab_size {vocab_size} is too large: give at most {MAX_IDS}")
     if vocab_size < 256 + num_special:
         raise UserError(
             f"vocab_size {vocab_size} is too small: 256 bytes and {num_special} special tokens "

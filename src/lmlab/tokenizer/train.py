@@ -105,10 +105,10 @@ def _texts(
     if paths is None:
         pieces = cast(Iterable[str | bytes], input)
         chunks = (to_utf8(piece) if isinstance(piece, str) else piece for piece in pieces)
-        yield decode_chunks(counted(chunks, bar), "text", errors)
+        yield decode_chunks(counted(chunks, bar.update), "text", errors)
         return
     for path in paths:
-        yield decode_chunks(counted(read_chunks(path), bar), str(path), errors)
+        yield decode_chunks(counted(read_chunks(path), bar.update), str(path), errors)
 
 
 def _count_by_regex(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lmlab.errors import DataError
+from lmlab.tokenizer.limits import MAX_IDS, MAX_MERGES
 from lmlab.tokenizer.pretokenize import (
     PATTERNS,
     check_special_tokens,
@@ -13,8 +14,6 @@ from lmlab.tokenizer.pretokenize import (
 )
 
 Pair = tuple[bytes, bytes]
-
-_LARGEST_ID = 2**24 - 1  # sixty times the largest vocabularies in use; beyond it a file is damaged
 
 # What other projects write for the same pretokens.
 _SAME_PATTERN = {
@@ -32,6 +31,8 @@ class Vocabulary:
     merges: list[Pair]
     special_tokens: dict[str, int]
     pattern: str
+    ignore_merges: bool
+    """A pretoken that is a token is that token, whether merges make it or not, as in Llama 3."""
 
     @classmethod
     def of(
@@ -40,6 +41,7 @@ class Vocabulary:
         merges: Sequence[Pair],
         special_tokens: Sequence[str] | Mapping[str, int] | None = None,
         pattern: str = "gpt2",
+        ignore_merges: bool = False,
     ) -> "Vocabulary":
         """Check the parts and append the special tokens that have no id yet.
 
@@ -64,14 +66,18 @@ class Vocabulary:
             special[name] = i
         pattern = _SAME_PATTERN.get(pattern, pattern)
         compile_pattern(pattern)
-        vocabulary = cls(tokens, list(merges), special, pattern)
+        vocabulary = cls(tokens, list(merges), special, pattern, ignore_merges)
         vocabulary._check()
         return vocabulary
 
     def _check(self) -> None:
         for i in self.tokens:
-            if not 0 <= i <= _LARGEST_ID:
-                raise DataError(f"token id {i} is outside 0..{_LARGEST_ID}")
+            if not 0 <= i < MAX_IDS:
+                raise DataError(f"token id {i} is outside 0..{MAX_IDS - 1}")
+        if len(self.merges) > MAX_MERGES:
+            raise DataError(
+                f"{len(self.merges)} merges are too many: at most {MAX_MERGES} are read"
+            )
         ordinary = self.ordinary_ids
         for byte in range(256):
             if bytes([byte]) not in ordinary:
@@ -110,8 +116,11 @@ class Vocabulary:
         """Raise a DataError when merges seem to be missing, as in a file that was cut.
 
         A token of several bytes that no merge makes and that is not special is in order when it
-        could not be made at all (`<|endoftext|>`), and a sign of a cut when two tokens make it.
+        could not be made at all (`<|endoftext|>`), and a sign of a cut when two tokens make it;
+        but not where merges are ignored, which is for such tokens.
         """
+        if self.ignore_merges:
+            return
         ordinary = self.ordinary_ids
         for token, i in ordinary.items():
             if len(token) < 2 or token in self.made:

@@ -30,9 +30,12 @@ public:
     static constexpr std::size_t kLanes = 8;  // pretokens merged at once
     using Merges = std::vector<std::pair<std::string, std::string>>;
 
-    // Without merges, ids are ranks: every way to put a token together from two counts.
-    Bpe(std::vector<std::string> vocab, const Merges* merges)
-        : vocab_(std::move(vocab)), by_id_(merges == nullptr), byte_pairs_(1 << 16) {
+    // Without merges, ids are ranks: every way to put a token together from two counts. There, and
+    // with `ignore_merges`, a pretoken that is a token is not merged.
+    Bpe(std::vector<std::string> vocab, const Merges* merges, bool ignore_merges)
+        : vocab_(std::move(vocab)),
+          whole_first_(merges == nullptr || ignore_merges),
+          byte_pairs_(1 << 16) {
         if (vocab_.size() >> MergeTable::kIdBits ||
             (merges && merges->size() >> MergeTable::kRankBits))
             throw std::invalid_argument("more than 2,097,151 ids or 4,194,303 merges");
@@ -50,7 +53,7 @@ public:
                                             name);
             }
         }
-        if (by_id_) add_all_splits();
+        if (merges == nullptr) add_all_splits();
         else add_merges(*merges);
         table_.build();
         for (unsigned a = 0; a < 256; ++a)
@@ -109,7 +112,7 @@ private:
     };
 
     std::vector<std::string> vocab_;
-    bool by_id_;
+    bool whole_first_;
     std::unordered_map<std::string_view, std::uint32_t, Hash> ids_;  // views into vocab_
     std::uint32_t byte_ids_[256];
     std::vector<std::uint32_t> byte_pairs_;  // ranks
@@ -164,7 +167,7 @@ private:
 
     // The id of a pretoken that is a token, or kNone where it has to be merged all the same.
     std::uint32_t whole(std::uint32_t limit, Pretoken pretoken) const {
-        if (!by_id_ || limit != MergeTable::kNoRank) return kNone;
+        if (!whole_first_ || limit != MergeTable::kNoRank) return kNone;
         return find({reinterpret_cast<const char*>(pretoken.p), pretoken.size});
     }
 

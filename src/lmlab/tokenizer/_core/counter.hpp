@@ -144,6 +144,14 @@ public:
                   entry.count);
     }
 
+    // No training makes more merges: each joins two tokens of at least one pretoken.
+    std::size_t most_merges() const {
+        std::size_t most = 0;
+        for (unsigned part = 0; part < kParts; ++part)
+            for_each(part, [&](const Byte*, std::size_t size, std::uint64_t) { most += size - 1; });
+        return most;
+    }
+
 private:
     std::unique_ptr<Part[]> parts_ = std::make_unique<Part[]>(kParts);
 };

@@ -21,8 +21,8 @@ class Encoder {
 public:
     Encoder(std::vector<std::string> vocab,
             const std::vector<std::pair<std::string, std::string>>* merges,
-            std::vector<Special> specials, Pattern pattern)
-        : bpe(std::move(vocab), merges),
+            std::vector<Special> specials, Pattern pattern, bool ignore_merges)
+        : bpe(std::move(vocab), merges, ignore_merges),
           specials(std::move(specials)),
           pattern(pattern),
           id_bytes(bpe.vocab().size() <= 65536 ? 2 : 4) {}

@@ -29,6 +29,7 @@ nb::list split(nb::bytes text, const std::string& pattern, const std::vector<nb:
 NB_MODULE(_core, m) {
     m.doc() = "Native core of lmlab.tokenizer.";
     nb::exception<InvalidUtf8>(m, "InvalidUtf8", PyExc_ValueError);
+    nb::exception<NoThread>(m, "NoThread", nb::module_::import_("lmlab.errors").attr("UserError"));
     m.def("split", &split);
     nb::class_<PyCounter>(m, "Counter")
         .def(nb::init<const std::string&, const std::vector<nb::bytes>&, unsigned, std::size_t,
@@ -44,8 +45,9 @@ NB_MODULE(_core, m) {
         .def(
             nb::init<const std::vector<nb::bytes>&,
                      const std::optional<std::vector<std::pair<nb::bytes, nb::bytes>>>&,
-                     const std::vector<std::pair<nb::bytes, std::uint32_t>>&, const std::string&>(),
-            nb::arg(), nb::arg().none(), nb::arg(), nb::arg())
+                     const std::vector<std::pair<nb::bytes, std::uint32_t>>&, const std::string&,
+                     bool>(),
+            nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
         .def("encode", &PyEncoder::encode)
         .def("encode_batch", &PyEncoder::encode_batch)
         .def("encode_pretokens", &PyEncoder::encode_pretokens)
@@ -61,5 +63,6 @@ NB_MODULE(_core, m) {
         .def("add_file", &PyFileEncoder::add_path)
         .def("add", &PyFileEncoder::add)
         .def("end_text", &PyFileEncoder::end_text)
-        .def("finish", &PyFileEncoder::finish);
+        .def("finish", &PyFileEncoder::finish)
+        .def_prop_ro("text_bytes", &PyFileEncoder::text_bytes);
 }

@@ -2,7 +2,8 @@
 //
 // The queue is bounded: a caller that gets ahead works on a task itself. With one thread there are
 // no others and every task runs in submit(). The first exception of any task is thrown from the
-// next submit() or drain(); the destructor drops what has not begun.
+// next submit() or drain(); the destructor drops what has not begun. When not all threads can be
+// started there is no pool: with memory or processes used up, little else would work.
 #pragma once
 
 #include <atomic>
@@ -14,6 +15,8 @@
 #include <functional>
 #include <mutex>
 #include <stdexcept>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -23,24 +26,32 @@ namespace lmlab {
 // Called often from the calling thread with what has been done; throws to stop the work.
 using Poll = std::function<void(std::uint64_t)>;
 
+// The system does not give that many threads; becomes a UserError.
+struct NoThread : std::runtime_error {
+    NoThread(unsigned threads, const char* reason)
+        : std::runtime_error("cannot start " + std::to_string(threads) + " threads (" + reason +
+                             "); give a smaller number of threads") {}
+};
+
 class Pool {
 public:
     using Task = std::function<void(unsigned worker)>;  // worker < size()
 
     Pool(unsigned threads, std::function<void()> watch) : watch_(std::move(watch)) {
-        for (unsigned worker = 1; worker < threads; ++worker)
-            helpers_.emplace_back([this, worker] { help(worker); });
+        try {
+            helpers_.reserve(threads);
+            for (unsigned worker = 1; worker < threads; ++worker)
+                helpers_.emplace_back([this, worker] { help(worker); });
+        } catch (const std::system_error& error) {
+            stop();
+            throw NoThread(threads, error.code().message().c_str());
+        } catch (const std::bad_alloc&) {
+            stop();
+            throw NoThread(threads, "out of memory");
+        }
     }
 
-    ~Pool() {
-        {
-            const std::lock_guard lock(mutex_);
-            stopping_ = true;
-            queue_.clear();
-        }
-        work_.notify_all();
-        for (std::thread& helper : helpers_) helper.join();
-    }
+    ~Pool() { stop(); }
 
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
@@ -104,6 +115,16 @@ private:
         }
         task(0);
         return true;
+    }
+
+    void stop() {
+        {
+            const std::lock_guard lock(mutex_);
+            stopping_ = true;
+            queue_.clear();
+        }
+        work_.notify_all();
+        for (std::thread& helper : helpers_) helper.join();
     }
 
     void rethrow() {

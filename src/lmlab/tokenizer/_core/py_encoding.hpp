@@ -10,7 +10,7 @@ public:
     PyEncoder(const std::vector<nb::bytes>& vocab,
               const std::optional<std::vector<std::pair<nb::bytes, nb::bytes>>>& merges,
               const std::vector<std::pair<nb::bytes, std::uint32_t>>& specials,
-              const std::string& pattern) {
+              const std::string& pattern, bool ignore_merges) {
         std::vector<std::string> tokens;
         tokens.reserve(vocab.size());
         for (const nb::bytes& token : vocab) tokens.push_back(to_string(token));
@@ -18,7 +18,8 @@ public:
         if (merges)
             for (const auto& [a, b] : *merges) pairs.emplace_back(to_string(a), to_string(b));
         core = std::make_shared<Encoder>(std::move(tokens), merges ? &pairs : nullptr,
-                                         to_specials(specials), pattern_named(pattern));
+                                         to_specials(specials), pattern_named(pattern),
+                                         ignore_merges);
     }
 
     std::shared_ptr<Encoder> core;
@@ -30,19 +31,27 @@ public:
         {
             const nb::gil_scoped_release nogil;
             check_utf8(view);
-            if (threads <= 1 || view.size < 2 * kPart) encode_here(view, out, reporter);
-            else encode_parallel(view, threads, out, reporter);
+            if (threads <= 1 || view.size < kLong) {
+                encode_here(view, out, reporter);
+            } else {
+                Parts parts;
+                Pool pool(threads, [&] { reporter(0); });
+                submit_parts(view, pool, parts);
+                pool.drain();
+                out = joined(parts);
+            }
         }
         return to_array(std::move(out), core->id_bytes);
     }
 
     // Texts of a group share one array, of which each gets a part: arrays of their own would take
-    // longer than the encoding of a short text.
+    // longer than the encoding of a short text. A long text is a group by itself, in parts.
     nb::list encode_batch(nb::list texts, unsigned threads) const {
         struct Group {
             std::size_t begin, end;
             IdBuffer ids;
             std::vector<std::size_t> ends;  // in ids, of each text
+            Parts parts;                    // of a long text, instead of both
         };
         Reporter reporter{nb::none()};
         std::vector<View> views;
@@ -57,8 +66,13 @@ public:
                     views.push_back(view_of(texts[views.size()]));
                     bytes += views.back().size + 64;
                 }
-                Group& group = groups.emplace_back(Group{begin, views.size(), {}, {}});
+                // A long text ends the group that it would be in.
+                const View last = views.back();
+                const bool is_long = threads > 1 && last.size >= kLong;
+                const std::size_t end = views.size() - is_long;
                 const nb::gil_scoped_release nogil;
+                if (is_long) check_utf8(last);
+                Group& group = groups.emplace_back(Group{begin, end, {}, {}, {}});
                 pool.submit([&](unsigned worker) {
                     Borrowed scratch(*core, [&pool, worker] { pool.check(worker); });
                     for (std::size_t i = group.begin; i < group.end; ++i) {
@@ -67,9 +81,17 @@ public:
                         group.ends.push_back(group.ids.size() / core->id_bytes);
                     }
                 });
+                if (is_long)
+                    submit_parts(last, pool,
+                                 groups.emplace_back(Group{end, end + 1, {}, {}, {}}).parts);
             }
             const nb::gil_scoped_release nogil;
             pool.drain();
+            for (Group& group : groups) {
+                if (group.parts.empty()) continue;
+                group.ids = joined(group.parts);
+                group.ends = {group.ids.size() / core->id_bytes};
+            }
         }
         nb::list arrays;
         for (Group& group : groups) {
@@ -124,6 +146,9 @@ public:
 
 private:
     static constexpr std::size_t kPart = 1 << 19;
+    static constexpr std::size_t kLong = 2 * kPart;  // worth several threads
+
+    using Parts = std::deque<IdBuffer>;
 
     // The end of the part of the text that begins at p.
     const Byte* part_end(const Byte* p, const Byte* end) const {
@@ -145,10 +170,8 @@ private:
         }
     }
 
-    void encode_parallel(const View& view, unsigned threads, IdBuffer& out,
-                         Reporter& reporter) const {
-        std::deque<IdBuffer> parts;
-        Pool pool(threads, [&] { reporter(0); });
+    // Encodes a text that is known to be UTF-8, once the pool has been drained.
+    void submit_parts(const View& view, Pool& pool, Parts& parts) const {
         for (const Byte* p = view.data; p < view.end();) {
             const Byte* end = part_end(p, view.end());
             IdBuffer& part = parts.emplace_back();
@@ -158,11 +181,12 @@ private:
             });
             p = end;
         }
-        pool.drain();
-        for (IdBuffer& part : parts) {
-            out.append(part);
-            part = {};
-        }
+    }
+
+    static IdBuffer joined(Parts& parts) {
+        IdBuffer all;
+        for (; !parts.empty(); parts.pop_front()) all.append(parts.front());
+        return all;
     }
 };
 
@@ -209,7 +233,7 @@ public:
               encoder.core, threads, chunk_bytes, replace, [this] { reporter_(total_); },
               [this](const IdBuffer& ids) { write(ids); }) {}
 
-    void add_path(const std::string& path) { add_file(sink_, path, total_, reporter_); }
+    void add_path(nb::bytes path) { add_file(sink_, to_string(path), total_, reporter_); }
 
     void add(nb::bytes piece) {
         const View view = view_of(piece);
@@ -231,6 +255,8 @@ public:
         reporter_.report(total_);
         return written_ / id_bytes_;
     }
+
+    std::uint64_t text_bytes() const { return total_; }
 
 private:
     Reporter reporter_;

@@ -16,7 +16,7 @@ public:
                                             chunk_bytes, replace, [this] { reporter_(total_); });
     }
 
-    void add_path(const std::string& path) { add_file(sink(), path, total_, reporter_); }
+    void add_path(nb::bytes path) { add_file(sink(), to_string(path), total_, reporter_); }
 
     void add(nb::bytes piece) {
         const View view = view_of(piece);
@@ -54,6 +54,8 @@ public:
         Reporter reporter(std::move(progress));
         std::unique_ptr<SharedCounts> counts = finish();
         reporter_.report(total_);
+        // Memory is for merges that can be.
+        num_merges = std::min(num_merges, counts->most_merges());
         return num_merges + 256 < 65534
                    ? train_with<std::uint16_t>(std::move(counts), num_merges, threads_, reporter)
                    : train_with<std::uint32_t>(std::move(counts), num_merges, threads_, reporter);

@@ -29,9 +29,6 @@ public:
           replace_(replace),
           emit_(std::move(emit)) {}
 
-    // Bytes of the current text so far.
-    std::uint64_t offset() const { return offset_; }
-
     void append(const Byte* p, std::size_t size) {
         // Pieces of any size cost the same; a long one is not copied as a whole.
         while (size > 0) {
@@ -76,7 +73,7 @@ private:
     std::vector<Byte> text_;  // [0, valid_) is known to be UTF-8
     std::vector<Byte> raw_;   // with replace_: a sequence that the last piece has cut
     std::size_t valid_ = 0;
-    std::uint64_t offset_ = 0;
+    std::uint64_t offset_ = 0;  // bytes of the current text so far
     std::size_t next_try_ = chunk_bytes_;
 
     void append_part(const Byte* p, std::size_t size) {

@@ -13,7 +13,6 @@
 
 #include <cmath>
 #include <functional>
-#include <thread>
 #include <utility>
 
 #include "pairs.hpp"
@@ -29,7 +28,9 @@ class Trainer {
 public:
     // Takes the counts.
     Trainer(std::unique_ptr<SharedCounts> counts, std::size_t num_merges, unsigned threads)
-        : num_merges_(num_merges), threads_(threads), words_(*counts, 256 + num_merges) {
+        : num_merges_(num_merges),
+          parts_(std::min(threads, kMostParts)),
+          words_(*counts, 256 + num_merges) {
         counts.reset();
         const std::size_t ids = 256 + num_merges + 1;  // and the border
         left_.assign(ids, 0);
@@ -44,7 +45,7 @@ public:
             if (heap_.empty()) {
                 if (threshold_ == 1) break;
                 poll(merges_.size());
-                start_epoch();
+                start_epoch([&] { poll(merges_.size()); });
                 continue;
             }
             const Candidate top = pop();
@@ -69,9 +70,10 @@ private:
     static constexpr std::int64_t kFirstRatio = 64;  // of the highest count to the first threshold
     static constexpr std::size_t kSquare = 1 << 19;  // pairs that are counted in a square table
     static constexpr std::size_t kSketch = 1 << 22;
+    static constexpr unsigned kMostParts = 64;  // each has a square table, of up to 8 MiB
 
     std::size_t num_merges_;
-    unsigned threads_;
+    unsigned parts_;  // of the words, counted in parallel
     TokenBytes tokens_;
     Words<Cell> words_;
     Merges merges_;
@@ -91,9 +93,9 @@ private:
     std::vector<std::uint32_t> lefts_, rights_;
 
     // Counts all pairs and keeps those of a new, lower threshold.
-    void start_epoch() {
+    void start_epoch(const std::function<void()>& watch) {
         pairs_.clear();
-        if (tokens_.size() * tokens_.size() <= kSquare) count_in_square();
+        if (tokens_.size() * tokens_.size() <= kSquare) count_in_square(watch);
         else count_in_sketch();
         for (std::uint32_t i = 0; i < pairs_.size(); ++i)
             if (pairs_[i].count >= threshold_) push(i);
@@ -111,26 +113,26 @@ private:
         threshold_ = std::max<std::int64_t>(threshold_, 1);
     }
 
-    // Each thread counts its part of the words by itself, and then fills in its part of the
-    // positions, which are so in order.
-    void count_in_square() {
+    // Each part of the words is counted by itself, and then its part of the positions is filled in,
+    // which are so in order.
+    void count_in_square(const std::function<void()>& watch) {
         struct Tally {
             std::int64_t weight = 0;
             std::uint32_t places = 0, index = kNone;
         };
         const std::size_t side = tokens_.size();
-        std::vector<std::vector<Tally>> tallies(threads_, std::vector<Tally>(side * side));
-        const std::vector<std::size_t> ends = words_.split(threads_);
+        std::vector<std::vector<Tally>> tallies(parts_, std::vector<Tally>(side * side));
+        const std::vector<std::size_t> ends = words_.split(parts_);
+        Pool pool(parts_, watch);
         const auto in_parallel = [&](auto work) {
-            std::vector<std::thread> threads;
-            for (unsigned part = 0; part < threads_; ++part)
-                threads.emplace_back([&, part] {
+            for (unsigned part = 0; part < parts_; ++part)
+                pool.submit([&, part, work](unsigned) {
                     words_.each_pair(part == 0 ? 0 : ends[part - 1], ends[part], tokens_,
                                      [&](std::size_t at, Cell a, Cell b) {
                                          work(at, tallies[part][a * side + b]);
                                      });
                 });
-            for (std::thread& thread : threads) thread.join();
+            pool.drain();
         };
         in_parallel([&](std::size_t at, Tally& tally) {
             tally.weight += words_.weight(at);
