@@ -149,10 +149,11 @@ def peak_memory() -> int:
 
 def in_own_process(**request: Any) -> dict[str, Any]:
     """Run this file on a request, with as many threads as the request says."""
-    threads = {"RAYON_NUM_THREADS": str(request["threads"]), "TOKENIZERS_PARALLELISM": "true"}
+    own = {"RAYON_NUM_THREADS": str(request["threads"]), "TOKENIZERS_PARALLELISM": "true"}
+    own["TIKTOKEN_CACHE_DIR"] = ""  # it would take the ranks that once had the same path
     result = subprocess.run(
         [sys.executable, __file__, json.dumps(request)],
-        env=os.environ | threads,
+        env=os.environ | own,
         stdout=subprocess.PIPE,
         check=True,
     )
