@@ -25,6 +25,8 @@ def lmlab(*arguments: object, limit: int | None = None, memory: int | None = Non
     def set_limit() -> None:
         if memory is not None:
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+            most = resource.getrlimit(resource.RLIMIT_STACK)[1]
+            resource.setrlimit(resource.RLIMIT_STACK, (8 << 20, most))  # of each thread
         if limit is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with EFBIG
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
