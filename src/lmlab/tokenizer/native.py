@@ -153,12 +153,11 @@ class Encoder:
         """`vocab[i]` is the bytes of id i (b"" where there is no token, as in holes).
 
         With `merges`, pairs merge in that order; with `ignore_merges` only in a pretoken that is no
-        token. With None the ids are ranks as tiktoken means
-        them: a pretoken that is a token is that token, and otherwise the neighbours whose
-        concatenation has the lowest id merge first. `special_tokens` maps to ids below
-        len(vocab). `pattern=None` leaves only `encode_pretokens`. Raises ValueError for a
-        vocabulary without all 256 bytes, a merge whose parts or result are missing, and an empty
-        special token.
+        token. With None the ids are ranks as tiktoken means them: a pretoken that is a token is
+        that token, and otherwise the neighbours whose concatenation has the lowest id merge first.
+        `special_tokens` maps to ids below len(vocab). `pattern=None` leaves only
+        `encode_pretokens`. Raises ValueError for a vocabulary without all 256 bytes, a merge whose
+        parts or result are missing, and an empty special token.
         """
         self._pattern = pattern
         self._core = _core.Encoder(
