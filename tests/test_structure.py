@@ -22,7 +22,7 @@ LEVELS = [
     {"task"},
     {"cluster"},
 ]
-BASE = {"errors", "files", "lazy", "schema"}
+BASE = {"errors", "files", "layout", "lazy", "schema"}
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "src" / "hydra_plugins").rglob("*.py")])
 
 
@@ -118,9 +118,13 @@ def sweep_points(choice: str) -> Iterator[tuple[str, ...]]:
     )
 
 
+REQUIRED = {"tokenizer=saved": ["tokenizer.path=runs/a/tokenizer"]}
+"""Keys that a choice leaves to the user."""
+
+
 @pytest.mark.parametrize("choice", EVERY + EXPERIMENTS + SWEEPS)
 def test_every_yaml_composes_loads_and_builds(choice: str) -> None:
-    config = composed(choice)
+    config = composed(choice, *REQUIRED.get(choice, ()))
     model = build(config.model, 300, device="meta")
     logits = model(torch.zeros(1, 8, dtype=torch.long, device="meta"))
     assert logits.shape == (1, 8, config.model.vocab_size or 300)

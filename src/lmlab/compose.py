@@ -9,16 +9,22 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lmlab.config import RunConfig, did_you_mean, keys_at, load, load_yaml, unknown_key
+from lmlab.config import RunConfig, did_you_mean, keys_at, load, plain_values, unknown_key
+from lmlab.derive import derived
 from lmlab.errors import ConfigError, UserError, explain_os_error
 from lmlab.files import remove_if_empty
 from lmlab.help import help_text
+from lmlab.layout import run_of
 from lmlab.runs.names import run_directory, run_signature
+from lmlab.schema import flatten
 
 DEFAULT_LAUNCHER = "local"
 
@@ -49,7 +55,7 @@ def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:
     register_resolvers(conf)
     try:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            return load(hydra.compose("config", overrides=list(overrides)))
+            return run_config(hydra.compose("config", overrides=list(overrides)), overrides)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(explain(error)) from error
 
@@ -62,16 +68,48 @@ def fail(message: str) -> None:
 
 def register_resolvers(conf: Path) -> None:
     """Make the functions that `conf/config.yaml` calls known to OmegaConf."""
-    OmegaConf.register_new_resolver("run_dir", run_directory, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("run_dir", _run_directory, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("help_text", lambda: help_text(conf), replace=True)
     OmegaConf.register_new_resolver(
         "run_signature", lambda *, _root_: _signature(_root_), replace=True
     )
 
 
+def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
+    """Check a composed configuration, and put it on top of the run that it names, if any.
+
+    Must be called while Hydra is initialised.
+    """
+    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    if cfg.get("resume") is None and cfg.get("init_from") is None:
+        return load(cfg)
+    loader = GlobalHydra.instance().config_loader()
+    defaults = loader.load_configuration("config", [], RunMode.RUN)
+    return derived(
+        plain_values(cfg),
+        plain_values(OmegaConf.masked_copy(defaults, list(cfg))),
+        _given_keys(cfg, overrides),
+    )
+
+
+def _given_keys(cfg: DictConfig, overrides: Sequence[str]) -> set[str]:
+    """Return the dotted keys and blocks that overrides set, and those that are read from them."""
+    given = {
+        override.key_or_group.replace("/", ".")
+        for override in OverridesParser.create().parse_overrides(list(overrides))
+    }
+    raw = flatten(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
+    references = {key: re.findall(r"\$\{([\w.]+)\}", str(value)) for key, value in raw.items()}
+    return given | {key for key, read in references.items() if given.intersection(read)}
+
+
+def _run_directory(name: str, resume: str | None) -> str:
+    return run_directory(name, None if resume is None else str(run_of(Path(resume))))
+
+
 def _signature(root: Any) -> str:
-    task = OmegaConf.masked_copy(root, [key for key in root if key != "hydra"])
-    return run_signature(list(root.hydra.overrides.task), load(task).fingerprint())
+    overrides = list(root.hydra.overrides.task)
+    return run_signature(overrides, run_config(root, overrides).fingerprint())
 
 
 def _run(cfg: DictConfig) -> None:
@@ -102,10 +140,9 @@ def _checked(cfg: DictConfig, settings: Any, directory: Path) -> RunConfig:
             if choice not in (unswept, None):
                 option = f"{group}={choice}"
                 raise UserError(f"{option} takes effect only with -m: python train.py -m {option}")
-    others = [o for o in settings.overrides.task if not o.startswith("resume=")]
-    if cfg.resume is not None and not others:
-        return load_yaml(directory / "config.yaml")
-    return load(cfg)
+    elif cfg.resume is not None:
+        raise UserError("resume= continues a single run; leave out -m, or use lmlab sweep resume")
+    return run_config(cfg, settings.overrides.task)
 
 
 def explain(error: Exception) -> str:

@@ -12,12 +12,26 @@ class Config(BaseModel):
     The string under a field is its help text.
     """
 
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+    """Keys that say how, where or how visibly a run is computed: they do not change its result, and
+    may change when it is resumed."""
     REFUSED: ClassVar[dict[str, str]] = {}
     """Keys of other members of a union that this one cannot have, with the reason."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return the values that determine a result, as JSON, without the keys in NOT_IDENTITY."""
+    dumped = config.model_dump(mode="json")
+    for name in dumped.keys() & config.NOT_IDENTITY:
+        del dumped[name]
+    for name in dumped:
+        if isinstance(value := getattr(config, name), Config):
+            dumped[name] = identity(value)
+    return dumped
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

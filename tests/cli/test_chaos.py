@@ -17,7 +17,14 @@ from tests_support import ROOT
 
 STEPS = 90
 LONG = [f"budget.steps={STEPS}", "trainer.checkpoint_every=4", "trainer.log_every=1"]
-TIMES = ("seconds", "tokens_per_second", "mfu", "memory_gib")
+TIMES = (
+    "seconds",
+    "tokens_per_second",
+    "batch_time_share",
+    "mfu",
+    "matmul_utilization",
+    "memory_gib",
+)
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
