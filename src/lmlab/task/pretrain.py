@@ -30,6 +30,7 @@ from lmlab.task.config import PretrainConfig
 from lmlab.task.summary import describe, summarise
 from lmlab.training.budget import total_steps
 from lmlab.training.checkpoint import Checkpoints
+from lmlab.training.chunking import fastest_chunk
 from lmlab.training.device import (
     autocast_for,
     keep_freed_memory,
@@ -39,7 +40,7 @@ from lmlab.training.device import (
 from lmlab.training.distributed import ALONE, World, join_world
 from lmlab.training.evaluate import Evaluator
 from lmlab.training.loop import Parts, train
-from lmlab.training.objective import NextToken, fastest_chunk
+from lmlab.training.objective import NextToken
 from lmlab.training.progress import Outcome
 from lmlab.training.step import LossScaler
 from lmlab.training.throughput import data_sheet_peak, measured_peak

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lmlab.optim.clip import clip_gradients
-from lmlab.training.objective import Losses, Terms
+from lmlab.training.losses import Terms
+from lmlab.training.objective import Losses
 
 Batch = tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]
 Objective = Callable[[Int[Tensor, "batch time"], Int[Tensor, "batch time"]], Losses]
