@@ -18,7 +18,7 @@ from lmlab.accounting.account import account
 from lmlab.compose import compose_run
 from lmlab.model import Transformer, build
 from lmlab.optim import build_optimizer
-from lmlab.training.objective import cross_entropy
+from lmlab.training.losses import cross_entropy
 
 VOCAB = 4096
 PARTS = ("forward", "backward", "optimizer")

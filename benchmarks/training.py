@@ -160,8 +160,9 @@ def answer(values: dict[str, Any]) -> None:
 
 def lmlab(config: Any, vocab: int, device: Any) -> Any:
     from lmlab.model import build
+    from lmlab.training.chunking import fastest_chunk
     from lmlab.training.device import keep_freed_memory
-    from lmlab.training.objective import NextToken, fastest_chunk
+    from lmlab.training.objective import NextToken
 
     keep_freed_memory()
     chunk_tokens = fastest_chunk(device)

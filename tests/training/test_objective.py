@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from lmlab.model import build
 from lmlab.training import cross_entropy
-from lmlab.training.objective import NextToken, fused_token_losses, token_losses
+from lmlab.training.losses import fused_token_losses, token_losses
+from lmlab.training.objective import NextToken
 from tests_support import TINY, composed
 
 

@@ -17,8 +17,9 @@ from lmlab.task.config import PretrainConfig
 from lmlab.task.samples import SampleLogger
 from lmlab.task.summary import last_sample
 from lmlab.tokenizer import Tokenizer
+from lmlab.training.chunking import fastest_chunk
 from lmlab.training.evaluate import Evaluator
-from lmlab.training.objective import NextToken, fastest_chunk
+from lmlab.training.objective import NextToken
 from lmlab.training.state import Metrics
 
 

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from lmlab.optim.clip import clip_gradients
 from lmlab.training.batch import Batch, micro_batches, to_device
-from lmlab.training.objective import Losses, Terms
+from lmlab.training.losses import Terms
+from lmlab.training.objective import Losses
 from lmlab.training.runtime import Runtime
 
 LossFunction = Callable[..., Losses]
