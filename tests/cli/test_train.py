@@ -156,7 +156,7 @@ def test_another_configuration_is_refused(
 def test_a_finished_run_is_not_run_again(train: Train, reference: Path) -> None:
     done = train(f"resume={reference}")
     assert done.returncode == 0
-    assert "has finished already" in done.stderr
+    assert "is finished already, after 12 steps" in done.stderr
 
 
 def test_a_cut_checkpoint_falls_back(train: Train, tiny: list[str], tmp_path: Path) -> None:
