@@ -1,7 +1,6 @@
 """The command line: Hydra composes, `load` checks, the task runs."""
 
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lmlab.config import RunConfig, did_you_mean, keys_at, load, load_yaml, unknown_key
-from lmlab.errors import ConfigError, UserError, explain_os_error
+from lmlab.compose_errors import explain_composition_error
+from lmlab.config import RunConfig, load, load_yaml
+from lmlab.errors import UserError, explain_os_error
 from lmlab.files import remove_if_empty
 from lmlab.help import help_text
 from lmlab.runs.names import run_directory, run_signature
@@ -33,7 +33,7 @@ def main(conf: Path) -> None:
     try:
         command()
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        fail(explain(error))
+        fail(explain_composition_error(error))
     except OSError as error:
         text = explain_os_error(error)
         if text is None:
@@ -51,7 +51,7 @@ def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             return load(hydra.compose("config", overrides=list(overrides)))
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(explain(error)) from error
+        raise UserError(explain_composition_error(error)) from error
 
 
 def fail(message: str) -> None:
@@ -106,36 +106,3 @@ def _checked(cfg: DictConfig, settings: Any, directory: Path) -> RunConfig:
     if cfg.resume is not None and not others:
         return load_yaml(directory / "config.yaml")
     return load(cfg)
-
-
-def explain(error: Exception) -> str:
-    """Put an error of the user, of Hydra or of OmegaConf into one line in the user's terms."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, MissingConfigException):
-        return _explain_missing(error)
-    if isinstance(error, OverrideParseException):
-        problem = str(error).splitlines()[0].rstrip(".")
-        return f"config error at '{error.override}': cannot be read as an override ({problem})"
-    text = str(error)
-    cause = error.__cause__
-    if match := re.match(r"Could not override '([^']+)'\.(?: No match)?", text):
-        path = match[1].split("@")[0].replace("/", ".").lstrip(".")
-        *parents, key = path.split(".")
-        if key in keys_at(parents) and "is not in struct" not in str(cause):
-            return f"config error at '{path}': {str(cause or error).splitlines()[0]}"
-        return str(ConfigError(path, unknown_key(path.split("."))))
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"config error: {mark.name}, line {mark.line + 1}: {error.problem}"
-    return "config error: " + " ".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _explain_missing(error: MissingConfigException) -> str:
-    group, _, choice = str(error.missing_cfg_file).rpartition("/")
-    options = [option for option in error.options or [] if option != choice]
-    if not group or not options:
-        return f"config error: {str(error).splitlines()[0]}"
-    hint = did_you_mean(choice, options)
-    problem = f"'{choice}' is not one of {', '.join(map(repr, options))}"
-    return str(ConfigError(group, problem + (f" ({hint.removeprefix(', ')})" if hint else "")))

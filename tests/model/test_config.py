@@ -153,7 +153,7 @@ def test_values_live_in_yaml_alone() -> None:
     assert compose_run(find_conf(), []).model.norm_eps == NORM_EPS
 
     classes = [ModelConfig]
-    from lmlab.config import members
+    from lmlab.schema import members
 
     for cls in classes:
         for name, field in cls.model_fields.items():
