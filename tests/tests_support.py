@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from lmlab.hydra_app import register_resolvers, run_config
 
-from lmlab.compose import register_resolvers, run_config
 from lmlab.config import RunConfig
 
 ROOT = Path(__file__).parents[1]

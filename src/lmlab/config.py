@@ -3,20 +3,19 @@
 Nothing behind `load` sees Hydra, OmegaConf or a dict.
 """
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Self
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, ValidationError, model_validator
 
 from lmlab.cluster.config import SlurmConfig
+from lmlab.config_errors import explain_validation_error, format_value
 from lmlab.data.config import DataConfig
 from lmlab.errors import ConfigError, UserError
 from lmlab.migrations import SCHEMA_VERSION, migrated
@@ -90,11 +89,7 @@ def load(config: DictConfig | Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
-        details = error.errors()
-        path, problem = _explain(details[0], values)
-        if len(details) > 1:
-            problem += f" (and {len(details) - 1} more)"
-        raise ConfigError(path, problem) from error
+        raise explain_validation_error(error, values, RunConfig) from error
 
 
 def plain_values(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +143,9 @@ def stored_fingerprints(path: Path) -> set[str]:
 def difference(old: RunConfig, new: RunConfig) -> str:
     """Return the keys that differ and change the result, as `key: old -> new, ...`."""
     changes = _changes(old.identity(), new.identity())
-    return ", ".join(f"{key}: {_show(before)} -> {_show(now)}" for key, before, now in changes)
+    return ", ".join(
+        f"{key}: {format_value(before)} -> {format_value(now)}" for key, before, now in changes
+    )
 
 
 def changed_settings(old: RunConfig, new: RunConfig) -> dict[str, list[Any]]:
@@ -170,56 +167,6 @@ def _hash(values: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return `, did you mean 'x'?` for the nearest choice, or nothing when none is near."""
-    near = difflib.get_close_matches(word, list(choices), n=1)
-    return f", did you mean '{near[0]}'?" if near else ""
-
-
-def members(annotation: Any) -> list[type[BaseModel]]:
-    """Return the configuration classes that a field can hold: one, or a union's members."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) is Annotated:
-        return members(get_args(annotation)[0])
-    if get_origin(annotation) is Union or type(annotation).__name__ == "UnionType":
-        return [member for part in get_args(annotation) for member in members(part)]
-    return []
-
-
-def classes_at(path: Iterable[str]) -> list[type[BaseModel]]:
-    """Return the configuration classes that can be under a path of keys."""
-    classes: list[type[BaseModel]] = [RunConfig]
-    for key in path:
-        fields = [cls.model_fields[key] for cls in classes if key in cls.model_fields]
-        classes = [member for field in fields for member in members(field.annotation)]
-    return classes
-
-
-def keys_at(path: Iterable[str]) -> list[str]:
-    """Return the keys that exist under a path of keys, in all members of the unions on the way."""
-    return list(dict.fromkeys(name for cls in classes_at(path) for name in cls.model_fields))
-
-
-def unknown_key(path: Sequence[str]) -> str:
-    """Return what is wrong with a key that the chosen members do not have, and what was meant."""
-    *parents, key = path
-    if key not in keys_at(parents):
-        return "unknown key" + did_you_mean(key, keys_at(parents))
-    classes = classes_at(parents)
-    having = [_kind(cls) for cls in classes if key in cls.model_fields]
-    reasons = [getattr(cls, "REFUSED", {}).get(key) for cls in classes]
-    group = "/".join(parents)
-    return f"not a key of the chosen {group}, but of {group}={' or '.join(having)}" + "".join(
-        f" ({reason})" for reason in reasons if reason
-    )
-
-
-def _kind(cls: type[BaseModel]) -> str:
-    kind = cls.model_fields.get("kind")
-    return str(get_args(kind.annotation)[0]) if kind else cls.__name__
-
-
 def _whole_floats_to_int(values: Any) -> Any:
     if isinstance(values, Mapping):
         return {str(key): _whole_floats_to_int(value) for key, value in values.items()}
@@ -228,57 +175,3 @@ def _whole_floats_to_int(values: Any) -> Any:
     if isinstance(values, float) and values.is_integer():
         return int(values)
     return values
-
-
-def _explain(error: ErrorDetails, values: Any) -> tuple[str, str]:
-    """Return the path in the user's terms and what is wrong there."""
-    path: list[str] = []
-    classes: list[type[BaseModel]] = [RunConfig]
-    last = len(error["loc"]) - 1
-    inside = skip = False
-    for index, part in enumerate(error["loc"]):
-        if skip:  # the tag of a union's member is pydantic's, not a key of the user's
-            skip = False
-            continue
-        inside = isinstance(values, Mapping) and part in values
-        if inside or index == last:
-            path.append(str(part))
-        values = values[part] if inside else values
-        fields = [cls.model_fields[part] for cls in classes if part in cls.model_fields]
-        classes = [member for field in fields for member in members(field.annotation)]
-        skip = len(classes) > 1
-    kind, given, context = error["type"], error["input"], error.get("ctx", {})
-    where = ".".join(path)
-    if kind == "extra_forbidden":
-        if where in ("experiment", "sweep", "debug"):
-            return where, "unknown key; is '# @package _global_' missing at the top of the file?"
-        return where, unknown_key(path)
-    if kind == "missing":
-        return where, "missing; give it a value"
-    if kind == "value_error":
-        return where, str(context["error"])
-    if kind in ("literal_error", "union_tag_invalid"):
-        expected = context["expected"] if kind == "literal_error" else context["expected_tags"]
-        for old, new in ((" or ", ", "), ("True", "true"), ("False", "false")):
-            expected = expected.replace(old, new)
-        value = given if kind == "literal_error" else context["tag"]
-        hint = did_you_mean(str(value), [word.strip("'") for word in expected.split(", ")])
-        return where, f"{_show(value)} is not one of {expected}" + (
-            f" ({hint.removeprefix(', ')})" if hint else ""
-        )
-    bounds = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">=")}
-    bounds |= {"less_than": ("lt", "<"), "less_than_equal": ("le", "<=")}
-    if kind in bounds:
-        name, sign = bounds[kind]
-        limit = context[name]
-        return where, f"must be {sign} {limit:g}, got {_show(values if inside else given)}"
-    wanted = {"int": "a whole number", "float": "a number", "finite": "a finite number"}
-    wanted |= {"bool": "true or false", "string": "text"}
-    for prefix, what in wanted.items():
-        if kind.startswith(f"{prefix}_") and kind != "string_pattern_mismatch":
-            return where, f"must be {what}, got {_show(given)}"
-    return where, f"{error['msg'][0].lower()}{error['msg'][1:]}, got {_show(given)}"
-
-
-def _show(value: Any) -> str:
-    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)

@@ -12,14 +12,15 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lmlab.config import RunConfig, did_you_mean, keys_at, load, plain_values, unknown_key
+from lmlab.compose_errors import explain_composition_error
+from lmlab.config import RunConfig, load, plain_values
 from lmlab.derive import derived
-from lmlab.errors import ConfigError, UserError, explain_os_error
+from lmlab.errors import UserError, explain_os_error
 from lmlab.files import remove_if_empty
 from lmlab.help import help_text
 from lmlab.layout import run_of
@@ -39,7 +40,7 @@ def main(conf: Path) -> None:
     try:
         command()
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        fail(explain(error))
+        fail(explain_composition_error(error))
     except OSError as error:
         text = explain_os_error(error)
         if text is None:
@@ -50,6 +51,26 @@ def main(conf: Path) -> None:
         sys.exit(130)
 
 
+def compose(*overrides: str) -> RunConfig:
+    """Return the configuration of `python train.py OVERRIDES`: `compose("model=small", "lr=3e-4")`.
+
+    Raises ConfigError for what the command line would refuse.
+    """
+    return compose_run(find_conf(), overrides)
+
+
+def find_conf() -> Path:
+    """Return the folder `conf`: of the working directory, or else of the checkout of this code.
+
+    Raises UserError when there is neither.
+    """
+    places = (Path.cwd(), Path(__file__).parents[2])
+    for place in places:
+        if (place / "conf" / "config.yaml").is_file():
+            return place / "conf"
+    raise UserError(f"no conf/config.yaml in {' or '.join(map(str, places))}")
+
+
 def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:
     """Return what `python train.py OVERRIDES` would run; a mistake is a UserError of one line."""
     register_resolvers(conf)
@@ -57,7 +78,7 @@ def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             return run_config(hydra.compose("config", overrides=list(overrides)), overrides)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(explain(error)) from error
+        raise UserError(explain_composition_error(error)) from error
 
 
 def fail(message: str) -> None:
@@ -143,36 +164,3 @@ def _checked(cfg: DictConfig, settings: Any, directory: Path) -> RunConfig:
     elif cfg.resume is not None:
         raise UserError("resume= continues a single run; leave out -m, or use lmlab sweep resume")
     return run_config(cfg, settings.overrides.task)
-
-
-def explain(error: Exception) -> str:
-    """Put an error of the user, of Hydra or of OmegaConf into one line in the user's terms."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, MissingConfigException):
-        return _explain_missing(error)
-    if isinstance(error, OverrideParseException):
-        problem = str(error).splitlines()[0].rstrip(".")
-        return f"config error at '{error.override}': cannot be read as an override ({problem})"
-    text = str(error)
-    cause = error.__cause__
-    if match := re.match(r"Could not override '([^']+)'\.(?: No match)?", text):
-        path = match[1].split("@")[0].replace("/", ".").lstrip(".")
-        *parents, key = path.split(".")
-        if key in keys_at(parents) and "is not in struct" not in str(cause):
-            return f"config error at '{path}': {str(cause or error).splitlines()[0]}"
-        return str(ConfigError(path, unknown_key(path.split("."))))
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"config error: {mark.name}, line {mark.line + 1}: {error.problem}"
-    return "config error: " + " ".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _explain_missing(error: MissingConfigException) -> str:
-    group, _, choice = str(error.missing_cfg_file).rpartition("/")
-    options = [option for option in error.options or [] if option != choice]
-    if not group or not options:
-        return f"config error: {str(error).splitlines()[0]}"
-    hint = did_you_mean(choice, options)
-    problem = f"'{choice}' is not one of {', '.join(map(repr, options))}"
-    return str(ConfigError(group, problem + (f" ({hint.removeprefix(', ')})" if hint else "")))
