@@ -129,9 +129,10 @@ def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
 
 
 def with_choices_of_parent(conf: Path, overrides: Sequence[str]) -> list[str]:
-    """Return the overrides after the choices of groups of the run that they build on, if any.
+    """Return a command line with the choices of groups of the run that it builds on, if any.
 
-    `init_from=RUN data.paths=[...]` needs them: the default corpus has no such key.
+    `init_from=RUN data.paths=[...]` needs them: the default corpus has no such key. They stand
+    before the first override, after options such as -m.
     """
     named = {}
     for override in overrides:
@@ -146,7 +147,9 @@ def with_choices_of_parent(conf: Path, overrides: Sequence[str]) -> list[str]:
         return list(overrides)
     given = {override.partition("=")[0].lstrip("+~") for override in overrides}
     choices = group_choices(conf, base)
-    return [c for c in choices if c.partition("=")[0] not in given] + list(overrides)
+    first = next(i for i, text in enumerate(overrides) if re.match(r"[^-].*=", text))
+    missing = [choice for choice in choices if choice.partition("=")[0] not in given]
+    return [*overrides[:first], *missing, *overrides[first:]]
 
 
 def _text(value: Any) -> str | None:
