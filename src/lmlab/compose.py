@@ -14,13 +14,15 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lmlab.arguments import for_hydra, quote_paths
 from lmlab.config import RunConfig, did_you_mean, keys_at, load, load_yaml, unknown_key
 from lmlab.errors import ConfigError, UserError, explain_os_error
 from lmlab.files import remove_if_empty
 from lmlab.help import help_text
-from lmlab.runs.names import run_directory, run_signature
+from lmlab.runs.names import run_directory
 
-DEFAULT_LAUNCHER = "local"
+DEFAULT_LAUNCHER = "basic"
+"""Hydra's name for: none chosen; a sweep then runs with `local`."""
 
 
 def main(conf: Path) -> None:
@@ -31,6 +33,7 @@ def main(conf: Path) -> None:
         version_base="1.3", config_path=str(conf.resolve()), config_name="config"
     )(_run)
     try:
+        sys.argv[1:] = for_hydra(sys.argv[1:])
         command()
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         fail(explain(error))
@@ -49,7 +52,7 @@ def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:
     register_resolvers(conf)
     try:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            return load(hydra.compose("config", overrides=list(overrides)))
+            return load(hydra.compose("config", overrides=quote_paths(overrides)))
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(explain(error)) from error
 
@@ -64,14 +67,6 @@ def register_resolvers(conf: Path) -> None:
     """Make the functions that `conf/config.yaml` calls known to OmegaConf."""
     OmegaConf.register_new_resolver("run_dir", run_directory, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("help_text", lambda: help_text(conf), replace=True)
-    OmegaConf.register_new_resolver(
-        "run_signature", lambda *, _root_: _signature(_root_), replace=True
-    )
-
-
-def _signature(root: Any) -> str:
-    task = OmegaConf.masked_copy(root, [key for key in root if key != "hydra"])
-    return run_signature(list(root.hydra.overrides.task), load(task).fingerprint())
 
 
 def _run(cfg: DictConfig) -> None:

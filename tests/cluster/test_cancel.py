@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lmlab.cli import main
-from lmlab.cluster.processes import born
+from lmlab.cluster.processes import start_time
 from lmlab.cluster.records import read_record, write_record
 from tests_support import ROOT
 
@@ -80,9 +80,9 @@ def test_without_its_launcher_a_run_is_told_itself(
 def test_another_process_with_the_number_of_a_launcher_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if born(os.getpid()) is None:
-        pytest.skip("this system does not say when a process was born")
-    record = {"cluster": "local", "pid": os.getpid(), "host": HERE, "born": "1"}
+    if start_time(os.getpid()) is None:
+        pytest.skip("this system does not say when a process was start_time")
+    record = {"cluster": "local", "pid": os.getpid(), "host": HERE, "start_time": "1"}
     submitted(tmp_path / "a", **record)
     assert main(["sweep", "cancel", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "nothing to cancel\n"
@@ -94,7 +94,7 @@ def test_runs_of_another_machine_are_not_said_to_be_cancelled(
 ) -> None:
     sleeper = subprocess.Popen(["sleep", "100"])
     submitted(tmp_path / "a", cluster="local", pid=sleeper.pid, host="elsewhere", job="1")
-    submitted(tmp_path / "b", cluster="local", pid=sleeper.pid, host=HERE, born=born(sleeper.pid))
+    submitted(tmp_path / "b", cluster="local", pid=sleeper.pid, host=HERE, start_time=start_time(sleeper.pid))
     assert shown(tmp_path, capsys).splitlines()[1].endswith("a: on elsewhere")
     try:
         assert main(["sweep", "cancel", str(tmp_path)]) == 1

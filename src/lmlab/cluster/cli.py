@@ -65,7 +65,7 @@ def _count(text: str) -> int:
 
 def show(options: argparse.Namespace) -> None:
     """Print the table of runs, with --watch until none is active."""
-    from lmlab.cluster.table import table
+    from lmlab.cluster.run_table import table
 
     while True:
         text, active = table(_runs(options.directory), options.directory)
@@ -90,9 +90,10 @@ def cancel(options: argparse.Namespace) -> None:
 
 def resume(options: argparse.Namespace) -> None:
     """Submit the runs of a sweep again that have not finished, where they were submitted before."""
-    from lmlab.cluster.local import run_here
+    from lmlab.cluster.launch_processes import run_in_processes
+    from lmlab.cluster.launch_slurm import submit_to_slurm
     from lmlab.cluster.records import SUBMISSION, read_record
-    from lmlab.cluster.submission import Job, submit_to_slurm
+    from lmlab.cluster.submission import Job
     from lmlab.config import load_yaml
 
     runs = _runs(options.directory)
@@ -112,7 +113,7 @@ def resume(options: argparse.Namespace) -> None:
         raise UserError(f"the folder that {options.directory} was submitted in is gone: {cwd}")
     os.chdir(cwd)  # paths in configurations are relative to it
     on_slurm = clusters == {"slurm"}
-    submission = submit_to_slurm(jobs) if on_slurm else run_here(jobs, options.parallel)
+    submission = submit_to_slurm(jobs) if on_slurm else run_in_processes(jobs, options.parallel)
     for name, job in submission.submitted.items():
         print(f"  {name}: {job.settings}")
     print(submission.summary())
@@ -143,7 +144,7 @@ def _changed(config: "RunConfig", overrides: Sequence[str]) -> "RunConfig":
 
 
 def _runs(directory: Path) -> list[Path]:
-    from lmlab.cluster.status import find_runs
+    from lmlab.runs.read import find_runs
 
     if not directory.is_dir():
         raise UserError(f"{directory} is not a folder; name one that holds runs, such as runs/")

@@ -2,15 +2,14 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmlab.errors import UserError
-from lmlab.runs.read import Run, read_run
-from lmlab.runs.run import CONFIG
+from lmlab.runs.names import short, show
+from lmlab.runs.read import RunRecord, find_runs, read_run
 from lmlab.runs.statistics import Estimate, estimate
 from lmlab.schema import flatten
 
@@ -42,7 +41,7 @@ Settings = tuple[tuple[str, Any], ...]
 class Row:
     """One run of a sweep."""
 
-    run: Run
+    run: RunRecord
     settings: Settings
     """What is varied, as (key, value), the seed aside."""
     seed: Any
@@ -105,7 +104,7 @@ def collect(directory: Path, metric: str = "val_loss") -> Sweep:
     """Read the runs below a folder; raises UserError when there are none."""
     if metric not in RESULTS:
         raise UserError(f"'{metric}' is not one of {', '.join(RESULTS)}")
-    runs = [read_run(path) for path in _find(directory)]
+    runs = [read_run(path) for path in find_runs(directory)]
     if not runs:
         raise UserError(f"there are no runs in {directory}; name a sweep's folder")
     varied = [_varied(run.config) for run in runs]
@@ -158,34 +157,11 @@ def describe(settings: Settings) -> str:
     return ", ".join(f"{short(key)}={show(value)}" for key, value in settings) or "all runs"
 
 
-def short(key: str) -> str:
-    """Return the last part of a key that says something: `model.ffn.kind` is `ffn`."""
-    parts = key.split(".")
-    return parts[-2] if parts[-1] == "kind" and len(parts) > 1 else parts[-1]
-
-
-def show(value: Any) -> str:
-    """Return a value as one would write it on the command line."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _find(directory: Path) -> list[Path]:
-    found = []
-    for folder, folders, files in os.walk(directory):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if CONFIG in files:
-            found.append(Path(folder))
-            folders.clear()
-    return sorted(found)
-
-
 def _varied(config: Mapping[str, Any]) -> dict[str, Any]:
     return flatten({key: value for key, value in config.items() if key not in NOT_VARIED})
 
 
-def result_of(run: Run, key: str) -> Any:
+def result_of(run: RunRecord, key: str) -> Any:
     """Return what result.json says; the training loss is the mean of the last tenth of the run."""
     if key != "train_loss":
         return run.result.get(key)
@@ -194,7 +170,7 @@ def result_of(run: Run, key: str) -> Any:
     return math.fsum(last) / len(last) if last else None
 
 
-def _metric(run: Run, metric: str) -> float | None:
+def _metric(run: RunRecord, metric: str) -> float | None:
     value = result_of(run, metric)
     if not isinstance(value, int | float) or not math.isfinite(value):
         return None

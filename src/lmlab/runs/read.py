@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """What a run directory holds; of files that are not there (yet), nothing."""
 
     directory: Path
@@ -87,12 +88,23 @@ class Run:
         return value if value is not None and math.isfinite(value) else None
 
 
-def read_run(directory: Path) -> Run:
+def find_runs(root: Path) -> list[Path]:
+    """Return the run directories at and below `root`, sorted by path."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if "config.yaml" in files:
+            found.append(Path(folder))
+            folders.clear()
+    return sorted(found)
+
+
+def read_run(directory: Path) -> RunRecord:
     """Read a run directory; raise DataError when it is none or when one of its files is damaged."""
     if not any((directory / name).is_file() for name in _FILES):
         raise DataError(f"{directory}: no run directory; expected one with {', '.join(_FILES[:3])}")
     rows, unreadable = _read_metrics(directory / "metrics.jsonl")
-    return Run(
+    return RunRecord(
         directory=directory,
         rows=rows,
         unreadable_lines=unreadable,

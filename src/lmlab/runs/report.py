@@ -9,7 +9,7 @@ from typing import Any
 from lmlab.files import atomic_write
 from lmlab.runs.curves import smoothing_weight, wants_log_scale
 from lmlab.runs.page import environment, plotly
-from lmlab.runs.read import Run, read_run
+from lmlab.runs.read import RunRecord, read_run
 
 _PLACE = ("step", "tokens", "seconds")
 _LOSSES = ("train/loss", "val/loss", "val/bits_per_byte")
@@ -60,7 +60,7 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
-def _headline(run: Run) -> dict[str, float | None]:
+def _headline(run: RunRecord) -> dict[str, float | None]:
     """Return the numbers that the page begins with: the result's, or as far as the run got."""
     numbers: dict[str, float | None] = {}
     logged = {"val_loss": "val/loss", "val_bits_per_byte": "val/bits_per_byte"}
@@ -82,7 +82,7 @@ def _headline(run: Run) -> dict[str, float | None]:
     }
 
 
-def _curves(run: Run) -> dict[str, Any]:
+def _curves(run: RunRecord) -> dict[str, Any]:
     """Return the data of the charts: a column a key, null where nothing was logged."""
     keys = dict.fromkeys(key for row in run.rows for key in row)
     columns = {

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from lmlab.runs.collect import RESULTS, SEED, Row, Sweep, result_of, short, show
+from lmlab.runs.collect import RESULTS, SEED, Row, Sweep, result_of
+from lmlab.runs.names import short, show
 from lmlab.runs.verdict import judge
 
 

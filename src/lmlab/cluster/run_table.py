@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from lmlab.cluster.progress import Progress, progress_of
-from lmlab.cluster.status import ACTIVE, State, state_of
+from lmlab.cluster.run_progress import Progress, progress_of
+from lmlab.cluster.run_state import ACTIVE, State, state_of
 
 HEAD = ("state", "step", "loss", "val loss", "tokens/s", "left", "run")
 
