@@ -1,7 +1,6 @@
 """The run directory: the log of a run, and its one result."""
 
 import contextlib
-import errno
 import json
 import math
 import signal
@@ -14,12 +13,11 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from lmlab.errors import UserError
+from lmlab.errors import NO_SPACE, UserError
 from lmlab.files import atomic_write, remove_if_empty
 
 METRICS, SAMPLES, RESULT = "metrics.jsonl", "samples.txt", "result.json"
 CONFIG, ENVIRONMENT, ACCOUNT, LOCK = "config.yaml", "environment.json", "account.json", ".lock"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Run:
@@ -50,7 +48,7 @@ class Run:
         if error is not None and [path.name for path in self.directory.iterdir()] == [LOCK]:
             (self.directory / LOCK).unlink()
             remove_if_empty(self.directory)
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise UserError(
                 f"{error.strerror} while writing in {self.directory}; "
                 f"make room and continue with resume={self.directory}"
