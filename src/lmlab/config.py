@@ -6,7 +6,6 @@ Nothing behind `load` sees Hydra, OmegaConf or a dict.
 import difflib
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -111,18 +110,6 @@ def difference(old: RunConfig, new: RunConfig) -> str:
     before, after = flatten(old.identity()), flatten(new.identity())
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return ", ".join(f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}" for key in keys)
-
-
-def require_same_run(directory: Path, config: RunConfig, advice: str) -> None:
-    """Raise UserError when a run directory holds a run whose result another configuration gives.
-
-    `advice` ends the message: what to do about it.
-    """
-    saved = directory / "config.yaml"
-    changes = difference(load_yaml(saved), config) if saved.exists() else ""
-    if changes:
-        where = os.path.relpath(directory)
-        raise UserError(f"{where} was started with another configuration ({changes}); {advice}")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

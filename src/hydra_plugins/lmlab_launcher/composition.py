@@ -15,10 +15,11 @@ from hydra.core.utils import filter_overrides
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from lmlab.cluster.existing_runs import ExistingRuns
 from lmlab.cluster.submission import Job
 from lmlab.config import difference, load
 from lmlab.errors import ConfigError, UserError
-from lmlab.runs.names import DIGITS, runs_by_fingerprint, sweep_run_name
+from lmlab.runs.names import sweep_run_name
 from lmlab.schema import flatten
 
 AUTOMATIC = "auto"
@@ -34,7 +35,7 @@ def checked_jobs(
     jobs = []
     common = set(batch[0]).intersection(*batch) if len(batch) > 1 else set()
     axes = _axes(master, batch)
-    existing: dict[Path, dict[str, Path]] = {}
+    existing: dict[Path, ExistingRuns] = {}
     saved = HydraConfig.instance().cfg
     try:
         for index, config in enumerate(composed(loader, master, batch)):
@@ -50,10 +51,11 @@ def checked_jobs(
                 folder = Path(config.hydra.sweep.dir).absolute()
                 if config.hydra.sweep.subdir == AUTOMATIC:
                     if folder not in existing:
-                        existing[folder] = runs_by_fingerprint(folder)
-                    settings_ = _values(batch[index], axes, flatten(checked.model_dump()))
-                    name = sweep_run_name(settings_, checked.fingerprint())
-                    directory = existing[folder].get(name[-DIGITS:], folder / name)
+                        existing[folder] = ExistingRuns(folder)
+                    fingerprint = checked.fingerprint()
+                    values = _values(batch[index], axes, flatten(checked.model_dump()))
+                    name = sweep_run_name(values, fingerprint)
+                    directory = existing[folder].find(fingerprint) or folder / name
                 else:
                     directory = folder / config.hydra.sweep.subdir
             except ConfigError as error:

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from lmlab.cluster.records import SUBMISSION, WORK, read_record, write_record
 from lmlab.cluster.run_state import ACTIVE, FINISHED, state_of
-from lmlab.config import RunConfig, require_same_run
+from lmlab.config import RunConfig, difference, load_yaml
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
 from lmlab.runs.run import CONFIG
@@ -70,9 +70,13 @@ def partition_jobs(jobs: Sequence[Job]) -> tuple[list[Job], Submission]:
     Raises UserError for the directory of another run, and when slurm.* varies.
     """
     for job in jobs:
-        require_same_run(
-            job.directory, job.config, "give the sweep another name=, or remove that directory"
-        )
+        saved = job.directory / CONFIG
+        changes = difference(load_yaml(saved), job.config) if saved.exists() else ""
+        if changes:
+            raise UserError(
+                f"{os.path.relpath(job.directory)} was started with another configuration "
+                f"({changes}); give the sweep another name=, or remove that directory"
+            )
     by_directory = {job.directory: job for job in jobs}
     left: list[Job] = []
     submission = Submission()

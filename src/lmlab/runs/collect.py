@@ -1,4 +1,4 @@
-"""The results of a sweep: what was varied, what came out, and how sure that is."""
+"""The results of a sweep: what was varied, and the metric of each setting with its uncertainty."""
 
 import json
 import math
@@ -32,7 +32,7 @@ METRICS = {
     "train_loss": "training loss",
     "best_val_loss": "best validation loss",
 }
-"""How metrics are called in a sentence, where that is not their key."""
+"""Names of metrics in sentences, where they differ from the key."""
 HIGHER_IS_BETTER = ("tokens_per_second",)
 Settings = tuple[tuple[str, Any], ...]
 
@@ -43,7 +43,7 @@ class Row:
 
     run: RunRecord
     settings: Settings
-    """What is varied, as (key, value), the seed aside."""
+    """What is varied except the seed, as (key, value)."""
     seed: Any
     metric: float | None
     """None for a run that has no result, or diverged."""
@@ -56,7 +56,7 @@ class Setting:
     settings: Settings
     rows: tuple[Row, ...]
     estimate: Estimate
-    """Over the runs that ended with a finite metric."""
+    """Over the runs that finished with a finite metric."""
     diverged: int
     unfinished: int
 
@@ -64,6 +64,11 @@ class Setting:
     def values(self) -> list[float]:
         """The metric of each run that has one."""
         return [row.metric for row in self.rows if row.metric is not None]
+
+    @property
+    def by_seed(self) -> dict[str, float]:
+        """The metric of each run that has one, by its seed."""
+        return {show(row.seed): row.metric for row in self.rows if row.metric is not None}
 
     def __str__(self) -> str:
         return describe(self.settings)
@@ -79,7 +84,7 @@ class Sweep:
     rows: tuple[Row, ...]
     settings: tuple[Setting, ...]
     copies: int
-    """Runs left out, as a newer one has the same settings and seed: it would count as a seed."""
+    """Runs left out because a newer one has the same settings and seed."""
 
     @property
     def metric_name(self) -> str:
@@ -88,16 +93,16 @@ class Sweep:
 
     @property
     def sign(self) -> int:
-        """What the metric is multiplied by for the lowest to be the best."""
+        """Factor of the metric that makes the lowest value the best."""
         return -1 if self.metric in HIGHER_IS_BETTER else 1
 
     @property
     def note(self) -> str:
-        """What is not in it, in a sentence; nothing when it is whole."""
+        """What is left out, in a sentence; nothing when all runs are included."""
         if not self.copies:
             return ""
         runs = "1 run is" if self.copies == 1 else f"{self.copies} runs are"
-        return f"{runs} left out, for newer ones with the same settings and seed."
+        return f"{runs} left out: newer ones have the same settings and seed."
 
 
 def collect(directory: Path, metric: str = "val_loss") -> Sweep:
@@ -124,7 +129,7 @@ def collect(directory: Path, metric: str = "val_loss") -> Sweep:
 
 
 def find_axes(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the keys that differ between runs, without those that only follow another one.
+    """Return the keys that differ between runs, without those that depend on another one.
 
     `optimizer.lr` follows `lr`; what a choice brings along follows its `kind`.
     """
@@ -153,7 +158,7 @@ def _determines(first: Sequence[str], second: Sequence[str]) -> bool:
 
 
 def describe(settings: Settings) -> str:
-    """Return `lr=0.001, ffn=glu`; a sweep of seeds only has nothing to say."""
+    """Return `lr=0.001, ffn=glu`; `all runs` for a sweep of seeds only."""
     return ", ".join(f"{short(key)}={show(value)}" for key, value in settings) or "all runs"
 
 
@@ -162,7 +167,7 @@ def _varied(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def result_of(run: RunRecord, key: str) -> Any:
-    """Return what result.json says; the training loss is the mean of the last tenth of the run."""
+    """Return a value of result.json; the training loss is the mean of the last tenth of the run."""
     if key != "train_loss":
         return run.result.get(key)
     steps, losses = run.series("train/loss")

@@ -7,8 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lmlab.runs.run import CONFIG, RESULT
-
 LONGEST_VALUE, LONGEST_NAME = 32, 100
 """Characters of a value and of all settings in the name of a directory."""
 DIGITS = 8
@@ -32,21 +30,6 @@ def sweep_run_name(settings: Mapping[str, Any], fingerprint: str) -> str:
     order = sorted(settings, key=lambda key: (key == "seed", names[key]))
     parts = [f"{_safe(names[key])}={_safe(show(settings[key]))}" for key in order]
     return f"{','.join(parts)[:LONGEST_NAME]}_{fingerprint[:DIGITS]}".lstrip("_")
-
-
-def runs_by_fingerprint(folder: Path) -> dict[str, Path]:
-    """Return the runs of a sweep by the fingerprint at the end of their directory's name.
-
-    What comes before it does not matter, so that runs of an earlier, smaller sweep are found. Of
-    two runs with the same fingerprint, a finished one is returned.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if (path / CONFIG).is_file():
-            digits = path.name.rpartition("_")[2]
-            if digits not in found or not (found[digits] / RESULT).exists():
-                found[digits] = path
-    return found
 
 
 def shortest_names(keys: Iterable[str]) -> dict[str, str]:

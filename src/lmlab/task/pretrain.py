@@ -12,7 +12,7 @@ import torch
 
 from lmlab.accounting.account import account
 from lmlab.accounting.text import short
-from lmlab.config import RunConfig, require_same_run
+from lmlab.config import RunConfig, difference, load_yaml
 from lmlab.data import Prepared, prepare, require_context
 from lmlab.data.batches import Batches, validation_starts
 from lmlab.errors import UserError
@@ -110,8 +110,15 @@ def _finish(config: RunConfig, run: Run, outcome: Outcome, facts: dict[str, Any]
 
 def _is_over(run: Run, config: RunConfig) -> bool:
     """Whether the directory holds this run's result already; raises when it is another run's."""
-    require_same_run(run.directory, config, "resume it with its own, or start in another directory")
-    if config.resume is not None and not (run.directory / CONFIG).exists():
+    saved = run.directory / CONFIG
+    if saved.exists():
+        changes = difference(load_yaml(saved), config)
+        if changes:
+            raise UserError(
+                f"{run.directory} was started with another configuration ({changes}); "
+                "continue it with its own, or start in another directory"
+            )
+    elif config.resume is not None:
         raise UserError(f"{run.directory} is not a run directory: it has no {CONFIG}")
     result = run.result()
     if result is not None:
