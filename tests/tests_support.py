@@ -4,8 +4,8 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from lmlab.compose import register_resolvers
-from lmlab.config import RunConfig, load
+from lmlab.config import RunConfig
+from lmlab.hydra_app import register_resolvers, run_config
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -37,4 +37,4 @@ def composed(*overrides: str) -> RunConfig:
     """Return the configuration that `python train.py OVERRIDES` loads."""
     register_resolvers(CONF)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return load(compose("config", overrides=list(overrides)))
+        return run_config(compose("config", overrides=list(overrides)), overrides)

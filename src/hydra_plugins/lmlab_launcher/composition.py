@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lmlab.cluster.existing_runs import ExistingRuns
 from lmlab.cluster.submission import Job
-from lmlab.config import difference, load
+from lmlab.config import difference
 from lmlab.errors import ConfigError, UserError
+from lmlab.hydra_app import run_config
 from lmlab.runs.names import sweep_run_name
 from lmlab.schema import flatten
 
@@ -47,7 +48,7 @@ def checked_jobs(
             settings = " ".join(own)
             try:
                 HydraConfig.instance().cfg = config  # type: ignore[assignment]
-                checked = load(without_hydra(config))
+                checked = run_config(config, filter_overrides(batch[index]))
                 folder = Path(config.hydra.sweep.dir).absolute()
                 if config.hydra.sweep.subdir == AUTOMATIC:
                     if folder not in existing:
@@ -141,11 +142,6 @@ def composed(
             config = loader.load_sweep_config(master, list(overrides))
         config.hydra.overrides.task = list(overrides)
         yield config
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """Return the part of a composed configuration that is ours."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def _is_value(override: Override) -> bool:

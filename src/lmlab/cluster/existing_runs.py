@@ -4,8 +4,9 @@ from pathlib import Path
 
 from lmlab.config import load_yaml
 from lmlab.errors import UserError
+from lmlab.layout import CONFIG
 from lmlab.runs.names import DIGITS
-from lmlab.runs.run import CONFIG, RESULT
+from lmlab.runs.run import RESULT
 
 
 class ExistingRuns:

@@ -10,7 +10,8 @@ from pathlib import Path
 from lmlab.cluster.records import read_record
 from lmlab.cluster.run_progress import Progress, progress_of
 from lmlab.cluster.run_state import State, state_of
-from lmlab.runs.read import LINEAGE, lineage_text
+from lmlab.runs.read import lineage_text
+from lmlab.runs.run import LINEAGE
 from lmlab.text import aligned_table, duration, shortened
 
 COLUMNS = ("state", "step", "loss", "val loss", "tokens/s", "left", "from", "run")

@@ -21,7 +21,7 @@ from lmlab.cluster.run_state import ACTIVE, FINISHED, state_of
 from lmlab.config import RunConfig, difference, load_yaml
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
-from lmlab.runs.run import CONFIG
+from lmlab.layout import CONFIG
 
 Cluster = Literal["slurm", "local"]
 LOCK = "lock"

@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from lmlab.errors import DataError
+from lmlab.layout import CONFIG
+from lmlab.runs.run import LINEAGE
 
 _SAMPLE_HEAD = re.compile(r"^=== step (\d+) ===[ \t]*$", re.MULTILINE)
-LINEAGE = "lineage.json"
-"""Of a run that started from the weights of another: its parent, the step, the fingerprint."""
 _FILES = ("metrics.jsonl", "config.yaml", "result.json", "environment.json", "samples.txt")
 
 
@@ -106,7 +106,7 @@ def find_runs(root: Path) -> list[Path]:
     found = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if "config.yaml" in files:
+        if CONFIG in files:
             found.append(Path(folder))
             folders.clear()
     return sorted(found)
@@ -121,7 +121,7 @@ def read_run(directory: Path) -> RunRecord:
         directory=directory,
         rows=rows,
         unreadable_lines=unreadable,
-        config=_read_mapping(directory / "config.yaml"),
+        config=_read_mapping(directory / CONFIG),
         result=_read_mapping(directory / "result.json"),
         environment=_read_mapping(directory / "environment.json"),
         account=_read_mapping(directory / "account.json"),

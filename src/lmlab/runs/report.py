@@ -9,7 +9,8 @@ from typing import Any
 from lmlab.files import atomic_write
 from lmlab.runs.curves import smoothing_weight, wants_log_scale
 from lmlab.runs.page import environment, plotly
-from lmlab.runs.read import LINEAGE, RunRecord, lineage_text, read_run
+from lmlab.runs.read import RunRecord, lineage_text, read_run
+from lmlab.runs.run import LINEAGE
 
 _PLACE = ("step", "tokens", "seconds")
 _LOSSES = ("train/loss", "val/loss", "val/bits_per_byte")
