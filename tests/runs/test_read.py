@@ -6,10 +6,10 @@ import pytest
 from fake_run import CONFIG, NASTY, SAMPLE, metrics, write_run
 
 from lmlab.errors import DataError
-from lmlab.runs.read import Run, read_run
+from lmlab.runs.read import RunRecord, read_run
 
 
-def read_lines(tmp_path: Path, text: str) -> Run:
+def read_lines(tmp_path: Path, text: str) -> RunRecord:
     (tmp_path / "metrics.jsonl").write_text(text)
     return read_run(tmp_path)
 
