@@ -92,12 +92,20 @@ def load(config: DictConfig | Mapping[str, Any]) -> RunConfig:
         raise explain_validation_error(error, values, RunConfig) from error
 
 
-def plain_values(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a composed configuration with its interpolations resolved, as plain values."""
+MISSING = "???"
+
+
+def plain_values(
+    config: DictConfig | Mapping[str, Any], *, missing: bool = False
+) -> dict[str, Any]:
+    """Return a composed configuration with its interpolations resolved, as plain values.
+
+    Raises ConfigError for a value that nothing gives, unless `missing`: then it is MISSING.
+    """
     if not isinstance(config, DictConfig):
         return dict(config)
     try:
-        values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=not missing)
     except OmegaConfBaseException as error:
         raise ConfigError(error.full_key or "", str(error).splitlines()[0]) from error
     return values

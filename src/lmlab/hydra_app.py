@@ -1,5 +1,6 @@
 """The command line: Hydra composes, `load` checks, the task runs."""
 
+import contextlib
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lmlab.arguments import for_hydra, quote_paths
 from lmlab.compose_errors import explain_composition_error
 from lmlab.config import RunConfig, load, plain_values
-from lmlab.derive import derived
+from lmlab.derive import derived, group_choices, parent_of
 from lmlab.errors import UserError, explain_os_error
 from lmlab.files import remove_if_empty
 from lmlab.help import help_text
@@ -36,11 +37,21 @@ def main(conf: Path) -> None:
     """Compose from the folder `conf`, check, train; a mistake is one line and exit code 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
     register_resolvers(conf)
+    arguments = sys.argv[1:]
+
+    def run(cfg: DictConfig) -> None:
+        sys.argv[1:] = arguments  # what the user typed is what the run records
+        _run(cfg)
+
     command: Callable[[], Any] = hydra.main(
         version_base="1.3", config_path=str(conf.resolve()), config_name="config"
-    )(_run)
+    )(run)
     try:
+<<<<<<< HEAD
         sys.argv[1:] = for_hydra(sys.argv[1:])
+=======
+        sys.argv[1:] = with_choices_of_parent(conf, arguments)
+>>>>>>> main
         command()
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         fail(explain_composition_error(error))
@@ -80,6 +91,10 @@ def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:
     overrides = quote_paths(overrides)
     try:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+<<<<<<< HEAD
+=======
+            overrides = with_choices_of_parent(conf, overrides)
+>>>>>>> main
             return run_config(hydra.compose("config", overrides=overrides), overrides)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(explain_composition_error(error)) from error
@@ -103,15 +118,46 @@ def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
     Must be called while Hydra is initialised.
     """
     cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    if cfg.get("resume") is None and cfg.get("init_from") is None:
+    base = parent_of(cfg.get("resume"), cfg.get("init_from"))
+    if base is None:
         return load(cfg)
     loader = GlobalHydra.instance().config_loader()
-    defaults = loader.load_configuration("config", [], RunMode.RUN)
+    (conf,) = (p.path for p in loader.get_search_path().get_path() if p.provider == "main")
+    choices = group_choices(Path(conf.removeprefix("file://")), base)
+    inherited = [override for override in overrides if override in choices]
+    own = [override for override in overrides if override not in choices]
+    defaults = loader.load_configuration("config", inherited, RunMode.RUN)
     return derived(
-        plain_values(cfg),
-        plain_values(OmegaConf.masked_copy(defaults, list(cfg))),
-        _given_keys(cfg, overrides),
+        base,
+        plain_values(cfg, missing=True),
+        plain_values(OmegaConf.masked_copy(defaults, list(cfg)), missing=True),
+        _given_keys(cfg, own),
     )
+
+
+def with_choices_of_parent(conf: Path, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides after the choices of groups of the run that they build on, if any.
+
+    `init_from=RUN data.paths=[...]` needs them: the default corpus has no such key.
+    """
+    named = {}
+    for override in overrides:
+        if match := re.fullmatch(r"(resume|init_from)=(.+)", override):
+            with contextlib.suppress(OverrideParseException):
+                named[match[1]] = OverridesParser.create().parse_override(override).value()
+    try:
+        base = parent_of(*(_text(named.get(key)) for key in ("resume", "init_from")))
+    except UserError:  # said when the configuration is checked
+        base = None
+    if base is None:
+        return list(overrides)
+    given = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    choices = group_choices(conf, base)
+    return [c for c in choices if c.partition("=")[0] not in given] + list(overrides)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _given_keys(cfg: DictConfig, overrides: Sequence[str]) -> set[str]:

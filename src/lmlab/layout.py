@@ -7,6 +7,8 @@ from lmlab.errors import UserError
 from lmlab.files import is_plain_file
 
 CONFIG, TOKENIZER, CHECKPOINTS = "config.yaml", "tokenizer", "checkpoints"
+LATEST = "latest"
+"""The link to the newest checkpoint."""
 _NAME = re.compile(r"step_(\d{8})\.pt")
 
 
@@ -35,8 +37,10 @@ def checkpoint_of(path: Path) -> Path:
 
     Raises UserError when there is none.
     """
+    if is_plain_file(path) and path.name == LATEST:
+        path = path.parent.parent  # a link, which copying may have made a file
     if is_plain_file(path):
-        path = path.resolve()  # `latest` is a link
+        path = path.resolve()
         step_of(path)
         if path.parent.name != CHECKPOINTS:
             raise UserError(f"{path} is not in the {CHECKPOINTS}/ of a run directory; copy the run")

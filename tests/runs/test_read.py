@@ -91,7 +91,7 @@ def test_an_unmeasured_value_is_no_divergence(tmp_path: Path) -> None:
 
 def test_no_run_directory(tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match="no run directory; expected one with"):
+        with pytest.raises(DataError, match="not a run directory; expected"):
             read_run(directory)
 
 

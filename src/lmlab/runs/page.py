@@ -70,5 +70,5 @@ def count(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time that does not break across lines; a dash when it is unknown."""
-    return "–" if seconds is None else text.duration(seconds).replace(" ", "\u202f")
+    """Return a time whose units stay on the line of their number; a dash when it is unknown."""
+    return "–" if seconds is None else re.sub(" (?=[a-z])", "\u202f", text.duration(seconds))

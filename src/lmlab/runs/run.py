@@ -30,7 +30,7 @@ class Run:
     """A directory that one process at a time writes a run into; use it as a context manager.
 
     Raises UserError when another process uses the directory, or when it cannot be written to. A
-    directory in which no run has begun is removed when the context exits with an exception.
+    new run that fails by a UserError before its first metrics leaves no directory.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -45,20 +45,30 @@ class Run:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise UserError(f"{self.directory} is in use by another process") from None
+        self._is_new = not (self.directory / CONFIG).exists()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
         self._lock.release()
-        if error is not None and [path.name for path in self.directory.iterdir()] == [LOCK]:
-            (self.directory / LOCK).unlink()
-            remove_if_empty(self.directory)
+        never_began = isinstance(error, UserError) and self._is_new and not self._size(METRICS)
+        names = [path.name for path in self.directory.iterdir()]
+        if never_began or (error is not None and names == [LOCK]):
+            self._remove()
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise UserError(
                 f"{error.strerror} while writing in {self.directory}; "
                 f"free disk space and continue with resume={self.directory}"
             ) from error
+
+    def _remove(self) -> None:
+        """Remove what this class wrote, and the directory when nothing else is in it."""
+        for name in (LOCK, CONFIG, ENVIRONMENT, ACCOUNT, DATA, LINEAGE):
+            (self.directory / name).unlink(missing_ok=True)
+        for name in (TOKENIZER, f".{TOKENIZER}.tmp"):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+        remove_if_empty(self.directory)
 
     @contextlib.contextmanager
     def stopping_on_signals(self) -> Iterator[None]:

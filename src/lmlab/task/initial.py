@@ -28,16 +28,16 @@ def initialize(setup: TrainingSetup, task: Task, total_steps: int, run: Run) -> 
     load_weights(setup.model, values["model"], given)
     parent = config.init_from.parents[1]
     _require_its_tokenizer(parent, task.tokenizer, given)
-    parent_config = load_yaml(parent / CONFIG)
     state = TrainState()
     if config.init_optimizer:
-        state = _continued(setup, values, given)
-        if parent_config.optimizer.kind != config.optimizer.kind:
+        theirs, own = load_yaml(parent / CONFIG).optimizer.kind, config.optimizer.kind
+        if theirs != own:
             raise ConfigError(
                 "init_optimizer",
-                f"the optimizer of {given} is {parent_config.optimizer.kind}, not "
-                f"{config.optimizer.kind}; take the same, or init_optimizer=false",
+                f"the optimizer of {given} is {theirs}, not {own}; take the same, or "
+                "init_optimizer=false",
             )
+        state = _continued(setup, values, given)
         if state.step >= total_steps:
             raise UserError(
                 f"{given} is at step {state.step:,}, and the budget ends at step {total_steps:,}; "

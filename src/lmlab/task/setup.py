@@ -7,7 +7,8 @@ import torch
 
 from lmlab.accounting.account import account
 from lmlab.accounting.text import short
-from lmlab.config import RunConfig
+from lmlab.config import RunConfig, stored_fingerprints
+from lmlab.layout import CONFIG
 from lmlab.optim import build_optimizer, build_schedule
 from lmlab.runs.run import ACCOUNT, Run
 from lmlab.task.base import Task
@@ -62,6 +63,7 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
         runtime=runtime,
         meter=Meter(costs.flops_per_token, _peaks(runtime)),
         fingerprint=config.fingerprint(),
+        earlier_fingerprints=stored_fingerprints(run.directory / CONFIG),
         scaler=LossScaler() if runtime.precision == "fp16" else None,
     )
     tokens = steps * tokens_per_step

@@ -12,9 +12,7 @@ from torch.optim import Optimizer
 
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
-from lmlab.layout import checkpoints_in, step_of
-
-LATEST = "latest"
+from lmlab.layout import LATEST, checkpoints_in, step_of
 
 
 def save_checkpoint(

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -80,7 +80,9 @@ class TrainingSetup:
     runtime: Runtime
     meter: Meter
     fingerprint: str = ""
-    """Fingerprint of the configuration; a checkpoint with another one is refused."""
+    """Fingerprint of the configuration."""
+    earlier_fingerprints: Collection[str] = ()
+    """What earlier versions called the same configuration; checkpoints with others are refused."""
     scaler: LossScaler | None = None
     """Scaler of the loss in float16."""
     hooks: Sequence[Hook] = ()

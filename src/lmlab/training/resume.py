@@ -39,7 +39,8 @@ def resume(setup: "TrainingSetup", checkpoints: Checkpoints, log: "RunLog") -> T
     values, warnings = checkpoints.load()
     for warning in warnings:
         log.say(warning)
-    if values is not None and values["config_fingerprint"] != setup.fingerprint:
+    accepted = {setup.fingerprint, *setup.earlier_fingerprints}
+    if values is not None and values["config_fingerprint"] not in accepted:
         raise UserError(
             f"the checkpoint of step {values['step']} in {checkpoints.folder} was made with "
             "another configuration; remove it, or put the right one back"
