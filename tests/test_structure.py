@@ -23,7 +23,7 @@ LEVELS = [
     {"task"},
     {"cluster"},
 ]
-BASE = {"errors", "files", "layout", "lazy", "schema"}
+BASE = {"errors", "files", "layout", "lazy", "schema", "text"}
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "src" / "hydra_plugins").rglob("*.py")])
 
 

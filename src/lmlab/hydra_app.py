@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lmlab.arguments import for_hydra, quote_paths
 from lmlab.compose_errors import explain_composition_error
 from lmlab.config import RunConfig, load, plain_values
 from lmlab.derive import derived, group_choices, parent_of
@@ -25,10 +26,11 @@ from lmlab.errors import UserError, explain_os_error
 from lmlab.files import remove_if_empty
 from lmlab.help import help_text
 from lmlab.layout import run_of
-from lmlab.runs.names import run_directory, run_signature
+from lmlab.runs.names import run_directory
 from lmlab.schema import flatten
 
-DEFAULT_LAUNCHER = "local"
+DEFAULT_LAUNCHER = "basic"
+"""Hydra's choice when none is named; a sweep then uses `local`."""
 
 
 def main(conf: Path) -> None:
@@ -45,7 +47,11 @@ def main(conf: Path) -> None:
         version_base="1.3", config_path=str(conf.resolve()), config_name="config"
     )(run)
     try:
+<<<<<<< HEAD
+        sys.argv[1:] = for_hydra(sys.argv[1:])
+=======
         sys.argv[1:] = with_choices_of_parent(conf, arguments)
+>>>>>>> main
         command()
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         fail(explain_composition_error(error))
@@ -82,9 +88,13 @@ def find_conf() -> Path:
 def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:
     """Return what `python train.py OVERRIDES` would run; a mistake is a UserError of one line."""
     register_resolvers(conf)
+    overrides = quote_paths(overrides)
     try:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+<<<<<<< HEAD
+=======
             overrides = with_choices_of_parent(conf, overrides)
+>>>>>>> main
             return run_config(hydra.compose("config", overrides=overrides), overrides)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(explain_composition_error(error)) from error
@@ -100,9 +110,6 @@ def register_resolvers(conf: Path) -> None:
     """Make the functions that `conf/config.yaml` calls known to OmegaConf."""
     OmegaConf.register_new_resolver("run_dir", _run_directory, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("help_text", lambda: help_text(conf), replace=True)
-    OmegaConf.register_new_resolver(
-        "run_signature", lambda *, _root_: _signature(_root_), replace=True
-    )
 
 
 def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
@@ -169,11 +176,6 @@ def _given_keys(cfg: DictConfig, overrides: Sequence[str]) -> set[str]:
 
 def _run_directory(name: str, resume: str | None) -> str:
     return run_directory(name, None if resume is None else str(run_of(Path(resume))))
-
-
-def _signature(root: Any) -> str:
-    overrides = list(root.hydra.overrides.task)
-    return run_signature(overrides, run_config(root, overrides).fingerprint())
 
 
 def _run(cfg: DictConfig) -> None:

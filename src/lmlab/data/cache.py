@@ -1,7 +1,6 @@
 """Directories that are complete or absent: built once, checked when opened, rebuilt if damaged."""
 
 import contextlib
-import errno
 import json
 import os
 import secrets
@@ -15,13 +14,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lmlab.data.progress import say
-from lmlab.errors import DataError
+from lmlab.errors import NO_PERMISSION, NO_SPACE, DataError
 from lmlab.files import fsync_directory
 
 META = "meta.json"
 _SAMPLES, _SAMPLE = 64, 1 << 16
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -71,9 +68,9 @@ def storage_errors(where: Path, doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         advice = "set data.cache_dir, or $LMLAB_DATA, to a directory that can be written"
-        if error.errno in _FULL:
+        if error.errno in NO_SPACE:
             advice = "free some space, or set data.cache_dir (or $LMLAB_DATA) to a larger disk"
-        elif error.errno not in _FORBIDDEN:
+        elif error.errno not in NO_PERMISSION:
             advice = f"see to {error.filename}" if error.filename else "see to that disk"
         raise DataError(f"{where}: {error.strerror or error} while {doing}; {advice}") from error
 
