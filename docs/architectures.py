@@ -13,7 +13,7 @@ from torch import Tensor
 from lmlab.account import GPT2_VOCABULARY
 from lmlab.accounting.account import Account, account
 from lmlab.hydra_app import compose
-from lmlab.model.attention.backends import Visibility
+from lmlab.model.attention.backends import AttentionPattern
 from lmlab.model.attention.config import of_layer
 from lmlab.model.attention.masks import Causal, Mask, SlidingWindow, Strided
 from lmlab.model.position import SinusoidalPosition
@@ -241,7 +241,9 @@ def draw_masks(path: Path) -> None:
     figure = Figure(figsize=(9.6, 3), layout="constrained")
     *panels, schedule = figure.subplots(1, 4)
     for axes, (title, mask) in zip(panels, masks, strict=True):
-        axes.imshow(Visibility(mask).dense(32, torch.device("cpu")), cmap="Blues", vmin=0, vmax=1.3)
+        axes.imshow(
+            AttentionPattern(mask).dense(32, torch.device("cpu")), cmap="Blues", vmin=0, vmax=1.3
+        )
         axes.set(xlabel="key", ylabel="query")
         axes.set_title(title, fontsize=9)
     layers = range(6)

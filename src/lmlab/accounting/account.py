@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from lmlab.accounting.count import activations, count_parameters, flops_by_part
+from lmlab.accounting.count import activations, count_parameters, flops_by_part, least_activations
 from lmlab.accounting.tree import tree
 from lmlab.model import build
 from lmlab.model.config import ModelConfig
@@ -30,6 +30,10 @@ class Account:
     optimizer_bytes: int
     activation_bytes: int
     """Of one sequence."""
+    least_activation_bytes: int
+    """Lower bound of the activations of one sequence, without logits."""
+    logit_bytes_per_token: int
+    """Logits of one token, in the precision of the activations."""
     cache_bytes: int
     """Of one sequence of `context_length` tokens."""
     cache_bytes_per_token: float
@@ -78,7 +82,7 @@ def account(
     model = build(config, vocab_size, device="meta")
     length = config.context_length
     parameters = count_parameters(model)
-    kept = activations(model, length, checkpoint_activations)
+    bytes_each = FLOAT32 if precision == "fp32" else 2
     cache = model.cache_elements(length) * FLOAT32
     return Account(
         parameters=parameters,
@@ -88,7 +92,10 @@ def account(
         weight_bytes=parameters * FLOAT32,
         gradient_bytes=parameters * FLOAT32,
         optimizer_bytes=_state_elements(build_optimizer(optimizer, model)) * FLOAT32,
-        activation_bytes=kept * (FLOAT32 if precision == "fp32" else 2),
+        activation_bytes=activations(model, length, checkpoint_activations) * bytes_each,
+        least_activation_bytes=least_activations(model, length, checkpoint_activations)
+        * bytes_each,
+        logit_bytes_per_token=model.vocab_size * bytes_each,
         cache_bytes=cache,
         cache_bytes_per_token=cache / length,
         tree=tree(model, length),

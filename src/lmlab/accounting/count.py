@@ -20,6 +20,8 @@ PARTS = ("projections", "scores", "ffn", "head")
 """Where FLOPs go: Q, K, V, output; scores and weighted sums; feed-forward; output head."""
 KEPT = {getattr(torch.ops.aten, name) for name in ("mm", "addmm", "bmm", "exp", "_softmax")}
 """Operations whose results are kept; `exp` is the one inside `layers.softmax`."""
+LINEAR = {torch.ops.aten.mm, torch.ops.aten.addmm}
+"""Operations of linear layers, whose results every backend and compiler keeps."""
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -75,6 +77,17 @@ def _part(model: nn.Module, name: str) -> str:
     return "head"
 
 
+def least_activations(model: Transformer, context_length: int, checkpointed: bool = False) -> int:
+    """Return a lower bound of what one sequence keeps for the backward pass, without logits.
+
+    The results of linear layers; fused attention and compilers save the rest. With checkpointed
+    activations: the inputs of all blocks and the results in the smallest block.
+    """
+    outside, inputs, blocks, _ = _kept(model, context_length, LINEAR, norms=())
+    head = model.vocab_size * context_length
+    return outside - head + (sum(inputs) + min(blocks) if checkpointed else sum(blocks))
+
+
 def activations(model: Transformer, context_length: int, checkpointed: bool = False) -> int:
     """Return the numbers that one sequence's forward pass and loss keep for the backward pass.
 
@@ -83,7 +96,21 @@ def activations(model: Transformer, context_length: int, checkpointed: bool = Fa
     With checkpointed activations: the inputs of all blocks, what the largest block keeps while it
     is computed again, and what is outside of the blocks.
     """
-    kept, inputs, blocks = _Kept(), list[int](), list[int]()
+    norms = (RMSNorm, LayerNorm)
+    outside, inputs, blocks, logits = _kept(model, context_length, KEPT, norms)
+    outside += logits
+    return outside + (sum(inputs) + max(blocks) if checkpointed else sum(blocks))
+
+
+def _kept(
+    model: Transformer,
+    context_length: int,
+    operations: set[Any],
+    norms: tuple[type[nn.Module], ...],
+) -> tuple[int, list[int], list[int], int]:
+    """Return the elements of the results outside of blocks, the blocks' inputs and results,
+    and the logits."""
+    kept, inputs, blocks = _Kept(operations), list[int](), list[int]()
 
     def normed(norm: nn.Module, args: Any, out: Tensor) -> None:
         kept.numbers += out.numel()
@@ -95,8 +122,7 @@ def activations(model: Transformer, context_length: int, checkpointed: bool = Fa
     def left(block: nn.Module, args: Any, out: Tensor) -> None:
         blocks[-1] += kept.numbers
 
-    norms = [m for m in model.modules() if isinstance(m, RMSNorm | LayerNorm)]
-    hooks = [norm.register_forward_hook(normed) for norm in norms]
+    hooks = [m.register_forward_hook(normed) for m in model.modules() if isinstance(m, norms)]
     hooks += [block.register_forward_pre_hook(entered) for block in model.blocks]
     hooks += [block.register_forward_hook(left) for block in model.blocks]
     try:
@@ -105,20 +131,20 @@ def activations(model: Transformer, context_length: int, checkpointed: bool = Fa
     finally:
         for hook in hooks:
             hook.remove()
-    outside = kept.numbers - sum(blocks) + logits.numel()
-    return outside + (sum(inputs) + max(blocks) if checkpointed else sum(blocks))
+    return kept.numbers - sum(blocks), inputs, blocks, logits.numel()
 
 
 class _Kept(TorchDispatchMode):
-    """Adds up the sizes of what the operations in `KEPT` return."""
+    """Adds up the sizes of the results of some operations."""
 
-    def __init__(self) -> None:
+    def __init__(self, operations: set[Any]) -> None:
         super().__init__()
+        self.operations = operations
         self.numbers = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func.overloadpacket in KEPT:
+        if func.overloadpacket in self.operations:
             self.numbers += out.numel()
         return out
 
@@ -132,7 +158,7 @@ def _run(model: nn.Module, context_length: int) -> Tensor:
     try:
         model.eval()
         for attention in attentions:
-            attention.backend = "written_out"
+            attention.backend = "eager"
         with torch.no_grad():
             logits: Tensor = model(torch.zeros(1, context_length, dtype=torch.long, device=device))
     finally:

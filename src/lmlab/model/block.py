@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lmlab.model.config import BlockKind, NormPlacement
-from lmlab.model.context import Context
+from lmlab.model.context import NO_CONTEXT, Context
 
-Stream = Float[Tensor, "batch time d_model"]
+Stream = Float[Tensor, "*batch time d_model"]
 
 
 class Residual(nn.Module):
@@ -48,7 +48,7 @@ class Serial(nn.Module):
         self.attention = wrap(attention)
         self.ffn = wrap(ffn)
 
-    def forward(self, x: Stream, context: Context) -> Stream:
+    def forward(self, x: Stream, context: Context = NO_CONTEXT) -> Stream:
         """Apply both branches."""
         return self.ffn(self.attention(x, context))
 
@@ -62,7 +62,7 @@ class Parallel(nn.Module):
         super().__init__()
         self.both = wrap(Sum(attention, ffn))
 
-    def forward(self, x: Stream, context: Context) -> Stream:
+    def forward(self, x: Stream, context: Context = NO_CONTEXT) -> Stream:
         """Apply the one branch."""
         return self.both(x, context)
 
@@ -75,7 +75,7 @@ class Sum(nn.Module):
         self.attention = attention
         self.ffn = ffn
 
-    def forward(self, x: Stream, context: Context) -> Stream:
+    def forward(self, x: Stream, context: Context = NO_CONTEXT) -> Stream:
         """Return the sum of both."""
         return self.attention(x, context) + self.ffn(x)
 

@@ -66,5 +66,5 @@ class _UpcastLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         grad = grad.float()
-        weight_grad = grad.flatten(0, -2).mT @ x.float().flatten(0, -2)
+        weight_grad = grad.reshape(-1, grad.shape[-1]).mT @ x.float().reshape(-1, x.shape[-1])
         return (grad @ weight.float()).bfloat16(), weight_grad

@@ -27,6 +27,9 @@ class Transformer(nn.Module):
         self, config: ModelConfig, vocab_size: int, device: torch.device | str | None = None
     ) -> None:
         super().__init__()
+        target = torch.device(device) if device is not None else torch.get_default_device()
+        device = "meta"  # each weight is allocated and drawn once, at the end
+        self.config = config
         self.context_length = config.context_length
         self.vocab_size = vocab_size
         self.logit_softcap = config.logit_softcap
@@ -48,23 +51,43 @@ class Transformer(nn.Module):
         last = config.norm_placement in ("pre", "double")
         self.final_norm = norm() if last else nn.Identity()
         self.lm_head = Linear(d_model, vocab_size, device=device)
-        if config.tie_embeddings:
-            self.lm_head.weight = self.token_embedding.weight
-        if config.tie_embeddings or config.scale_embeddings:
-            # N(0, 1) would give a tied head logits of size sqrt(d_model), and so would the scale.
-            truncated_normal_(self.token_embedding.weight, std=d_model**-0.5)
-        INITS[config.init](self, config.num_layers)
         self.checkpoint_activations = False
         self._attentions = attentions  # in a list, unlike the modules that hold the parameters
         self._moes = [module for module in self.modules() if isinstance(module, MoE)]
         self._loads: Tensor | None = None
+        self._tie()
+        if target.type != "meta":
+            self.to_empty(device=target)
+            self.reset_parameters()
+
+    def _tie(self) -> None:
+        if self.config.tie_embeddings:
+            self.lm_head.weight = self.token_embedding.weight
+
+    def reset_parameters(self) -> None:
+        """Draw all weights and compute all tables, on the device they are on.
+
+        For a model built on the meta device, after `to_empty` and sharding. The weights depend on
+        torch's seed alone.
+        """
+        self._tie()  # `to_empty` unties
+        done: set[nn.Module] = {self}
+        for part in (self.token_embedding, self.position, *self._attentions, self):
+            for module in part.modules():
+                if module not in done and hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+                done.add(module)
+        if self.config.tie_embeddings or self.config.scale_embeddings:
+            # With N(0, 1) a tied head or the scale would give logits of size sqrt(d_model).
+            truncated_normal_(self.token_embedding.weight, std=self.config.d_model**-0.5)
+        INITS[self.config.init](self, self.config.num_layers)
 
     def forward(
         self,
-        ids: Int[Tensor, "batch time"],
+        ids: Int[Tensor, "*batch time"],
         positions: Int[Tensor, "*batch time"] | None = None,
         cache: Cache | None = None,
-    ) -> Float[Tensor, "batch time vocab"]:
+    ) -> Float[Tensor, "*batch time vocab"]:
         """Return the logits of the next token at each position, up to the context length.
 
         With a cache the tokens follow those it has read; padding has negative `positions`.
@@ -78,16 +101,18 @@ class Transformer(nn.Module):
 
     def hidden(
         self,
-        ids: Int[Tensor, "batch time"],
+        ids: Int[Tensor, "*batch time"],
         positions: Int[Tensor, "*batch time"] | None = None,
         cache: Cache | None = None,
-    ) -> Float[Tensor, "batch time d_model"]:
+    ) -> Float[Tensor, "*batch time d_model"]:
         """Return what the head reads, arguments as in `forward`.
 
         With `checkpoint_activations` a block keeps its input alone, and is computed again in the
         backward pass (Chen et al. 2016).
         """
-        time, before = ids.shape[1], cache.length if cache is not None else 0
+        if ids.ndim == 0:
+            raise ValueError("ids need a time dimension, got a single id")
+        time, before = ids.shape[-1], cache.length if cache is not None else 0
         if before + time > self.context_length and (positions is None or cache is None):
             raise ValueError(
                 f"{before + time} tokens are more than the context of {self.context_length}"
@@ -106,7 +131,7 @@ class Transformer(nn.Module):
             positions = where
         for layer, block in enumerate(self.blocks):
             layer_cache = cache.layers[layer] if cache is not None else None
-            context = Context(positions, rotation, layer_cache)
+            context = Context(positions=positions, rotation=rotation, cache=layer_cache)
             if self.checkpoint_activations and torch.is_grad_enabled():
                 x = checkpoint(block, x, context, use_reentrant=False)
             else:

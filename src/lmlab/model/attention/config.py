@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from lmlab.schema import Config
 
-AttentionBackend = Literal["auto", "written_out", "sdpa", "flex"]
+AttentionBackend = Literal["auto", "eager", "sdpa", "flex"]
 AttentionBias = Literal["none", "qkv", "all"]
 FeatureMap = Literal["identity", "elu", "relu"]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -31,18 +31,18 @@ class SoftmaxAttentionConfig(HeadsConfig):
     dropout: Probability
     """Probability of dropping an attention weight in training."""
     backend: AttentionBackend
-    """written_out is the definition, sdpa and flex fused kernels; auto: the fastest that can."""
+    """eager is the definition, sdpa and flex fused kernels; auto: the fastest that can."""
 
     @model_validator(mode="after")
     def _backend_can(self) -> Self:
         if self.backend == "sdpa" and self.logit_softcap is not None:
             raise ValueError(
-                "backend=sdpa has no soft-cap; take backend=flex, written_out or auto, "
+                "backend=sdpa has no soft-cap; take backend=flex, eager or auto, "
                 "or logit_softcap=null"
             )
         if self.backend == "flex" and self.dropout > 0:
             raise ValueError(
-                "backend=flex has no dropout; take backend=sdpa, written_out or auto, or dropout=0"
+                "backend=flex has no dropout; take backend=sdpa, eager or auto, or dropout=0"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""Which tokens a token sees, and which are still to be seen by any later one."""
+"""Attention masks: the keys a query attends to, and the keys a cache has to keep."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,72 +9,72 @@ from torch import Tensor
 
 
 class Mask(Protocol):
-    """A rule over positions; what it decides about is broadcast."""
+    """A rule over positions of queries and keys, which broadcast."""
 
     def __hash__(self) -> int: ...
 
-    def sees(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether the query's token attends to the key's."""
+    def allows(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """Return whether the query attends to the key."""
 
     def keeps(self, key: Int[Tensor, "..."], latest: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether any token after position `latest` can still attend to the key's."""
+        """Return whether any query after position `latest` attends to the key."""
 
     def kept(self, length: int) -> int:
-        """Return how many keys a cache must hold when the next token is at position `length`."""
+        """Return the number of keys a cache holds when the next position is `length`."""
 
 
 @dataclass(frozen=True)
 class Causal:
-    """Every token sees itself and all before it."""
+    """Each token attends to itself and to all earlier tokens."""
 
-    def sees(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether the key is not in the future."""
+    def allows(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """Return whether the key is not later than the query."""
         return key <= query
 
     def keeps(self, key: Int[Tensor, "..."], latest: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Always."""
+        """Return True everywhere."""
         return torch.ones_like(key + latest, dtype=torch.bool)
 
     def kept(self, length: int) -> int:
-        """All."""
+        """Return `length`."""
         return length
 
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """Every token sees the last `window`, itself included."""
+    """Each token attends to the last `window` tokens, itself included."""
 
     window: int
 
-    def sees(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether the key is in the window that ends at the query."""
+    def allows(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """Return whether the key is in the window that ends at the query."""
         return (key <= query) & (query - key < self.window)
 
     def keeps(self, key: Int[Tensor, "..."], latest: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether the next token's window still holds the key."""
+        """Return whether the key is in the next token's window."""
         return latest + 1 - key < self.window
 
     def kept(self, length: int) -> int:
-        """The window without the next token itself."""
+        """Return the size of the window without the next token."""
         return min(length, self.window - 1)
 
 
 @dataclass(frozen=True)
 class Strided:
-    """Every token sees the last `window`, and the tokens 0, stride, 2 stride, ..."""
+    """Each token attends to the last `window` tokens, and to tokens 0, stride, 2 stride, ..."""
 
     stride: int
     window: int
 
-    def sees(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether the key is in the local band or on the stride."""
+    def allows(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """Return whether the key is in the window or on the stride."""
         return (key <= query) & ((query - key < self.window) | (key % self.stride == 0))
 
     def keeps(self, key: Int[Tensor, "..."], latest: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether the next token's band still holds the key, or the key is on the stride."""
+        """Return whether the key is in the next token's window or on the stride."""
         return (latest + 1 - key < self.window) | (key % self.stride == 0)
 
     def kept(self, length: int) -> int:
-        """The band, and the multiples of the stride before it."""
+        """Return the size of the window plus the multiples of the stride before it."""
         band = min(length, self.window - 1)
         return band + -(-(length - band) // self.stride)

@@ -75,20 +75,25 @@ class MoE(nn.Module):
         width = d_ff // config.granularity
 
         def weights(*shape: int) -> nn.Parameter:
-            weight = torch.empty(*shape, device=device)
-            return nn.Parameter(truncated_normal_(weight, std=(2 / (shape[-2] + shape[-1])) ** 0.5))
+            return nn.Parameter(torch.empty(*shape, device=device))
 
         self.centroids = weights(self.num_experts, d_model)
         self.w1 = weights(self.num_experts, width, d_model)
         self.w2 = weights(self.num_experts, d_model, width)
         self.w3 = weights(self.num_experts, width, d_model)
+        self.reset_parameters()
         # The sum of n experts on the same input is one expert n times as wide.
         shared = config.shared_experts * width
         self.shared = GLU(d_model, shared, config.activation, device=device) if shared else None
 
+    def reset_parameters(self) -> None:
+        """Draw initial weights of router and routed experts: N(0, 2 / (d_in + d_out))."""
+        for weight in (self.centroids, self.w1, self.w2, self.w3):
+            truncated_normal_(weight, std=(2 / (weight.shape[-2] + weight.shape[-1])) ** 0.5)
+
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
-        """Route each position on its own; the router computes in float32."""
-        tokens = x.flatten(0, -2)
+        """Return the mixture at each position; the router computes in float32."""
+        tokens = x.reshape(-1, x.shape[-1])
         with full_precision(x.device):
             logits = tokens.float() @ self.centroids.float().mT
         gates, experts = self.choose(logits, self.top_k)
