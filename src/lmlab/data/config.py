@@ -19,6 +19,7 @@ Separator = Annotated[str, Field(min_length=1), AfterValidator(_check_separator)
 
 
 class _Cached(Config):
+    NOT_IDENTITY = frozenset({"cache_dir"})
     cache_dir: str | None
     """Directory of downloads and prepared data; null: $LMLAB_DATA, or data/ without it."""
 
