@@ -17,6 +17,7 @@ from tests_support import CONF, ROOT, composed
 
 SRC = ROOT / "src" / "lmlab"
 LEVELS = [
+    {"io"},
     {"tokenizer", "kernels"},
     {"model", "optim", "data"},
     {"training", "generation", "runs", "accounting"},

@@ -8,11 +8,20 @@ from lmlab.errors import UserError
 Values = dict[str, Any]
 
 
-def _runs_may_have_parents(values: Values) -> Values:
-    return {"init_from": None, "init_optimizer": False} | values
+def _parents_and_text_formats(values: Values) -> Values:
+    values = {"init_from": None, "init_optimizer": False} | values
+    data = values.get("data")
+    if isinstance(data, dict):
+        # A separator was stored decoded; a backslash in it now begins an escape.
+        if isinstance(separator := data.get("separator"), str):
+            data = data | {"separator": separator.replace("\\", "\\\\")}
+        if data.get("kind") == "text":
+            data = {"format": None} | data
+        values["data"] = data
+    return values
 
 
-MIGRATIONS: list[Callable[[Values], Values]] = [_runs_may_have_parents]
+MIGRATIONS: list[Callable[[Values], Values]] = [_parents_and_text_formats]
 """What brings version i to version i + 1; append to it whenever a key is added or renamed."""
 SCHEMA_VERSION = len(MIGRATIONS)
 

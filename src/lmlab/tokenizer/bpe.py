@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lmlab.errors import DataError
+from lmlab.io.compression import read_plain
 from lmlab.tokenizer import formats, interchange
 from lmlab.tokenizer.engine import Encoded, Engine
-from lmlab.tokenizer.inputs import read_chunks
 from lmlab.tokenizer.native import Errors, Ids
 from lmlab.tokenizer.outputs import check_apart, writing
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
@@ -186,7 +186,7 @@ class Tokenizer:
     def decode_file(self, path: PathLike) -> Iterator[bytes]:
         """The bytes behind a file of raw ids, in pieces; a file that is cut is a DataError."""
         position, rest = 0, b""
-        for chunk in read_chunks(Path(path)):
+        for chunk in read_plain(Path(path)):
             data = rest + chunk
             whole = len(data) - len(data) % self.dtype.itemsize
             ids, rest = np.frombuffer(data[:whole], self.dtype), data[whole:]

@@ -5,6 +5,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, assert_never
 
+from lmlab.io.download import Remote
 from lmlab.tokenizer.bpe import Tokenizer, byte_tokenizer
 from lmlab.tokenizer.config import (
     BPEConfig,
@@ -67,12 +68,12 @@ def identify(config: TokenizerConfig, progress: bool = False) -> dict[str, Any]:
     }
 
 
-def _sources(config: GPT2Config) -> list[tuple[Path, str | None, str | None]]:
-    """Path, URL and hash of each file."""
+def _sources(config: GPT2Config) -> list[tuple[Path, Remote | None]]:
+    """Path and origin of each file."""
     return [
-        (path, None if url is None else str(url), sha256)
-        for path, url, sha256 in (
-            (config.vocab_file, config.vocab_url, config.vocab_sha256),
-            (config.merges_file, config.merges_url, config.merges_sha256),
+        (path, None if url is None else Remote(str(url), sha256, f"{key}_url", f"{key}_sha256"))
+        for key, path, url, sha256 in (
+            ("tokenizer.vocab", config.vocab_file, config.vocab_url, config.vocab_sha256),
+            ("tokenizer.merges", config.merges_file, config.merges_url, config.merges_sha256),
         )
     ]

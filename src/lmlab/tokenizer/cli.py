@@ -119,5 +119,8 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         default="strict",
         help="invalid UTF-8 is an error, or reads as U+FFFD (default: strict)",
     )
+    parser.add_argument(
+        "--raw", action="store_true", help="read JSON files as plain text instead of refusing them"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: every core)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

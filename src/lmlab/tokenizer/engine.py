@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmlab.errors import DataError
+from lmlab.io.compression import read_blocks
 from lmlab.tokenizer import native
 from lmlab.tokenizer.inputs import (
     add_file,
@@ -16,7 +17,6 @@ from lmlab.tokenizer.inputs import (
     decode_chunks,
     gather,
     invalid_utf8,
-    read_chunks,
 )
 from lmlab.tokenizer.native import Errors, Ids, PatternName
 from lmlab.tokenizer.pretokenize import (
@@ -124,7 +124,7 @@ class Engine:
                 bar.update(size)
 
             for path in paths:
-                chunks = counted(read_chunks(path), advance)
+                chunks = counted(read_blocks(path), advance)
                 for ids in self.stream(decode_chunks(chunks, str(path), errors)):
                     out.write(ids.tobytes())
                     count += len(ids)

@@ -7,13 +7,13 @@ from typing import Any, cast
 
 from tqdm import tqdm
 
+from lmlab.io.compression import read_blocks
 from lmlab.tokenizer.inputs import (
     add_file,
     byte_bar,
     counted,
     decode_chunks,
     invalid_utf8,
-    read_chunks,
 )
 from lmlab.tokenizer.native import Counter, Errors, InvalidUtf8, PatternName
 from lmlab.tokenizer.pretokenize import (
@@ -108,7 +108,7 @@ def _texts(
         yield decode_chunks(counted(chunks, bar.update), "text", errors)
         return
     for path in paths:
-        yield decode_chunks(counted(read_chunks(path), bar.update), str(path), errors)
+        yield decode_chunks(counted(read_blocks(path), bar.update), str(path), errors)
 
 
 def _count_by_regex(
