@@ -172,11 +172,10 @@ def _survey(corpus: Corpus, progress: bool) -> tuple[Counts, dict[str, str]]:
             )
     if counts.divided_documents:
         share = counts.val_bytes / (counts.val_bytes + counts.train_bytes)
-        end = "ends of" if counts.divided_documents > 1 else "end of"
-        documents = "documents" if counts.divided_documents > 1 else "document"
+        plural = "s" if counts.divided_documents > 1 else ""
         say(
             f"held out for validation: {counts.val_bytes:,} bytes ({share:.1%} of the text), with "
-            f"the {end} {counts.divided_documents:,} long {documents}"
+            f"the end{plural} of {counts.divided_documents:,} long document{plural}"
         )
     return counts, {"train_hash": digests[False].hexdigest(), "val_hash": digests[True].hexdigest()}
 
