@@ -79,8 +79,8 @@ def test_the_end_of_one_file_is_held_out(
     meta = prepared.meta
     assert (meta.train_documents, meta.val_documents, meta.divided_documents) == (1, 1, 1)
     [said] = capsys.readouterr().err.splitlines()
-    assert said.startswith("1 long document")
-    assert f"{meta.val_bytes:,} bytes" in said
+    assert said.startswith(f"held out for validation: {meta.val_bytes:,} bytes (5.0% of the text)")
+    assert said.endswith("the end of 1 long document")
     windows = {train[i : i + 40] for i in range(len(train) - 39)}
     assert not windows & {val[i : i + 40] for i in range(len(val) - 39)}
 

@@ -192,7 +192,7 @@ def _open_local(config: StdlibConfig | TextConfig, progress: bool) -> Corpus:
     if isinstance(config, StdlibConfig):
         return corpus
     if skipped:
-        say(f"left out {len(skipped):,} files that are not UTF-8 text, such as {min(skipped)}")
+        say(f"left out because not UTF-8 text: {min(skipped)} and {len(skipped) - 1:,} more files")
     if not corpus.training or bool(validation.paths) > bool(corpus.validation):
         raise DataError(
             f"data.paths: none of the {len(skipped):,} files found is UTF-8 text; convert them, or "

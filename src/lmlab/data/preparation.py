@@ -172,10 +172,10 @@ def _survey(corpus: Corpus, progress: bool) -> tuple[Counts, dict[str, str]]:
             )
     if counts.divided_documents:
         share = counts.val_bytes / (counts.val_bytes + counts.train_bytes)
+        plural = "s" if counts.divided_documents > 1 else ""
         say(
-            f"{counts.divided_documents:,} long documents: the last part of each is held out for "
-            f"validation; with other held-out documents {share:.1%} of the text "
-            f"({counts.val_bytes:,} bytes)"
+            f"held out for validation: {counts.val_bytes:,} bytes ({share:.1%} of the text), with "
+            f"the end{plural} of {counts.divided_documents:,} long document{plural}"
         )
     return counts, {"train_hash": digests[False].hexdigest(), "val_hash": digests[True].hexdigest()}
 
