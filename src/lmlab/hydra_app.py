@@ -47,11 +47,7 @@ def main(conf: Path) -> None:
         version_base="1.3", config_path=str(conf.resolve()), config_name="config"
     )(run)
     try:
-<<<<<<< HEAD
-        sys.argv[1:] = for_hydra(sys.argv[1:])
-=======
-        sys.argv[1:] = with_choices_of_parent(conf, arguments)
->>>>>>> main
+        sys.argv[1:] = with_choices_of_parent(conf, for_hydra(arguments))
         command()
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         fail(explain_composition_error(error))
@@ -91,10 +87,7 @@ def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:
     overrides = quote_paths(overrides)
     try:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-<<<<<<< HEAD
-=======
             overrides = with_choices_of_parent(conf, overrides)
->>>>>>> main
             return run_config(hydra.compose("config", overrides=overrides), overrides)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(explain_composition_error(error)) from error
