@@ -81,7 +81,8 @@ def test_a_launcher_in_a_sweep_file_is_used(train: Train, tiny: list[str], tmp_p
         "# @package _global_\ndefaults:\n  - override /hydra/launcher: submitit_local\n"
         "name: mine\nhydra: {launcher: {parallel: 1}, sweeper: {params: {seed: '0,1'}}}\n"
     )
-    script = f"from pathlib import Path; from lmlab.hydra_app import main; main(Path({str(project / 'conf')!r}))"
+    script = "from pathlib import Path; from lmlab.hydra_app import main; main(Path("
+    script += f"{str(project / 'conf')!r}))"
     done = subprocess.run(
         [sys.executable, "-c", script, "-m", "sweep=mine", *tiny],
         cwd=tmp_path,
