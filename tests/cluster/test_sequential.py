@@ -1,5 +1,6 @@
 """The default launcher: one run after the other, found again, and shared between two sweeps."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,7 +76,7 @@ def test_a_launcher_in_a_sweep_file_is_used(train: Train, tiny: list[str], tmp_p
     project = tmp_path / "project"
     project.mkdir()
     for name in ("conf", "experiments"):
-        (project / name).symlink_to(ROOT / name)
+        shutil.copytree(ROOT / name, project / name)
     (project / "sweeps").mkdir()
     (project / "sweeps" / "mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /hydra/launcher: submitit_local\n"

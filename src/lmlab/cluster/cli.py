@@ -115,9 +115,7 @@ def resume(options: argparse.Namespace) -> None:
         jobs.append(Job(path.absolute(), config, path.name))
     cwd = next(record["cwd"] for record in records if record)
     if not Path(cwd).is_dir():
-        raise UserError(
-            f"the folder that {options.directory} was submitted in does not exist: {cwd}"
-        )
+        raise UserError(f"the working directory of {options.directory} does not exist: {cwd}")
     os.chdir(cwd)  # paths in configurations are relative to it
     on_slurm = clusters == {"slurm"}
     submission = submit_to_slurm(jobs) if on_slurm else run_in_processes(jobs, options.parallel)
