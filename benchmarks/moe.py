@@ -13,9 +13,9 @@ import time
 import torch
 from torch import Tensor
 
-from lmlab.account import find_conf
 from lmlab.accounting.account import account
 from lmlab.compose import compose_run
+from lmlab.locations import find_conf
 from lmlab.model import Transformer, build
 from lmlab.optim import build_optimizer
 from lmlab.training.objective import cross_entropy

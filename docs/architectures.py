@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmlab.account import GPT2_VOCABULARY, find_conf
 from lmlab.accounting.account import Account, account
+from lmlab.accounting.cli import GPT2_VOCABULARY
 from lmlab.compose import compose_run
+from lmlab.locations import find_conf
 from lmlab.model.attention.backends import Visibility
 from lmlab.model.attention.config import of_layer
 from lmlab.model.attention.masks import Causal, Mask, SlidingWindow, Strided
