@@ -37,12 +37,9 @@ def exit_code(
 
 def _one_line(error: Exception, explain: Callable[[Exception], str | None]) -> str | None:
     if isinstance(error, UserError):
-        text: str | None = str(error)
-    elif isinstance(error, OSError):
-        text = explain_os_error(error)
-    else:
-        text = explain(error)
-    return None if text is None else printable(text)
+        return str(error)
+    text = explain(error)  # first: Hydra's missing file is an OSError as well
+    return explain_os_error(error) if text is None and isinstance(error, OSError) else text
 
 
 def printable(text: str) -> str:
