@@ -42,6 +42,7 @@ def _command(conf: Path, arguments: list[str]) -> None:
         print(help_text(conf), end="")
         return
     register_resolvers(conf)
+    arguments = [argument for argument in arguments if argument not in ("--run", "-r")]
     if not any(argument.startswith("-") or _is_hydras(argument) for argument in arguments):
         _run_single(conf, arguments)
         return

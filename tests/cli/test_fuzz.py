@@ -18,7 +18,7 @@ from lmlab.schema import classes_at, keys_at
 from tests_support import CONF, ROOT
 
 REPEATABLE = settings(
-    max_examples=300,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
