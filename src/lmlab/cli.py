@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run() -> None:
         if given[:1] == ["train"]:
-            from lmlab.compose import main as train
+            from lmlab.hydra_app import main as train
             from lmlab.locations import find_conf
 
             train(find_conf(), given[1:])

@@ -13,6 +13,9 @@ class Config(BaseModel):
     The string under a field is its help text.
     """
 
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+    """Keys that say how, where or how visibly a run is computed: they do not change its result, and
+    may change when it is resumed."""
     REFUSED: ClassVar[dict[str, str]] = {}
     """Keys of other members of a union that this one cannot have, with the reason."""
 
@@ -26,6 +29,17 @@ class Config(BaseModel):
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError("must be below 2**63, what 64 bits hold")
         return value
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return the values that determine a result, as JSON, without the keys in NOT_IDENTITY."""
+    dumped = config.model_dump(mode="json")
+    for name in dumped.keys() & config.NOT_IDENTITY:
+        del dumped[name]
+    for name in dumped:
+        if isinstance(value := getattr(config, name), Config):
+            dumped[name] = identity(value)
+    return dumped
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

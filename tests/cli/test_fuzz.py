@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lmlab.task
-from lmlab import cli, compose
+from lmlab import cli, hydra_app
 from lmlab.config import RunConfig
 from lmlab.schema import classes_at, keys_at
 from tests_support import CONF, ROOT
@@ -134,7 +134,7 @@ def test_train_ends_in_one_line(
 ) -> None:
     before = set(Path.cwd().iterdir())
     with pytest.raises(SystemExit) as ended:
-        compose.main(CONF, line)
+        hydra_app.main(CONF, line)
     logging.getLogger().handlers.clear()  # of `--info`, on a stream that pytest closes
     printed = capfd.readouterr()
     assert ended.value.code in (0, 1, 2, None)

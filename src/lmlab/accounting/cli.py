@@ -56,12 +56,11 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(options: argparse.Namespace) -> None:
     """Print the account of the model that the overrides compose."""
-    from lmlab.compose import compose_run
-    from lmlab.locations import find_conf
+    from lmlab.hydra_app import compose
 
     if not 0 < options.mfu <= 1:
         raise UserError(f"--mfu is a share of the peak, between 0 and 1, got {options.mfu:g}")
-    config = compose_run(find_conf(), options.overrides)
+    config = compose(*options.overrides)
     named = [o for o in options.overrides if re.match(r"\+*(tokenizer|experiment|resume)\b", o)]
     rows = config.model.vocab_size
     if options.vocab_size and rows:
