@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmlab.account import GPT2_VOCABULARY
 from lmlab.accounting.account import Account, account
+from lmlab.accounting.cli import GPT2_VOCABULARY
 from lmlab.hydra_app import compose
 from lmlab.model.attention.backends import AttentionPattern
 from lmlab.model.attention.config import of_layer

@@ -4,36 +4,24 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from lmlab.errors import UserError
-
 PATHS = ("resume", "init_from")
 """Keys whose value is one path; those of a sweep's runs hold `=` and `,`."""
 _LAUNCHER = re.compile(r"\+*hydra[./]launcher\b")
 
 
 def for_hydra(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with quoted paths, and `-m --cfg job` as a sweep that prints its jobs.
-
-    Raises UserError for two of Hydra's commands at once.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for options in (("--multirun", "-m"), ("--run", "-r")):
-        parser.add_argument(*options, action="store_true")
-    parser.add_argument("--cfg", "-c")
-    parser.add_argument("--info", "-i", nargs="?", const="all")
+    """Return the arguments with quoted paths; `-m --cfg job` is a sweep that prints its jobs."""
     quoted = quote_paths(arguments)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--cfg", "-c")
     try:
         chosen, rest = parser.parse_known_args(quoted)
-    except argparse.ArgumentError:  # Hydra's message is better
+    except argparse.ArgumentError:  # the message comes with the other flags
         return quoted
-    commands = [f"--{name}" for name, value in vars(chosen).items() if value]
-    if len(commands) < 2:
-        return quoted
-    if commands == ["--multirun", "--cfg"] and chosen.cfg == "job":
+    if chosen.multirun and chosen.cfg == "job":
         return ["-m", *(a for a in rest if not _LAUNCHER.match(a)), "hydra/launcher=show"]
-    if "--multirun" in commands and chosen.cfg in ("hydra", "all"):
-        raise UserError(f"--cfg {chosen.cfg} shows one run: leave out -m, or use -m --cfg job")
-    raise UserError(f"only one of {' and '.join(commands)} can be used at a time")
+    return quoted
 
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
