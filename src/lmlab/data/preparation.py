@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lmlab.tokenizer import Tokenizer
     from lmlab.tokenizer.config import TokenizerConfig
 
-FORMAT = 1
+FORMAT = 2
 """Part of every fingerprint; raise it when prepared data of before must not be used any more."""
 
 
@@ -184,10 +184,9 @@ def _tokenizer(
 
 
 def _training(corpus: Corpus) -> Iterator[str]:
-    # The mark keeps merges from reaching out of one document into the next.
     for held_out, text in corpus.documents(Counts()):
         if not held_out:
-            yield text + END_OF_DOCUMENT
+            yield text
 
 
 def _encode(

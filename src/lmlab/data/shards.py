@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from lmlab.errors import DataError
+
 if TYPE_CHECKING:
     from lmlab.tokenizer import Tokenizer
 
 END_OF_DOCUMENT = "<|endoftext|>"
 BATCH = 8 << 20
 """Characters that are encoded at a time."""
+BATCH_DOCUMENTS = 1 << 16
+"""Documents that are encoded at a time: very short ones take memory for their objects."""
 XZ_LIMIT = 64 << 20
 """Bytes that xz is measured on at most: each MiB takes it a second."""
 
@@ -20,7 +24,9 @@ XZ_LIMIT = 64 << 20
 class Shard:
     """A file of token ids being written: little-endian, each document followed by <|endoftext|>.
 
-    Documents are gathered, and encoded many at a time on all cores.
+    Documents are encoded as text: only the separators are special tokens, whatever a document
+    mentions. They are gathered, and encoded many at a time on all cores. Raises DataError when
+    <|endoftext|> is an ordinary token of the vocabulary too.
     """
 
     def __init__(self, path: Path, tokenizer: "Tokenizer") -> None:
@@ -28,7 +34,13 @@ class Shard:
         self._file = path.open("wb", buffering=1 << 20)
         self._tokenizer = tokenizer
         self._dtype = id_type(tokenizer)
-        self._end = np.array([tokenizer.special_tokens[END_OF_DOCUMENT]], self._dtype).tobytes()
+        end = tokenizer.special_tokens[END_OF_DOCUMENT]
+        if tokenizer.byte_lengths()[end]:
+            raise DataError(
+                f"{END_OF_DOCUMENT}, id {end}, is an ordinary token of this vocabulary too, so "
+                "separators and text cannot be told apart; use another vocabulary or pattern"
+            )
+        self._end = np.array([end], self._dtype).tobytes()
         self._waiting: list[str] = []
         self._characters = 0
 
@@ -44,11 +56,11 @@ class Shard:
         """Append a document."""
         self._waiting.append(text)
         self._characters += len(text)
-        if self._characters >= BATCH:
+        if self._characters >= BATCH or len(self._waiting) >= BATCH_DOCUMENTS:
             self._flush()
 
     def _flush(self) -> None:
-        for ids in self._tokenizer.encode_batch(self._waiting):
+        for ids in self._tokenizer.encode_batch(self._waiting, special="text"):
             self._file.write(ids.astype(self._dtype, copy=False).tobytes())
             self._file.write(self._end)
             self.tokens += len(ids) + 1

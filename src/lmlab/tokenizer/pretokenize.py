@@ -7,10 +7,14 @@ then cuts the rest into pretokens, and BPE merges never cross a pretoken.
 import functools
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Literal
 
 import regex
 
 from lmlab.errors import DataError, UserError
+
+Special = Literal["parse", "text", "error"]
+"""How special tokens in a text are read: whole, as ordinary text, or as a DataError."""
 
 PATTERNS = {
     # GPT-2 (Radford et al. 2019), in the order its encoder.py tries them.

@@ -54,10 +54,11 @@ class Vocabulary:
         wanted = special_tokens if isinstance(special_tokens, Mapping) else {}
         by_bytes = {token: i for i, token in sorted(tokens.items())}  # the largest id wins
         special: dict[str, int] = {}
+        free = max([*tokens, *wanted.values()], default=-1) + 1
         for name in names:
             token = to_utf8(name)
-            known = by_bytes.get(token)
-            i = wanted.get(name, known if known is not None else max(tokens, default=-1) + 1)
+            i = wanted.get(name, by_bytes.get(token, free))
+            free += i == free
             if i < 0 or tokens.get(i, token) != token:
                 raise DataError(
                     f"special token {name!r} cannot have id {i}: it is {tokens.get(i)!r}"
