@@ -24,7 +24,6 @@ from lmlab.tokenizer.pretokenize import (
     PATTERNS,
     Special,
     lone_surrogate,
-    split_pretokens,
     to_utf8,
 )
 from lmlab.tokenizer.special import SpecialSplitter
@@ -47,7 +46,8 @@ class Engine:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         native_pattern: PatternName | None = None
-        if vocabulary.pattern in PATTERNS:
+        cutting = vocabulary.cutting
+        if vocabulary.pattern in PATTERNS and not cutting.nfc and not cutting.before:
             native_pattern = cast(PatternName, vocabulary.pattern)
         self._native_pattern = native_pattern is not None
         self._holes = np.setdiff1d(np.arange(vocabulary.size), list(vocabulary.tokens))
@@ -104,7 +104,8 @@ class Engine:
                 self._splitter.split(pieces) if parse else [("".join(pieces), None)]
             )
             for part, name in parts:
-                pretokens = split_pretokens(part, self._vocabulary.pattern)
+                vocabulary = self._vocabulary
+                pretokens = vocabulary.cutting.pretokens(part, vocabulary.pattern)
                 yield self._encoder.encode_pretokens([to_utf8(p) for p in pretokens])
                 if name is not None:
                     yield np.array([special_tokens[name]], self.dtype)
