@@ -1,5 +1,6 @@
 """Patterns and vocabularies of other libraries, read as their owners read them or refused."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,9 @@ def test_own_pattern_without_an_equal(tmp_path: Path, pattern: str) -> None:
 @given(text=awkward)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_own_pattern_equals_tokenizers(tmp_path: Path, text: str) -> None:
-    tokenizer = Tokenizer(byte_tokenizer().vocab | {256: b"a&", 257: b"\nc"},
-                          [(b"a", b"&"), (b"\n", b"c")], pattern=r"\w+[[&]?|\W$|(?s:.)")  # fmt: skip
+    vocab = byte_tokenizer().vocab | {256: b"a&", 257: b"\nc"}
+    merges = [(b"a", b"&"), (b"\n", b"c")]
+    tokenizer = Tokenizer(vocab, merges, pattern=r"\w+[[&]?|\W$|(?s:.)")
     tokenizer.to_huggingface(tmp_path / "a.json")
     hf = tokenizers.Tokenizer.from_file(str(tmp_path / "a.json"))
     assert hf.encode(text).ids == tokenizer.encode(text)
@@ -133,8 +135,6 @@ RANKS = [*(bytes([byte]) for byte in range(256)), b"ab", b"cd", b"abcde", b" ab"
 
 
 def ranks_file(path: Path, tokens: list[bytes]) -> Path:
-    import base64
-
     lines = (f"{base64.b64encode(token).decode()} {i}\n" for i, token in enumerate(tokens))
     path.write_text("".join(lines))
     return path

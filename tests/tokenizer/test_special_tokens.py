@@ -125,7 +125,7 @@ def test_very_many_special_tokens_equal_tokenizers(small: Tokenizer, tmp_path: P
     text = "".join(dice.choices("<|ab é", k=3000))
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
-    found = [name for name in (tokenizer.vocab[i].decode(errors="replace") for i in ids)]
+    found = [tokenizer.vocab[i].decode(errors="replace") for i in ids]
     theirs = hf.encode(text)
     assert [name for name in found if name in names] == [
         text[a:b] for a, b in theirs.offsets if text[a:b] in names

@@ -1,4 +1,4 @@
-"""Patterns between the `regex` package and Oniguruma, which Hugging Face's `tokenizers` uses.
+"""Patterns between the `regex` package, Oniguruma (in `tokenizers`) and Rust (in `tiktoken`).
 
 What both read alike is kept, what has an equal is translated, everything else is refused.
 """
@@ -10,6 +10,7 @@ from lmlab.errors import UserError
 # Oniguruma's \\w has no U+200C and U+200D, but six numbers of Latin-1.
 _COMMON = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"
 _WORD = {"from": _COMMON + "²³¹¼½¾", "to": _COMMON + "\u200c\u200d"}
+_READER = {"from": "tokenizers (Oniguruma)", "to": "tokenizers (Oniguruma)", "rust": "tiktoken"}
 _SAME_GROUPS = ("?:", "?=", "?!", "?<=", "?<!", "?>", "?i:")
 _SAME_ESCAPES = "sSdDtnrf"
 _CATEGORY = regex.compile(r"\{\^?(?:[LMNPSZC][a-z&]?|Alphabetic|Han|Hiragana|Katakana|Hangul|Latin|"
@@ -26,6 +27,11 @@ def from_oniguruma(pattern: str) -> str:
     return translated
 
 
+def from_rust(pattern: str) -> str:
+    """The same pattern, as tiktoken reads it, for `regex`; else a UserError that names why."""
+    return _translate(pattern, "rust")
+
+
 def to_oniguruma(pattern: str) -> str:
     """The same pattern for Oniguruma; one without an equal is a UserError that names why."""
     return _translate(pattern, "to")
@@ -36,13 +42,14 @@ def _translate(pattern: str, direction: str) -> str:
 
     def refuse(construct: str) -> UserError:
         return UserError(
-            f"pattern {pattern!r}: {construct!r} means different things to tokenizers (Oniguruma) "
+            f"pattern {pattern!r}: {construct!r} means different things to {_READER[direction]} "
             "and to the regex package; write it in another way"
         )
 
-    word = _WORD[direction]
+    rust = direction == "rust"
+    word = _WORD.get(direction, "")
     back = _WORD["to" if direction == "from" else "from"]
-    if "(?i" in pattern and (found := _FOLDS.search(pattern)):
+    if not rust and "(?i" in pattern and (found := _FOLDS.search(pattern)):
         raise refuse(found.group() + " in any case")
     out: list[str] = []
     i = 0
@@ -58,9 +65,11 @@ def _translate(pattern: str, direction: str) -> str:
             if kind in ("p", "P") and (match := _CATEGORY.match(pattern, i + 2)):
                 length = match.end() - i
                 text = rest[:length]
+            elif rust and kind and kind in "wW":
+                text = rest[:2]
             elif kind == "w" or (kind == "W" and not in_set):
                 text = word if in_set else f"[{'^' if kind == 'W' else ''}{word}]"
-            elif kind in ("Z", "z") and not in_set and direction == ("to", "from")[kind == "z"]:
+            elif kind and not in_set and kind == ("Z" if direction == "to" else "z"):
                 text = r"\z" if kind == "Z" else r"\Z"  # the end of the text
             elif kind in _SAME_ESCAPES or (kind and not kind.isalnum() and kind.isascii()):
                 text = rest[:2]
@@ -73,14 +82,14 @@ def _translate(pattern: str, direction: str) -> str:
             if c == "]":
                 in_set = False
             elif c == "[":
-                if direction == "from":
+                if direction != "to":
                     raise refuse("[ inside a set")
                 text = r"\["
             elif rest[:2] in ("&&", "--", "||", "~~"):
                 raise refuse(rest[:2])
         elif c == "[":
             negation = "^" if rest[1:2] == "^" else ""
-            if rest.startswith(f"[{negation}{back}]"):  # what was \w there
+            if not rust and rest.startswith(f"[{negation}{back}]"):  # what was \w there
                 length = len(negation) + len(back) + 2
                 text = r"\W" if negation else r"\w"
             else:
@@ -92,7 +101,10 @@ def _translate(pattern: str, direction: str) -> str:
         elif rest.startswith("(?"):
             group = next((each for each in _SAME_GROUPS if rest.startswith(each, 1)), None)
             dot_all = "(?m:" if direction == "from" else "(?s:"  # . matches line breaks too
-            if rest.startswith(dot_all):
+            if rust and rest.startswith("(?s:"):
+                length = 4
+                text = "(?s:"
+            elif not rust and rest.startswith(dot_all):
                 length = 4
                 text = "(?s:" if direction == "from" else "(?m:"
             elif group is None:
@@ -105,11 +117,11 @@ def _translate(pattern: str, direction: str) -> str:
                 raise refuse(rest[:4])
             length = match.end()
             text = rest[:length]
-            if rest[length : length + 1] in ("+", "?"):
+            if not rust and rest[length : length + 1] in ("+", "?"):
                 raise refuse(rest[: length + 1])
         elif c == "$":
             # Of Oniguruma the end of any line; of `regex` also the end before a last line break.
-            text = r"(?=\n|\Z)" if direction == "from" else r"(?=\n?\z)"
+            text = {"from": r"(?=\n|\Z)", "to": r"(?=\n?\z)", "rust": r"\Z"}[direction]
         elif c == "^":
             if direction == "from":
                 raise refuse("^")

@@ -12,7 +12,7 @@ import regex
 
 from lmlab.errors import DataError, UserError
 from lmlab.tokenizer import native
-from lmlab.tokenizer.dialects import from_oniguruma, to_oniguruma
+from lmlab.tokenizer.dialects import from_oniguruma, from_rust, to_oniguruma
 from lmlab.tokenizer.formats import (
     from_printable,
     merge_from_printable,
@@ -23,7 +23,7 @@ from lmlab.tokenizer.formats import (
 )
 from lmlab.tokenizer.outputs import writing
 from lmlab.tokenizer.pretokenize import PATTERNS, PLAIN, Cutting
-from lmlab.tokenizer.vocabulary import Pair, Vocabulary
+from lmlab.tokenizer.vocabulary import SAME_PATTERN, Pair, Vocabulary
 
 
 def write_huggingface(vocabulary: Vocabulary, path: Path) -> None:
@@ -226,6 +226,8 @@ def write_tiktoken(vocabulary: Vocabulary, path: Path) -> None:
     one with a word that no merge makes but that two tokens make: tiktoken would merge them.
     """
     ids = vocabulary.ordinary_ids
+    if vocabulary.pattern not in PATTERNS:
+        from_rust(vocabulary.pattern)  # one that tiktoken would read in another way is refused
     if vocabulary.cutting.nfc or vocabulary.cutting.before:
         raise UserError(f"{path}: tiktoken has one pattern and no normalizer; this needs more")
     whole = []
@@ -267,6 +269,8 @@ def read_tiktoken(
             raise DataError(f"{path}: line {number} is no token and rank: {line[:60]!r}") from None
         ranks[token] = rank
         seen.add(rank)
+    if pattern not in PATTERNS and pattern not in PATTERNS.values():
+        pattern = SAME_PATTERN.get(pattern) or from_rust(pattern)
     merges = list(_merges_of_ranks(path, ranks))
     tokens = {i: t for t, i in ranks.items()}
     multiple = sum(len(token) > 1 for token in ranks)

@@ -46,11 +46,11 @@ def train_bpe(
 
     `input` is a path or a list of paths (plain, .gz or .zst; each file is a text of its own), or
     an iterator of str or of bytes, the pieces of one text. With `documents` each item of the
-    iterator is a text of its own instead, in which special tokens are ordinary text. Ids
-    are the 256 bytes, the merges, the special tokens; training stops early when no pair is left. The most frequent pair is merged,
-    of equally frequent ones the lexicographically greatest. The result depends on nothing else,
-    and memory only on the distinct pretokens (with a pattern of your own, whose look-around could
-    reach anywhere, also on the longest text between two special tokens).
+    iterator is a text of its own instead, in which special tokens are ordinary text. Ids are the
+    256 bytes, the merges, the special tokens; training stops early when no pair is left. The most
+    frequent pair is merged, of equally frequent ones the lexicographically greatest. The result
+    depends on nothing else, and memory only on the distinct pretokens (with a pattern of your own,
+    whose look-around could reach anywhere, also on the longest text between two special tokens).
 
     Raises UserError for a vocabulary too small, bad special tokens or a pattern that does not
     cover the text, DataError (naming file and byte) for what cannot be read or is not UTF-8.

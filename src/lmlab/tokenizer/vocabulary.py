@@ -18,7 +18,7 @@ from lmlab.tokenizer.pretokenize import (
 Pair = tuple[bytes, bytes]
 
 # What other projects write for the same pretokens.
-_SAME_PATTERN = {
+SAME_PATTERN = {
     **{text: name for name, text in PATTERNS.items()},
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": "gpt2",
@@ -69,7 +69,7 @@ class Vocabulary:
                 )
             tokens[i] = token
             special[name] = i
-        pattern = _SAME_PATTERN.get(pattern, pattern)
+        pattern = SAME_PATTERN.get(pattern, pattern)
         compile_pattern(pattern)
         vocabulary = cls(tokens, list(merges), special, pattern, ignore_merges, cutting)
         vocabulary._check()
