@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmlab.account import GPT2_VOCABULARY, find_conf
+from lmlab.account import GPT2_VOCABULARY
 from lmlab.accounting.account import Account, account
-from lmlab.compose import compose_run
+from lmlab.hydra_app import compose
 from lmlab.model.attention.backends import Visibility
 from lmlab.model.attention.config import of_layer
 from lmlab.model.attention.masks import Causal, Mask, SlidingWindow, Strided
@@ -211,7 +211,7 @@ def row(choice: Choice, base: Account) -> str:
 
 def counted(overrides: str) -> Account:
     """Return the account of a choice at the page's size."""
-    config = compose_run(find_conf(), [SIZE, *overrides.split()])
+    config = compose(SIZE, *overrides.split())
     return account(config.model, config.optimizer, GPT2_VOCABULARY)
 
 
@@ -250,7 +250,7 @@ def draw_masks(path: Path) -> None:
         "model.context_length=32",
         "model.attention.members.local.window=8",
     ]
-    hybrid = compose_run(find_conf(), ["model/attention=hybrid", *small]).model.attention
+    hybrid = compose("model/attention=hybrid", *small).model.attention
     windows = [getattr(of_layer(hybrid, layer), "window", None) for layer in layers]
     reach = [window or 32 for window in windows]
     colours = ["tab:orange" if window else "tab:blue" for window in windows]

@@ -49,7 +49,15 @@ BudgetConfig = Annotated[
 
 
 class TrainerConfig(Config):
-    """The training loop: batch, precision, and when to look and to save."""
+    """The training loop: batch, precision, evaluation, checkpoints."""
+
+    NOT_IDENTITY = frozenset(
+        {
+            *("micro_batch_size", "checkpoint_activations", "compile", "device", "num_threads"),
+            *("log_every", "checkpoint_every", "keep_checkpoints"),
+            *("watch_norms", "profile_steps", "detect_anomaly"),
+        }
+    )
 
     batch_size: Count
     """Sequences in one optimizer step."""
