@@ -41,7 +41,7 @@ def write(path: Path, patterns: list[str], **changes: Any) -> Path:
     merges = [["a", "b"], ["l", "l"], ["1", "2"], ["Ċ", "c"], ["Ċ", "Ċ"], ["Ã", "©"], ["Â", "²"]]
     merges += [["a", "Ã©"], ["3", "4"], ["Ġ", "Ġ"], ["'", "s"]]
     tokens = [*byte_alphabet(), *(left + right for left, right in merges)]
-    content = {
+    content: dict[str, Any] = {
         "version": "1.0",
         "added_tokens": [],
         "normalizer": None,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmlab.errors import DataError
-from lmlab.tokenizer import formats, interchange
+from lmlab.tokenizer import formats, interchange, ranks
 from lmlab.tokenizer.engine import Encoded, Engine
 from lmlab.tokenizer.inputs import read_chunks
 from lmlab.tokenizer.native import Errors, Ids
@@ -258,7 +258,7 @@ class Tokenizer:
 
     def to_tiktoken(self, path: PathLike) -> None:
         """Write the ranks of the ordinary tokens; tiktoken takes pattern and specials apart."""
-        interchange.write_tiktoken(self._vocabulary, Path(path))
+        ranks.write_tiktoken(self._vocabulary, Path(path))
 
     @classmethod
     def from_tiktoken(
@@ -268,7 +268,7 @@ class Tokenizer:
         pattern: str = "gpt2",
     ) -> Self:
         """Load a file of tiktoken ranks."""
-        return cls._of(interchange.read_tiktoken(Path(path), special_tokens, pattern))
+        return cls._of(ranks.read_tiktoken(Path(path), special_tokens, pattern))
 
 
 def _paths(path: PathLike | Sequence[PathLike]) -> list[Path]:

@@ -1,9 +1,8 @@
 """The native core as the rest of the package sees it: the only module that imports `_core`.
 
 Texts are bytes here. A *sink* takes texts piece by piece: `add_file(path)` and `add(piece)` extend
-the current text wherever the pieces are cut, `end_text()` ends it, so that no pretoken and no
-special token crosses from one text to the next. What a sink does with the pretokens is the
-difference between `Counter` (training) and `FileEncoder` (token files).
+the current text wherever the pieces are cut, and `end_text()` ends it. `Counter` (training) and
+`FileEncoder` (token files) are sinks.
 
 Everything runs without the GIL, looks for Ctrl-C about every 50 ms, and gives the same result for
 any number of threads and any cut of the pieces.
@@ -200,10 +199,7 @@ class Encoder:
         return arrays
 
     def split_tokens(self) -> list[list[int]]:
-        """Without `merges`: for each token the ids that lower ids leave of its bytes.
-
-        They are two where a merge makes it, the two that it joins.
-        """
+        """Without `merges`: for each token the ids that lower ids leave of it; two of a merge."""
         parts: list[list[int]] = self._core.split_tokens()
         return parts
 
