@@ -13,7 +13,6 @@ import numpy as np
 from lmlab.data.cache import Entry, get_or_build
 from lmlab.data.config import DataConfig
 from lmlab.data.corpus import Corpus, Counts, cache_root, identify, open_corpus
-from lmlab.data.reading import pieces_of
 from lmlab.data.shards import END_OF_DOCUMENT, Shard, Xz, id_type
 from lmlab.errors import ConfigError, DataError
 from lmlab.io.progress import bar, say
@@ -199,12 +198,10 @@ def _tokenizer(
     return Tokenizer.load(entry.directory / "tokenizer")
 
 
-def _training(corpus: Corpus) -> Iterator[str]:
-    # The mark keeps merges from crossing from one document into the next.
+def _training(corpus: Corpus) -> Iterator[bytes]:
     for held_out, document in corpus.documents(Counts()):
         if not held_out:
-            yield from pieces_of(document)
-            yield END_OF_DOCUMENT
+            yield bytes(document)
 
 
 def _encode(

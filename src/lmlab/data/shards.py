@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmlab.data.reading import Document, pieces_of
+from lmlab.errors import DataError
 
 if TYPE_CHECKING:
     from lmlab.tokenizer import Tokenizer
@@ -29,7 +30,9 @@ _XZ_BLOCK = 1 << 20
 class Shard:
     """A file of token ids being written: little-endian, each document followed by <|endoftext|>.
 
-    Short documents are gathered and encoded together on all cores.
+    Documents are encoded as text: only the separators are special tokens, whatever a document
+    mentions. Short ones are gathered and encoded together on all cores. Raises DataError when
+    <|endoftext|> is an ordinary token of the vocabulary too.
     """
 
     def __init__(self, path: Path, tokenizer: "Tokenizer") -> None:
@@ -37,7 +40,13 @@ class Shard:
         self._file = path.open("wb", buffering=1 << 20)
         self._tokenizer = tokenizer
         self._dtype = id_type(tokenizer)
-        self._end = np.array([tokenizer.special_tokens[END_OF_DOCUMENT]], self._dtype).tobytes()
+        end = tokenizer.special_tokens[END_OF_DOCUMENT]
+        if tokenizer.byte_lengths()[end]:
+            raise DataError(
+                f"{END_OF_DOCUMENT}, id {end}, is an ordinary token of this vocabulary too, so "
+                "separators and text cannot be told apart; use another vocabulary or pattern"
+            )
+        self._end = np.array([end], self._dtype).tobytes()
         self._waiting: list[str] = []
         self._size = 0
 
@@ -53,7 +62,7 @@ class Shard:
         """Append a document."""
         if len(document) > LONG:
             self._flush()
-            ids = self._tokenizer.encode_iterable(pieces_of(document))
+            ids = self._tokenizer.encode_iterable(pieces_of(document), special="text")
             while len(part := np.fromiter(itertools.islice(ids, BATCH), self._dtype)):
                 self._write(part)
             self._end_document()
@@ -64,7 +73,7 @@ class Shard:
             self._flush()
 
     def _flush(self) -> None:
-        for ids in self._tokenizer.encode_batch(self._waiting):
+        for ids in self._tokenizer.encode_batch(self._waiting, special="text"):
             self._write(ids)
             self._end_document()
         self._waiting.clear()

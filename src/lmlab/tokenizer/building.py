@@ -19,11 +19,14 @@ from lmlab.tokenizer.train import train_bpe
 
 
 def build(
-    config: TokenizerConfig, documents: Callable[[], Iterable[str]], progress: bool = False
+    config: TokenizerConfig,
+    documents: Callable[[], Iterable[str]] | Callable[[], Iterable[bytes]],
+    progress: bool = False,
 ) -> Tokenizer:
     """Train, make or load the tokenizer that `config` describes.
 
-    `documents` is called only when there is something to learn; the documents are one joined text.
+    `documents` is called only when there is something to learn. Each document is a text of its own;
+    a special token that it mentions is ordinary text there.
     """
     if isinstance(config, BPEConfig):
         vocab, merges = train_bpe(
@@ -31,6 +34,7 @@ def build(
             config.vocab_size,
             config.special_tokens,
             pattern=config.pattern,
+            documents=True,
             progress=progress,
         )
         return Tokenizer(vocab, merges, config.special_tokens, config.pattern)

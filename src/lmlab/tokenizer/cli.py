@@ -62,6 +62,13 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     _add_tokenizer(encode)
     _add_inputs(encode)
+    encode.add_argument(
+        "--special",
+        choices=("parse", "text", "error"),
+        default="parse",
+        help="special tokens in the text stay whole, are ordinary text, or are an error "
+        "(default: parse)",
+    )
     encode.add_argument("--out", type=Path, required=True, metavar="FILE.bin", help="the ids")
 
     decode = add(

@@ -45,6 +45,7 @@ def encode(options: argparse.Namespace) -> None:
     count, size = tokenizer.measure_file(
         options.inputs,
         options.out,
+        special=options.special,
         errors=options.errors,
         num_threads=_threads(options),
         progress=not options.quiet,
