@@ -21,8 +21,8 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see `{self.prog} --help`)")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 after a UserError, 130 after Ctrl-C."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line with all subcommands."""
     parser: argparse.ArgumentParser = Parser(
         prog="lmlab", description="A laboratory for training language models."
     )
@@ -31,6 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lmlab.account.register(commands)
     lmlab.cluster.cli.register(commands)
     lmlab.runs.cli.register(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 after a UserError, 130 after Ctrl-C."""
+    parser = build_parser()
     try:
         options = parser.parse_args(arguments)
         options.run(options)
