@@ -14,14 +14,15 @@ from lmlab.schema import members
 
 PLAIN = {bool: "`true` or `false`", int: "integer", float: "number", str: "text", Path: "path"}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+FREE = "*May change on resume.*"
 HEADER = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
 INTRODUCTION = """\
 # Configuration
 
 Every key of a run, made from the configuration classes and the files in `conf/`. Write `key=value` on the
 command line, or `group=choice` to take another file of a group. `null` means: derived, or off.
-Defaults are those of the file named in each heading, with what [`python train.py`](../tutorial.md)
-uses when nothing is said.
+Defaults are those of the file that each heading names. Keys marked *May change on resume* do not
+change the result of a run; all others are its identity.
 """
 
 
@@ -83,7 +84,8 @@ def _rows(
         elif len(nested) == 1:
             yield from _rows(conf, [*path, name], nested[0], values.get(name) or {}, inner)
         elif name != "kind":
-            yield _row(".".join([*path, name]), field, values, name)
+            row = _row(".".join([*path, name]), field, values, name)
+            yield f"{row[:-2]} {FREE} |" if name in getattr(cls, "NOT_IDENTITY", ()) else row
 
 
 def _row(key: str, field: FieldInfo, values: Mapping[str, Any], name: str | None = None) -> str:
