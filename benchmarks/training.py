@@ -102,9 +102,9 @@ class Contender:
 
 def serve(options: argparse.Namespace) -> None:
     import torch
-    from lmlab.hydra_app import compose_run
 
     from lmlab.accounting.account import account
+    from lmlab.hydra_app import compose_run
     from lmlab.training.runtime import Runtime
     from lmlab.training.step import optimize_step
     from lmlab.training.throughput import measure_peak, peak_memory, synchronize

@@ -52,8 +52,8 @@ def main() -> None:
 
 def measure(device_name: str, vocab: int, overrides: list[str]) -> dict[str, float]:
     import torch
-    from lmlab.hydra_app import compose_run
 
+    from lmlab.hydra_app import compose_run
     from lmlab.model import build
     from lmlab.optim import build_optimizer
     from lmlab.training.device import resolve_precision

@@ -4,13 +4,15 @@ import ast
 from html import escape
 from pathlib import Path
 
-WIDTH, HEIGHT, GAP, ROW = 168, 58, 18, 112
+WIDTH, HEIGHT, GAP, ROW = 172, 72, 18, 122
 
 
 def code_map(root: Path) -> str:
     """Return an SVG to stand in a page: a row imports from the rows below it only."""
     source = root / "src" / "lmlab"
-    packages = {path.name: path for path in sorted(source.iterdir()) if (path / "__init__.py").exists()}
+    packages = {
+        path.name: path for path in sorted(source.iterdir()) if (path / "__init__.py").exists()
+    }
     imports = {name: _imports(path, packages) for name, path in packages.items()}
     level: dict[str, int] = {}
 
@@ -19,9 +21,12 @@ def code_map(root: Path) -> str:
             level[name] = 1 + max((height(other) for other in imports[name]), default=-1)
         return level[name]
 
+    for name in sorted(packages, key=height, reverse=True):  # as high as its users allow
+        users = [level[other] for other in packages if name in imports[other]]
+        level[name] = min(users, default=level[name] + 1) - 1
     rows: dict[int, list[str]] = {}
     for name in packages:
-        rows.setdefault(height(name), []).append(name)
+        rows.setdefault(level[name], []).append(name)
     top, widest = max(rows), max(map(len, rows.values()))
     width, total = widest * (WIDTH + GAP) + GAP, (top + 2) * ROW
     place: dict[str, tuple[float, float]] = {}
@@ -42,15 +47,23 @@ def code_map(root: Path) -> str:
                 'marker-end="url(#tip)"/>'
             )
     entry = (width - WIDTH * 2) / 2
-    parts.append(_box(entry, 8, WIDTH * 2, "train.py, lmlab", "Hydra composes, config.py checks, a task runs"))
-    parts += [_box(x, y, WIDTH, f"{name}/", _purpose(packages[name])) for name, (x, y) in place.items()]
+    parts.append(
+        _box(
+            entry, 8, WIDTH * 2, "train.py, lmlab", "Hydra composes, config.py checks, a task runs"
+        )
+    )
+    parts += [
+        _box(x, y, WIDTH, f"{name}/", _purpose(packages[name])) for name, (x, y) in place.items()
+    ]
     middle = width / 2
-    parts.append(f'<path d="M{middle:.0f},{8 + HEIGHT} V{ROW - 6}" class="edge" marker-end="url(#tip)"/>')
+    parts.append(
+        f'<path d="M{middle:.0f},{8 + HEIGHT} V{ROW - 6}" class="edge" marker-end="url(#tip)"/>'
+    )
     return STYLE + (
         f'<svg class="code-map" viewBox="0 0 {width} {total}" role="img" '
         'aria-label="The packages and their imports" xmlns="http://www.w3.org/2000/svg">'
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="7" markerHeight="7" '
-        'orient="auto"><path d="M0,0 L8,4 L0,8 z" class="tip"/></marker></defs>'
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="7" '
+        'markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z" class="tip"/></marker></defs>'
         + "".join(parts) + "</svg>"
     )  # fmt: skip
 
@@ -65,9 +78,10 @@ STYLE = (
 
 
 def _box(x: float, y: float, width: float, title: str, text: str) -> str:
-    lines = _wrapped(text, int(width / 5.6))[:2]
+    lines = _wrapped(text, int(width / 5.6))[:3]
     words = "".join(
-        f'<text x="{x + width / 2:.0f}" y="{y + 36 + 13 * i:.0f}" font-size="10.5">{escape(line)}</text>'
+        f'<text x="{x + width / 2:.0f}" y="{y + 36 + 13 * i:.0f}" font-size="10.5">'
+        f"{escape(line)}</text>"
         for i, line in enumerate(lines)
     )
     return (

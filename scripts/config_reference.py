@@ -19,8 +19,8 @@ HEADER = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
 INTRODUCTION = """\
 # Configuration
 
-Every key of a run, made from the configuration classes and the files in `conf/`. Write `key=value` on the
-command line, or `group=choice` to take another file of a group. `null` means: derived, or off.
+Every key of a run, made from the configuration classes and the files in `conf/`. Write `key=value` on
+the command line, or `group=choice` to take another file of a group. `null` means: derived, or off.
 Defaults are those of the file that each heading names. Keys marked *May change on resume* do not
 change the result of a run; all others are its identity.
 """
@@ -56,7 +56,8 @@ def _group(
         yield from ["| choice | what |", "| --- | --- |"]
         for name in files:
             mark = " (default)" if name == default else ""
-            yield f"| `{'/'.join(path)}={name}`{mark} | {_escaped(_comment(folder / f'{name}.yaml'))} |"
+            comment = _escaped(_comment(folder / f"{name}.yaml"))
+            yield f"| `{'/'.join(path)}={name}`{mark} | {comment} |"
         yield ""
     inner: dict[str, FieldInfo] = {}
     classes = members(field.annotation)
@@ -113,8 +114,12 @@ def _type(annotation: Any, metadata: Any = ()) -> str:
     if members(annotation):
         return "group"
     text = PLAIN.get(annotation, "mapping" if origin is dict or annotation is dict else "value")
-    bounds = [f"{sign} {getattr(item, name)}" for item in metadata
-              for name, sign in BOUNDS.items() if getattr(item, name, None) is not None]  # fmt: skip
+    bounds = [
+        f"{sign} {limit}"
+        for item in metadata
+        for name, sign in BOUNDS.items()
+        if (limit := getattr(item, name, None)) is not None
+    ]
     return " ".join([text, ", ".join(bounds)]).strip()
 
 
@@ -123,11 +128,13 @@ def _shown(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
         return f"{value:g}"
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+    )
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<\\|", "<\\|")
+    return text.replace("|", "\\|")
 
 
 def _kind(cls: type[BaseModel]) -> str:

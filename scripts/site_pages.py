@@ -17,8 +17,8 @@ from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from code_map import code_map  # noqa: E402
-from config_reference import configuration_page  # noqa: E402
+from code_map import code_map
+from config_reference import configuration_page
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")

@@ -8,10 +8,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from lmlab.hydra_app import register_resolvers
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.lmlab_launcher.composition import composed
+from lmlab.hydra_app import register_resolvers
 from tests_support import CONF, ROOT
 
 FOLDER = ROOT / "sweeps"

@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from lmlab.hydra_app import compose_run
 
 from lmlab.account import find_conf
 from lmlab.errors import UserError
+from lmlab.hydra_app import compose_run
 
 LINEAR, HYBRID, MOE = "model/attention=linear", "model/attention=hybrid", "model/ffn=moe"
 MISTAKES = {

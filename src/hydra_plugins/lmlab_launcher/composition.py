@@ -11,13 +11,13 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import filter_overrides
-from lmlab.hydra_app import run_config
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lmlab.cluster.submission import Job
 from lmlab.config import difference
 from lmlab.errors import ConfigError, UserError
+from lmlab.hydra_app import run_config
 
 
 def checked_jobs(
