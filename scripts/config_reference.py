@@ -19,8 +19,9 @@ HEADER = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
 INTRODUCTION = """\
 # Configuration
 
-Every key of a run, made from the configuration classes and the files in `conf/`. Write `key=value` on
-the command line, or `group=choice` to take another file of a group. `null` means: derived, or off.
+Every key of a run, made from the configuration classes and the files in `conf/`. Write
+`key=value` on the command line, or `group=choice` to take another file of a group.
+`null` means: derived, or off.
 Defaults are those of the file that each heading names. Keys marked *May change on resume* do not
 change the result of a run; all others are its identity.
 """
