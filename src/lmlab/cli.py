@@ -20,19 +20,23 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see `{self.prog} --help`)")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 after a UserError, 130 after Ctrl-C."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line with all subcommands."""
     parser: argparse.ArgumentParser = Parser(
         prog="lmlab", description="A laboratory for training language models."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    # Hydra parses what follows, see below
+    # Hydra parses what follows it
     commands.add_parser("train", help="train a language model, as `python train.py`")
     lmlab.tokenizer.cli.register(commands)
     lmlab.accounting.cli.register(commands)
     lmlab.cluster.cli.register(commands)
     lmlab.runs.cli.register(commands)
+    return parser
 
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 after a UserError, 130 after Ctrl-C."""
     given = sys.argv[1:] if arguments is None else arguments
 
     def run() -> None:
@@ -40,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
             from lmlab.hydra_app import main as train
             from lmlab.locations import find_conf
 
-            train(find_conf(), given[1:])
-        options = parser.parse_args(given)
+            train(find_conf(), given[1:])  # which exits
+        options = build_parser().parse_args(given)
         options.run(options)
 
     return exit_code(run, prefix="lmlab: ")

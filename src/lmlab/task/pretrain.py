@@ -15,7 +15,7 @@ from lmlab.runs.run import Run
 from lmlab.task.base import Task
 from lmlab.task.config import PretrainConfig
 from lmlab.task.samples import SampleLogger
-from lmlab.task.summary import last_sample
+from lmlab.task.summary import first_and_last_sample
 from lmlab.tokenizer import Tokenizer
 from lmlab.training.chunking import fastest_chunk
 from lmlab.training.evaluate import Evaluator
@@ -104,10 +104,10 @@ class Pretrain(Task):
         return evaluate
 
     def summary(self, result: dict[str, Any], directory: Path) -> list[str]:
-        """Return losses, and the last sample."""
+        """Return losses, and the first and the last sample."""
         bits, xz = result["val_bits_per_byte"], result["xz_bits_per_byte"]
         return [
             f"  validation loss   {result['val_loss']:.4f} nats per token",
             f"  bits per byte     {bits:.3f} (xz needs {xz:.3f} for the same files)",
-            *last_sample(directory),
+            *first_and_last_sample(directory),
         ]
