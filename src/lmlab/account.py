@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmlab.errors import UserError
@@ -57,11 +56,11 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(options: argparse.Namespace) -> None:
     """Print the account of the model that the overrides compose."""
-    from lmlab.compose import compose_run
+    from lmlab.hydra_app import compose
 
     if not 0 < options.mfu <= 1:
         raise UserError(f"--mfu is a share of the peak, between 0 and 1, got {options.mfu:g}")
-    config = compose_run(find_conf(), options.overrides)
+    config = compose(*options.overrides)
     named = [o for o in options.overrides if re.match(r"\+*(tokenizer|experiment|resume)\b", o)]
     rows = config.model.vocab_size
     if options.vocab_size and rows:
@@ -93,18 +92,6 @@ def run(options: argparse.Namespace) -> None:
     else:
         kind = config.optimizer.kind
         print(full(counted, kind, tokens, options.memory, options.peak, options.mfu))
-
-
-def find_conf() -> Path:
-    """Return the folder `conf`: of the working directory, or else of the checkout of this code.
-
-    Raises UserError when there is neither.
-    """
-    places = (Path.cwd(), Path(__file__).parents[2])
-    for place in places:
-        if (place / "conf" / "config.yaml").is_file():
-            return place / "conf"
-    raise UserError(f"no conf/config.yaml in {' or '.join(map(str, places))}")
 
 
 def _declared(tokenizer: "TokenizerConfig") -> int:

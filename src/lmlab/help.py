@@ -6,7 +6,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from lmlab.config import RunConfig, members
+from lmlab.config import RunConfig
+from lmlab.schema import members
 
 GROUPS_BESIDE = {"experiment": "experiments", "sweep": "sweeps"}
 EXAMPLES = """\

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from lmlab.account import find_conf
-from lmlab.compose import compose_run
 from lmlab.errors import UserError
+from lmlab.hydra_app import compose_run
 
 LINEAR, HYBRID, MOE = "model/attention=linear", "model/attention=hybrid", "model/ffn=moe"
 MISTAKES = {
@@ -153,7 +153,7 @@ def test_values_live_in_yaml_alone() -> None:
     assert compose_run(find_conf(), []).model.norm_eps == NORM_EPS
 
     classes = [ModelConfig]
-    from lmlab.config import members
+    from lmlab.schema import members
 
     for cls in classes:
         for name, field in cls.model_fields.items():

@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lmlab.cluster.submission import Job
-from lmlab.config import difference, load
+from lmlab.config import difference
 from lmlab.errors import ConfigError, UserError
+from lmlab.hydra_app import run_config
 
 
 def checked_jobs(
@@ -36,7 +37,7 @@ def checked_jobs(
             settings = " ".join(own)
             try:
                 HydraConfig.instance().cfg = config  # type: ignore[assignment]
-                checked = load(without_hydra(config))
+                checked = run_config(config, filter_overrides(batch[index]))
                 directory = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
             except ConfigError as error:
                 raise UserError(f"{error} (job {index + 1} of {len(batch)}: {settings})") from error
@@ -88,11 +89,6 @@ def composed(
             config = loader.load_sweep_config(master, list(overrides))
         config.hydra.overrides.task = list(overrides)
         yield config
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """Return the part of a composed configuration that is ours."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def _is_value(override: Override) -> bool:

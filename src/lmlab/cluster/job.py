@@ -15,7 +15,7 @@ from lmlab.cluster.processes import this_process
 from lmlab.cluster.records import ERROR, STATUS, read_record, write_record
 from lmlab.config import load_yaml
 from lmlab.errors import UserError
-from lmlab.runs.run import CONFIG
+from lmlab.layout import CONFIG
 from lmlab.task import run
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR2)

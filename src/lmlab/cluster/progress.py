@@ -9,7 +9,8 @@ from typing import Any
 from lmlab.cluster.records import read_record
 from lmlab.config import RunConfig, load_yaml
 from lmlab.errors import UserError
-from lmlab.runs.run import ACCOUNT, CONFIG, METRICS, RESULT
+from lmlab.layout import CONFIG
+from lmlab.runs.run import ACCOUNT, METRICS, RESULT
 from lmlab.training.budget import total_steps
 
 TAIL = 64 * 1024

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from lmlab.cluster import slurm
 from lmlab.cluster.processes import alive, is_here
 from lmlab.cluster.records import STATUS, SUBMISSION, read_record
-from lmlab.runs.run import CONFIG, ENVIRONMENT, RESULT
+from lmlab.layout import CONFIG
+from lmlab.runs.run import ENVIRONMENT, RESULT
 
 Name = Literal[
     "queued",

@@ -18,7 +18,7 @@ from lmlab.cluster.status import ACTIVE, OVER, state_of
 from lmlab.config import RunConfig, difference, load_yaml
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
-from lmlab.runs.run import CONFIG
+from lmlab.layout import CONFIG
 
 Cluster = Literal["slurm", "local"]
 

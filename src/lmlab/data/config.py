@@ -10,6 +10,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Cached(Config):
+    NOT_IDENTITY = frozenset({"cache_dir"})
     cache_dir: str | None
     """Where downloads and prepared data lie; null: the directory $LMLAB_DATA, or else data/."""
 

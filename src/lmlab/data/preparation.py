@@ -73,7 +73,7 @@ def prepare(data: DataConfig, tokenizer: "TokenizerConfig", *, progress: bool = 
     """
     from lmlab.tokenizer import identify as identify_tokenizer
 
-    if END_OF_DOCUMENT not in tokenizer.special_tokens:
+    if tokenizer.kind != "saved" and END_OF_DOCUMENT not in tokenizer.special_tokens:
         raise ConfigError(
             "tokenizer.special_tokens", f"lacks {END_OF_DOCUMENT!r}, which ends every document"
         )
@@ -179,6 +179,11 @@ def _tokenizer(
         build(config, partial(_training, corpus), progress).save(directory / "tokenizer")
         return settings
 
+    if config.kind == "saved":
+        tokenizer = Tokenizer.load(config.path)
+        if END_OF_DOCUMENT not in tokenizer.special_tokens:
+            raise DataError(f"{config.path}: has no {END_OF_DOCUMENT!r}, which ends every document")
+        return tokenizer
     entry = obtain(root / "tokenizers", f"{config.kind}-{_hash(settings)}", train)
     return Tokenizer.load(entry.directory / "tokenizer")
 

@@ -60,8 +60,8 @@ def write_table(options: argparse.Namespace) -> None:
 
 def write_page(options: argparse.Namespace) -> None:
     """Write the page of a sweep or of a run, and say where it is."""
+    from lmlab.layout import CONFIG
     from lmlab.runs.report import write_report
-    from lmlab.runs.run import CONFIG
     from lmlab.runs.sweep_report import write_sweep_report
 
     folder = _folder(options.directory)

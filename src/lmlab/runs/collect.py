@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.errors import UserError
+from lmlab.layout import CONFIG
 from lmlab.runs.read import Run, read_run
-from lmlab.runs.run import CONFIG
 from lmlab.runs.statistics import Estimate, estimate
 from lmlab.schema import flatten
 

@@ -1,4 +1,4 @@
-"""What a run says about itself: one line before it starts, a few when it has ended."""
+"""What a run prints: one line before it starts, a few when it has finished."""
 
 import os
 from pathlib import Path
@@ -24,20 +24,28 @@ def describe(
     )
 
 
-def summarise(result: dict[str, Any], directory: Path, report: Path, plot: Path) -> str:
-    """Return the end of a run: how good, how fast, what it writes, where to look."""
-    lines = ["", f"{result['status']} after {result['steps']:,} steps, {result['seconds']:.0f} s"]
-    lines.append(f"  validation loss   {result['val_loss']:.4f} nats per token")
-    bits, xz = result["val_bits_per_byte"], result["xz_bits_per_byte"]
-    lines.append(f"  bits per byte     {bits:.3f} (xz needs {xz:.3f} for the same files)")
-    lines.append(f"  speed             {result['tokens_per_second']:,.0f} tokens/s")
+def summarise(result: dict[str, Any], lines: list[str], report: Path, plot: Path) -> str:
+    """Return the end of a run: the task's own lines, speed, and where to look."""
+    return "\n".join(
+        [
+            "",
+            f"{result['status']} after {result['steps']:,} steps, {result['seconds']:.0f} s",
+            *lines,
+            f"  speed             {result['tokens_per_second']:,.0f} tokens/s",
+            f"  report            {_short(report)}",
+            f"  loss curve        {_short(plot)}",
+        ]
+    )
+
+
+def last_sample(directory: Path) -> list[str]:
+    """Return the newest text of samples.txt in lines; none when there is none."""
     samples = directory / "samples.txt"
-    if samples.exists():
-        last = samples.read_text(encoding="utf-8").rpartition("=== step ")[2]
-        text = last.partition("\n")[2].strip("\n")
-        lines += ["  sample", *(f"    | {line}" for line in text.splitlines())]
-    lines += [f"  report            {_short(report)}", f"  loss curve        {_short(plot)}"]
-    return "\n".join(lines)
+    if not samples.exists():
+        return []
+    last = samples.read_text(encoding="utf-8").rpartition("=== step ")[2]
+    text = last.partition("\n")[2].strip("\n")
+    return ["  sample", *(f"    | {line}" for line in text.splitlines())]
 
 
 def _short(path: Path) -> str:

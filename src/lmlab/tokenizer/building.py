@@ -1,11 +1,18 @@
 """From a configuration to a tokenizer."""
 
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, assert_never
 
 from lmlab.tokenizer.bpe import Tokenizer, byte_tokenizer
-from lmlab.tokenizer.config import BPEConfig, ByteConfig, GPT2Config, TokenizerConfig
+from lmlab.tokenizer.config import (
+    BPEConfig,
+    ByteConfig,
+    GPT2Config,
+    SavedTokenizerConfig,
+    TokenizerConfig,
+)
 from lmlab.tokenizer.download import digest, fetch
 from lmlab.tokenizer.train import train_bpe
 
@@ -34,6 +41,8 @@ def build(
         return Tokenizer.from_files(
             config.vocab_file, config.merges_file, config.special_tokens, config.pattern
         )
+    if isinstance(config, SavedTokenizerConfig):
+        return Tokenizer.load(config.path)
     assert_never(config)
 
 
@@ -42,6 +51,12 @@ def identify(config: TokenizerConfig, progress: bool = False) -> dict[str, Any]:
 
     The same before and after a download: files without a known hash are downloaded for it.
     """
+    if isinstance(config, SavedTokenizerConfig):
+        Tokenizer.load(config.path)  # which explains a folder that is not one
+        content = blake2b(digest_size=16)
+        for path in sorted(config.path.iterdir()):
+            content.update(path.name.encode() + b"\0" + path.read_bytes())
+        return {"kind": config.kind, "content": content.hexdigest()}
     if not isinstance(config, GPT2Config):
         return config.model_dump(mode="json")
     origin = {"vocab_file", "vocab_url", "vocab_sha256"}

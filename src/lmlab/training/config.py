@@ -49,7 +49,15 @@ BudgetConfig = Annotated[
 
 
 class TrainerConfig(Config):
-    """The training loop: batch, precision, and when to look and to save."""
+    """The training loop: batch, precision, evaluation, checkpoints."""
+
+    NOT_IDENTITY = frozenset(
+        {
+            *("micro_batch_size", "checkpoint_activations", "compile", "device", "num_threads"),
+            *("log_every", "checkpoint_every", "keep_checkpoints"),
+            *("watch_norms", "profile_steps", "detect_anomaly", "check_memory"),
+        }
+    )
 
     batch_size: Count
     """Sequences in one optimizer step."""
@@ -81,6 +89,8 @@ class TrainerConfig(Config):
     """torch.compile; auto: on CUDA only."""
     device: str
     """auto, cpu, cuda, cuda:N or mps."""
+    check_memory: bool
+    """Refuse a run that certainly needs more memory than the device or the CPU has available."""
     num_threads: Annotated[int, Field(ge=1, le=1024)] | None
     """CPU threads of torch; null: torch's own choice."""
     watch_norms: bool

@@ -1,6 +1,7 @@
 """Objectives: what a training step minimises."""
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +11,7 @@ from lmlab.training.chunking import chunked
 from lmlab.training.losses import Terms, fused_token_losses, token_losses
 
 Losses = tuple[Float[Tensor, ""], Terms]
-"""What is minimised, and its terms, detached; `loss` is the cross-entropy, the others are added."""
+"""What is minimised and, detached, what is logged of it, `loss` among it: sums over sequences."""
 
 
 class LanguageModel(Protocol):
@@ -30,11 +31,23 @@ class LanguageModel(Protocol):
         """Return what the last forward pass adds to the objective."""
 
 
-class NextToken(nn.Module):
-    """Mean loss of predicting each next token, with the model's auxiliary losses.
+class Objective(nn.Module, ABC):
+    """A model with its loss, for a kind of batch."""
 
-    With `chunk_tokens` the head and the loss are applied to as many tokens at a time, so that the
-    logits of the whole batch are never in memory together; the result is the same up to rounding.
+    @abstractmethod
+    def forward(self, *batch: Any) -> Losses:
+        """Return what is minimised and what is logged of it: sums over the batch's sequences."""
+
+    @abstractmethod
+    def weight(self, *batch: Any) -> float:
+        """Return what the sums are divided by: tokens, sequences, or the sum of a mask."""
+
+
+class NextToken(Objective):
+    """Loss of predicting each next token, summed, with the model's auxiliary losses.
+
+    `chunk_tokens` is how many tokens go through the head and the loss at a time, so that the logits
+    of the whole batch are never in memory together; the result is the same up to rounding.
     """
 
     def __init__(
@@ -54,7 +67,7 @@ class NextToken(nn.Module):
     def forward(
         self, inputs: Int[Tensor, "batch time"], targets: Int[Tensor, "batch time"]
     ) -> Losses:
-        """Return what is minimised, and its terms."""
+        """Return what is minimised, and its terms: sums over the tokens."""
         hidden = self.model.hidden(inputs)
         if self.chunk_tokens is None:
             sums = self._losses(hidden, targets)
@@ -66,10 +79,14 @@ class NextToken(nn.Module):
                 targets.flatten(),
                 self.chunk_tokens,
             )
-        terms = {name: value / targets.numel() for name, value in sums.items()}
-        if self.training:
-            terms |= self.model.auxiliary_losses()
-        return torch.stack(list(terms.values())).sum(), {k: v.detach() for k, v in terms.items()}
+        if self.training:  # auxiliary losses are means over the micro-batch
+            auxiliary = self.model.auxiliary_losses()
+            sums |= {name: value * targets.numel() for name, value in auxiliary.items()}
+        return torch.stack(list(sums.values())).sum(), {k: v.detach() for k, v in sums.items()}
+
+    def weight(self, inputs: Int[Tensor, "batch time"], targets: Int[Tensor, "batch time"]) -> int:
+        """Return what the sums are divided by: the number of tokens."""
+        return targets.numel()
 
     def _losses(self, hidden: Tensor, targets: Tensor) -> Terms:
         logits = self.model.logits(hidden)

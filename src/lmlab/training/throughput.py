@@ -120,33 +120,46 @@ def peak_memory(device: torch.device) -> float:
 
 
 class Meter:
-    """Counts tokens over the seconds of training, evaluations and checkpoints left out."""
+    """Counts tokens over the seconds of training, without evaluations and checkpoints."""
 
-    def __init__(
-        self, flops_per_token: float, peaks: dict[str, float], tokens: int, seconds: float
-    ) -> None:
+    def __init__(self, flops_per_token: float, peaks: dict[str, float]) -> None:
         self.flops_per_token = flops_per_token
         self.peaks = peaks
+        """FLOP/s by the name of the metric that is the share of it."""
+        self.continue_from(0, 0.0)
+        self._started = self._batch_seconds = 0.0
+
+    def continue_from(self, tokens: int, seconds: float) -> None:
+        """Set what was counted before."""
         self.tokens, self.seconds = tokens, seconds
         self._logged_tokens, self._logged_seconds = tokens, seconds
-        self._started = 0.0
 
     def start(self) -> None:
-        """Begin to count time."""
+        """Begin to measure a step."""
         self._started = time.perf_counter()
 
-    def stop(self, tokens: int) -> None:
-        """End counting time; `tokens` were trained on since `start`."""
-        self.seconds += time.perf_counter() - self._started
+    def batch_is_ready(self) -> None:
+        """Note that the step has its batch: what came before was waiting for data."""
+        self._batch_seconds += time.perf_counter() - self._started
+
+    def count(self, tokens: int) -> None:
+        """Count the tokens of a step."""
         self.tokens += tokens
 
+    def stop(self) -> None:
+        """End measuring a step."""
+        self.seconds += time.perf_counter() - self._started
+
     def rates(self) -> dict[str, float]:
-        """Return tokens per second since the last call, and their share of each peak."""
+        """Return, since the last call, tokens per second, their share of each peak, and the share
+        of the time that was spent on making batches.
+        """
         tokens, seconds = self.tokens - self._logged_tokens, self.seconds - self._logged_seconds
         self._logged_tokens, self._logged_seconds = self.tokens, self.seconds
         rate = tokens / max(seconds, 1e-9)
-        flops = rate * self.flops_per_token
-        return {"tokens_per_second": rate} | {k: flops / peak for k, peak in self.peaks.items()}
+        share, self._batch_seconds = self._batch_seconds / max(seconds, 1e-9), 0.0
+        shares = {name: rate * self.flops_per_token / peak for name, peak in self.peaks.items()}
+        return {"tokens_per_second": rate, "batch_time_share": share} | shares
 
     def overall(self) -> float:
         """Return tokens per second of the whole run."""

@@ -1,6 +1,6 @@
 """Write docs/architectures.md and its pictures from the code.
 
-python docs/architectures.py
+python scripts/architectures.py
 """
 
 from collections.abc import Callable, Iterator
@@ -10,16 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmlab.account import GPT2_VOCABULARY, find_conf
+from lmlab.account import GPT2_VOCABULARY
 from lmlab.accounting.account import Account, account
-from lmlab.compose import compose_run
+from lmlab.hydra_app import compose
 from lmlab.model.attention.backends import AttentionPattern
 from lmlab.model.attention.config import of_layer
 from lmlab.model.attention.masks import Causal, Mask, SlidingWindow, Strided
 from lmlab.model.position import SinusoidalPosition
 
-PAGE = Path(__file__).with_suffix(".md")
-PICTURES = Path(__file__).parent / "architectures"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "architectures.md"
+PICTURES = DOCS / "architectures"
 SIZE = "model=small"
 
 
@@ -139,7 +140,7 @@ model.init=zero_residual | xavier, outputs of branches 0 | Zhang et al. 2019
 INTRODUCTION = """
 # Architectures
 
-<!-- made by `python docs/architectures.py`; change that, not this -->
+<!-- made by `python scripts/architectures.py`; change that, not this -->
 
 Every choice below is written on the command line of `python train.py`, alone or with others;
 `lmlab account` counts what a combination costs before anything runs, and
@@ -211,7 +212,7 @@ def row(choice: Choice, base: Account) -> str:
 
 def counted(overrides: str) -> Account:
     """Return the account of a choice at the page's size."""
-    config = compose_run(find_conf(), [SIZE, *overrides.split()])
+    config = compose(SIZE, *overrides.split())
     return account(config.model, config.optimizer, GPT2_VOCABULARY)
 
 
@@ -252,7 +253,7 @@ def draw_masks(path: Path) -> None:
         "model.context_length=32",
         "model.attention.members.local.window=8",
     ]
-    hybrid = compose_run(find_conf(), ["model/attention=hybrid", *small]).model.attention
+    hybrid = compose("model/attention=hybrid", *small).model.attention
     windows = [getattr(of_layer(hybrid, layer), "window", None) for layer in layers]
     reach = [window or 32 for window in windows]
     colours = ["tab:orange" if window else "tab:blue" for window in windows]
