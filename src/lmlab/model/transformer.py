@@ -74,8 +74,9 @@ class Transformer(nn.Module):
         done: set[nn.Module] = {self}
         for part in (self.token_embedding, self.position, *self._attentions, self):
             for module in part.modules():
-                if module not in done and hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                reset = getattr(module, "reset_parameters", None)
+                if module not in done and reset is not None:
+                    reset()
                 done.add(module)
         if self.config.tie_embeddings or self.config.scale_embeddings:
             # With N(0, 1) a tied head or the scale would give logits of size sqrt(d_model).
