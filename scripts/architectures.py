@@ -50,8 +50,8 @@ AXES = [
     Axis(
         "Attention",
         "Scores are `q k^T / sqrt(d_k)`; what a token may not see has probability 0. The "
-        "counted FLOPs are those of the written-out form, which computes every score before "
-        "it masks; the cache is what a token costs in generation, at the full context, in "
+        "counted FLOPs are those of the eager backend, which computes all scores before "
+        "masking. The cache is the memory per token in generation at full context, in "
         "float32.",
         """
 model.attention.num_kv_heads=null | softmax(QK^T) V, all heads | Vaswani et al. 2017
