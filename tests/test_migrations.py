@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lmlab.config import load_yaml, stored_fingerprints
-from lmlab.migrations import MIGRATIONS, SCHEMA_VERSION
+from lmlab.config import load, load_yaml, stored_fingerprints
+from lmlab.migrations import MIGRATIONS, SCHEMA_VERSION, migrated
 from lmlab.training.state import TrainState
 
 STORED = sorted((Path(__file__).parent / "stored").glob("config_v*.yaml"))
@@ -46,3 +46,18 @@ def test_the_state_in_a_checkpoint_of_version_0_1() -> None:
     )
     assert (state.step, state.best, state.lowest) == (6, 4.0, 4.25)
     assert state.evaluation == {"val/loss": 4.5, "val/bits_per_byte": 6.0}
+
+
+def test_the_reference_attention_had_another_name() -> None:
+    values = yaml.safe_load(STORED[0].read_text())
+    values["model"]["attention"]["backend"] = "written_out"
+    assert load(migrated(values)).model.attention.backend == "eager"  # type: ignore[union-attr]
+    local = values["model"]["attention"]
+    values["model"]["attention"] = {
+        "kind": "hybrid",
+        "pattern": ["local"],
+        "members": {"local": local},
+    }
+    local["backend"] = "written_out"
+    attention = migrated(values)["model"]["attention"]
+    assert attention["members"]["local"]["backend"] == "eager"

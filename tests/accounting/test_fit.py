@@ -102,7 +102,7 @@ def costs() -> Account:
         ({"batch_size": 10**6}, "'trainer.micro_batch_size': .* set it below 1,000,000, or set"),
         (
             {"batch_size": 10**6, "micro_batch_size": 10**5},
-            "'trainer.micro_batch_size': .*100,000 sequences at once.* lower it below 100,000",
+            "'trainer.micro_batch_size': .* for micro_batch_size=100000, .* lower it below 100,000",
         ),
     ],
 )
@@ -121,11 +121,11 @@ def test_a_batch_that_cannot_fit_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("overrides", "memory", "message"),
     [
-        ([], 1000, "'model': .*choose a smaller one, or"),
+        (["model.context_length=16"], 1000, "'model': .*choose a smaller one, or"),
         (
             ["model.context_length=100000"],
             2 * 10**9,
-            "'model.context_length': .* lower it, set trainer.checkpoint_activations=true, or",
+            "'model.context_length': .* lower it, or choose a smaller model, or",
         ),
     ],
 )

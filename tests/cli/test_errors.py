@@ -44,7 +44,7 @@ MISTAKES = {
     "foreign key": (["optimizer=sgd", "optimizer.beta1=0.5"], "optimizer.beta1"),
     "nesterov": (
         ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=true"],
-        "nesterov=true looks along the velocity, which momentum=0 has not",
+        "nesterov=true needs momentum > 0, got 0",
     ),
     "threads": (["trainer.num_threads=100000"], "'trainer.num_threads': must be <= 1024"),
     "heads": (["model.num_heads=7"], "num_heads=7 does not divide d_model="),

@@ -260,9 +260,9 @@ def test_sequences_of_different_lengths_decode_as_if_alone(name: str) -> None:
 
 def test_a_sequence_beyond_the_context_is_refused() -> None:
     model = build(composed(*SMALL, "model.context_length=8").model, 13)
-    with pytest.raises(ValueError, match="9 tokens are more than the context of 8"):
+    with pytest.raises(ValueError, match="9 tokens exceed the context length of 8"):
         model(torch.zeros(1, 9, dtype=torch.long))
     cache = model.new_cache()
     model(torch.zeros(1, 8, dtype=torch.long), cache=cache)
-    with pytest.raises(ValueError, match="9 tokens are more"):
+    with pytest.raises(ValueError, match="9 tokens exceed"):
         model(torch.zeros(1, 1, dtype=torch.long), cache=cache)

@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and activations of a model, counted by running it on the meta device."""
+"""Parameters, FLOPs and activations of a model, counted by a forward pass on the meta device."""
 
 from collections import Counter
 from typing import Any
@@ -17,7 +17,7 @@ from lmlab.model.norm import LayerNorm, RMSNorm
 from lmlab.model.transformer import Transformer
 
 PARTS = ("projections", "scores", "ffn", "head")
-"""Where FLOPs go: Q, K, V, output; scores and weighted sums; feed-forward; output head."""
+"""Parts of the FLOPs: Q, K, V, output; scores and weighted sums; feed-forward; output head."""
 KEPT = {getattr(torch.ops.aten, name) for name in ("mm", "addmm", "bmm", "exp", "_softmax")}
 """Operations whose results are kept; `exp` is the one inside `layers.softmax`."""
 LINEAR = {torch.ops.aten.mm, torch.ops.aten.addmm}
@@ -25,7 +25,7 @@ LINEAR = {torch.ops.aten.mm, torch.ops.aten.addmm}
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters, shared ones once."""
+    """Return the number of parameters; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -38,7 +38,7 @@ def forward_flops(model: nn.Module, context_length: int) -> int:
 
 
 def flops_by_module(model: nn.Module, context_length: int) -> dict[str, int]:
-    """Return the FLOPs of one sequence's forward pass that each module does itself, by its name."""
+    """Return the FLOPs of one sequence's forward pass by module, without those of its children."""
     with FlopCounterMode(display=False) as counter:
         _run(model, context_length)
     root = type(model).__name__
@@ -53,7 +53,7 @@ def flops_by_module(model: nn.Module, context_length: int) -> dict[str, int]:
         if name:
             parent = name
             while (parent := parent.rpartition(".")[0]) and parent not in totals:
-                pass  # a list of modules is never called, and has no total
+                pass  # a list of modules is never called
             own[parent] -= flops
     return {name: flops for name, flops in own.items() if flops}
 
@@ -89,12 +89,11 @@ def least_activations(model: Transformer, context_length: int, checkpointed: boo
 
 
 def activations(model: Transformer, context_length: int, checkpointed: bool = False) -> int:
-    """Return the numbers that one sequence's forward pass and loss keep for the backward pass.
+    """Return the elements that one sequence's forward pass and loss save for the backward pass.
 
-    The convention: every result of a matrix product, of a norm and of a softmax (the loss has one
-    over the logits) is kept, and what is done element by element between them is computed again.
-    With checkpointed activations: the inputs of all blocks, what the largest block keeps while it
-    is computed again, and what is outside of the blocks.
+    By convention the results of matrix products, norms and softmaxes (the loss has one over the
+    logits) are saved, and elementwise operations are computed again. With checkpointed activations:
+    the inputs of all blocks, the results in the largest block, and those outside of blocks.
     """
     norms = (RMSNorm, LayerNorm)
     outside, inputs, blocks, logits = _kept(model, context_length, KEPT, norms)
@@ -150,7 +149,7 @@ class _Kept(TorchDispatchMode):
 
 
 def _run(model: nn.Module, context_length: int) -> Tensor:
-    """Run one sequence with attention written out, whatever its back end, and not in training."""
+    """Run one sequence in evaluation mode, with eager attention."""
     attentions = [m for m in model.modules() if isinstance(m, SoftmaxAttention)]
     backends = [attention.backend for attention in attentions]
     training = model.training

@@ -64,7 +64,7 @@ def require_memory(
         raise ConfigError(
             key,
             f"training needs at least {amount(sum(parts.values()))} ({listed}) for "
-            f"{at_once:,} sequences at once, {amount(available)} are available on '{where}'; "
+            f"micro_batch_size={at_once}, {amount(available)} are available on '{where}'; "
             f"{advice}, or set trainer.check_memory=false",
         )
 
@@ -79,7 +79,7 @@ def _advice(
         change = "set it" if micro_batch_size is None else "lower it"
         return "trainer.micro_batch_size", f"{change} below {at_once:,}"
     if largest == "activations":
-        return "model.context_length", "lower it, set trainer.checkpoint_activations=true"
+        return "model.context_length", "lower it, or choose a smaller model"
     if largest == "logits":
         return "task.objective.chunk_tokens", "set it to 1024"
     return "model", "choose a smaller one"

@@ -1,4 +1,4 @@
-"""What an account says, in a paragraph or in full."""
+"""An account as text: one line or in full."""
 
 from lmlab.accounting.account import Account
 from lmlab.text import duration
@@ -10,7 +10,7 @@ TITLES = {
     "head": "output head",
 }
 STEP_FLOPS = {"adamw": 14}
-"""Of one optimizer step for each parameter, about; roots and divisions count as one each."""
+"""FLOPs of one optimizer step per parameter; roots and divisions count as one."""
 
 
 def short(account: Account) -> str:

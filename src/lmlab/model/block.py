@@ -1,4 +1,4 @@
-"""One Transformer block: how residual branches are wrapped, and how they follow each other."""
+"""Transformer blocks: residual branches in series or in parallel."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ Stream = Float[Tensor, "*batch time d_model"]
 
 
 class Residual(nn.Module):
-    """Add a branch to the residual stream, normalised where `placement` says.
+    """Add a branch to the residual stream, with norms by `placement`.
 
     pre `x + f(N(x))`, post `N(x + f(x))`, double `x + N(f(N(x)))`, none `x + f(x)`.
     """
@@ -63,7 +63,7 @@ class Parallel(nn.Module):
         self.both = wrap(Sum(attention, ffn))
 
     def forward(self, x: Stream, context: Context = NO_CONTEXT) -> Stream:
-        """Apply the one branch."""
+        """Apply both in one branch."""
         return self.both(x, context)
 
 

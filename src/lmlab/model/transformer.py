@@ -21,7 +21,7 @@ from lmlab.model.position import POSITIONS
 
 
 class Transformer(nn.Module):
-    """Token embedding, blocks, a last norm and a linear head; returns logits."""
+    """Token embedding, blocks, final norm and linear head; returns logits."""
 
     def __init__(
         self, config: ModelConfig, vocab_size: int, device: torch.device | str | None = None
@@ -47,12 +47,12 @@ class Transformer(nn.Module):
             )
             for attention in attentions
         )
-        # Post-norm has just normalised the stream; without norms there is none here either.
+        # After post-norm the stream is normalised already.
         last = config.norm_placement in ("pre", "double")
         self.final_norm = norm() if last else nn.Identity()
         self.lm_head = Linear(d_model, vocab_size, device=device)
         self.checkpoint_activations = False
-        self._attentions = attentions  # in a list, unlike the modules that hold the parameters
+        self._attentions = attentions  # a list, so not registered twice
         self._moes = [module for module in self.modules() if isinstance(module, MoE)]
         self._loads: Tensor | None = None
         self._tie()
@@ -91,12 +91,12 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "*batch time vocab"]:
         """Return the logits of the next token at each position, up to the context length.
 
-        With a cache the tokens follow those it has read; padding has negative `positions`.
+        With a cache, `ids` follow the tokens in the cache. Padding has negative `positions`.
         """
         return self.logits(self.hidden(ids, positions, cache))
 
     def logits(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
-        """Return the logits of what `hidden` returned, or of a part of it."""
+        """Return the logits of hidden states."""
         logits = self.lm_head(hidden)
         return logits if self.logit_softcap is None else softcap(logits, self.logit_softcap)
 
@@ -106,17 +106,17 @@ class Transformer(nn.Module):
         positions: Int[Tensor, "*batch time"] | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "*batch time d_model"]:
-        """Return what the head reads, arguments as in `forward`.
+        """Return the input of the head; arguments as in `forward`.
 
-        With `checkpoint_activations` a block keeps its input alone, and is computed again in the
-        backward pass (Chen et al. 2016).
+        With `checkpoint_activations` a block saves its input only, and is computed again in the
+        backward pass (Chen et al. 2016). Raises ValueError beyond the context length.
         """
         if ids.ndim == 0:
             raise ValueError("ids need a time dimension, got a single id")
         time, before = ids.shape[-1], cache.length if cache is not None else 0
         if before + time > self.context_length and (positions is None or cache is None):
             raise ValueError(
-                f"{before + time} tokens are more than the context of {self.context_length}"
+                f"{before + time} tokens exceed the context length of {self.context_length}"
             )
         where = positions
         if where is None:
@@ -148,11 +148,11 @@ class Transformer(nn.Module):
         return Cache([attention.new_cache() for attention in self._attentions])
 
     def cache_elements(self, length: int) -> int:
-        """Return the numbers that a cache must hold for one sequence of `length` tokens."""
+        """Return the number of elements in the cache of one sequence of `length` tokens."""
         return sum(attention.cache_elements(length) for attention in self._attentions)
 
     def auxiliary_losses(self) -> dict[str, Float[Tensor, ""]]:
-        """Return what the last forward pass adds to the objective, by name, weighted."""
+        """Return the weighted auxiliary losses of the last forward pass by name."""
         losses: dict[str, list[Tensor]] = {}
         for moe in self._moes:
             if moe.routing is not None:
@@ -166,16 +166,13 @@ class Transformer(nn.Module):
     def _add_loads(self, tokens: int) -> None:
         routings = [moe.routing for moe in self._moes if moe.routing is not None]
         loads = tokens * torch.stack([routing.load.detach() for routing in routings])
-        # Loads add up as gradients do: those of a step begin where there are none yet.
+        # Loads add up over micro-batches, as gradients do.
         if self._loads is not None and self.lm_head.weight.grad is not None:
             loads = loads + self._loads
         self._loads = loads
 
     def metrics(self) -> dict[str, Float[Tensor, ""]]:
-        """Return what the last step is worth watching for: the load of each expert.
-
-        Over all micro-batches of the step; of several processes, over those of this one.
-        """
+        """Return the load of each expert in the last step, over this process's micro-batches."""
         if self._loads is None:
             return {}
         loads = self._loads / self._loads.sum(dim=-1, keepdim=True)
@@ -184,5 +181,5 @@ class Transformer(nn.Module):
             for layer, row in enumerate(loads.unbind())
             for expert, load in enumerate(row.unbind())
         }
-        # 1 is balance, num_experts a layer that uses one expert only.
+        # 1: balanced; num_experts: one expert only.
         return metrics | {"moe/largest_load": loads.max() * loads.shape[1]}

@@ -20,7 +20,7 @@ from lmlab.tokenizer.train import train_bpe
 
 def build(
     config: TokenizerConfig,
-    documents: Callable[[], Iterable[str]] | Callable[[], Iterable[bytes]],
+    documents: Callable[[], Iterable[bytes]],
     progress: bool = False,
 ) -> Tokenizer:
     """Train, make or load the tokenizer that `config` describes.

@@ -55,7 +55,7 @@ class TrainerConfig(Config):
         {
             *("micro_batch_size", "checkpoint_activations", "compile", "device", "num_threads"),
             *("log_every", "checkpoint_every", "keep_checkpoints"),
-            *("watch_norms", "profile_steps", "detect_anomaly"),
+            *("watch_norms", "profile_steps", "detect_anomaly", "check_memory"),
         }
     )
 
@@ -90,6 +90,8 @@ class TrainerConfig(Config):
     """torch.compile; auto: on CUDA only."""
     device: str
     """auto, cpu, cuda, cuda:N or mps."""
+    check_memory: bool
+    """Refuse a run that certainly needs more memory than the device or the CPU has available."""
     num_threads: Annotated[int, Field(ge=1, le=1024)] | None
     """CPU threads of torch; null: torch's own choice."""
     watch_norms: bool

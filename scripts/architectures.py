@@ -1,6 +1,6 @@
 """Write docs/architectures.md and its pictures from the code.
 
-python docs/architectures.py
+python scripts/architectures.py
 """
 
 from collections.abc import Callable, Iterator
@@ -18,8 +18,9 @@ from lmlab.model.attention.config import of_layer
 from lmlab.model.attention.masks import Causal, Mask, SlidingWindow, Strided
 from lmlab.model.position import SinusoidalPosition
 
-PAGE = Path(__file__).with_suffix(".md")
-PICTURES = Path(__file__).parent / "architectures"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "architectures.md"
+PICTURES = DOCS / "architectures"
 SIZE = "model=small"
 
 
@@ -49,8 +50,8 @@ AXES = [
     Axis(
         "Attention",
         "Scores are `q k^T / sqrt(d_k)`; what a token may not see has probability 0. The "
-        "counted FLOPs are those of the written-out form, which computes every score before "
-        "it masks; the cache is what a token costs in generation, at the full context, in "
+        "counted FLOPs are those of the eager backend, which computes all scores before "
+        "masking. The cache is the memory per token in generation at full context, in "
         "float32.",
         """
 model.attention.num_kv_heads=null | softmax(QK^T) V, all heads | Vaswani et al. 2017
@@ -139,7 +140,7 @@ model.init=zero_residual | xavier, outputs of branches 0 | Zhang et al. 2019
 INTRODUCTION = """
 # Architectures
 
-<!-- made by `python docs/architectures.py`; change that, not this -->
+<!-- made by `python scripts/architectures.py`; change that, not this -->
 
 Every choice below is written on the command line of `python train.py`, alone or with others;
 `lmlab account` counts what a combination costs before anything runs, and
