@@ -9,8 +9,8 @@ from lmlab.errors import UserError
 Values = dict[str, Any]
 
 
-def _from_version_0(values: Values) -> Values:
-    values = {"init_from": None, "init_optimizer": False} | copy.deepcopy(values)
+def _from_version_0(stored: Values) -> Values:
+    values: Values = {"init_from": None, "init_optimizer": False, **copy.deepcopy(stored)}
     values["trainer"] = {"check_memory": True} | values["trainer"]
     attention = values["model"]["attention"]
     for member in (attention, *attention.get("members", {}).values()):

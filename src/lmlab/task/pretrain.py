@@ -54,17 +54,18 @@ class Pretrain(Task):
         """Return what xz needs for the held-out split."""
         return {"xz_bits_per_byte": self.prepared.meta.xz_bits_per_byte}
 
+    def chunk_tokens(self) -> int | None:
+        """Return the configured number, or the fastest one."""
+        configured = self.settings.objective.chunk_tokens
+        return fastest_chunk(self.runtime.device) if configured == "auto" else configured
+
     def build_objective(self, model: Transformer) -> NextToken:
         """Return the cross-entropy of the next token."""
-        settings = self.settings.objective
-        chunk_tokens = settings.chunk_tokens
         return NextToken(
             model,
-            z_loss=settings.z_loss,
-            label_smoothing=settings.label_smoothing,
-            chunk_tokens=fastest_chunk(self.runtime.device)
-            if chunk_tokens == "auto"
-            else chunk_tokens,
+            z_loss=self.settings.objective.z_loss,
+            label_smoothing=self.settings.objective.label_smoothing,
+            chunk_tokens=self.chunk_tokens(),
         )
 
     def build_source(self) -> Batches:
