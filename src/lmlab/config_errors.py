@@ -23,7 +23,7 @@ def explain_validation_error(
     path, given = _locate(details[0], values, root)
     problem = _explain(details[0], path, given, root)
     # `lr: ${lr}` repeats a mistake under other keys: it is one mistake
-    different = {(detail["loc"][-1], detail["type"], repr(detail["input"])) for detail in details}
+    different = {(detail["loc"][-1:], detail["type"], repr(detail["input"])) for detail in details}
     if len(different) > 1:
         problem += f" (and {len(different) - 1} more)"
     return ConfigError(".".join(path), problem)

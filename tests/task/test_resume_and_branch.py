@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import lmlab
+from lmlab.cli import main as command
 from lmlab.errors import ConfigError, UserError
 from lmlab.task import run as train
 from tests_support import composed
@@ -123,7 +124,9 @@ def test_other_data_are_refused(unfinished: Path, corpus: Path, tmp_path: Path) 
         train(composed(f"resume={quoted(unfinished)}"), unfinished)
 
 
-def test_init_from_takes_weights_and_configuration(parent: Path, tmp_path: Path) -> None:
+def test_init_from_takes_weights_and_configuration(
+    parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = composed(f"init_from={quoted(parent)}", "lr=1e-3", "budget.steps=4", "name=tuned")
     assert (config.lr, config.optimizer.lr, config.seed, config.name) == (1e-3, 1e-3, 3, "tuned")
     assert config.tokenizer.kind == "saved"
@@ -139,6 +142,10 @@ def test_init_from_takes_weights_and_configuration(parent: Path, tmp_path: Path)
         "fingerprint": read(parent, "result.json")["config_fingerprint"],
         "optimizer": False,
     }
+    capsys.readouterr()
+    assert command(["runs", str(child)]) == 0
+    assert "a run at step 12" in capsys.readouterr().out
+    assert "a run at step 12" in (child / "report.html").read_text()
     assert config.fingerprint() != read(parent, "result.json")["config_fingerprint"]
     # a child is whole without its parent, and without the data cache
     moved = parent.with_name("elsewhere")

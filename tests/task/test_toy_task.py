@@ -46,6 +46,21 @@ def test_it_trains_and_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "val/accuracy" in (run / "report.html").read_text()
 
 
+def test_a_sweep_of_it_is_judged_by_its_metric(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for lr in ("1e-9", "3e-3"):
+        for seed in (0, 1):
+            config = toy_config("optimizer=adamw", f"lr={lr}", f"seed={seed}")
+            run_task(config, tmp_path / f"lr={lr},seed={seed}", ToyTask)
+    capsys.readouterr()
+    assert lmlab(["collect", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "val_accuracy" in shown
+    assert "Best: lr=0.003" in shown
+    assert lmlab(["report", str(tmp_path)]) == 0
+
+
 @pytest.mark.parametrize("interrupted", ["source", "evaluation"])
 def test_stopped_and_resumed_equals_undisturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: str

@@ -49,6 +49,10 @@ def checked_jobs(
             try:
                 HydraConfig.instance().cfg = config  # type: ignore[assignment]
                 checked = run_config(config, filter_overrides(batch[index]))
+                if checked.resume is not None:
+                    raise UserError(
+                        "resume= continues a single run; leave out -m, or use lmlab sweep resume"
+                    )
                 folder = Path(config.hydra.sweep.dir).absolute()
                 if config.hydra.sweep.subdir == AUTOMATIC:
                     if folder not in existing:

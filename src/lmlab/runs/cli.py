@@ -34,7 +34,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     for parser in (collect, report):
         parser.add_argument("directory", type=Path, metavar="DIR", help="runs/sweeps/NAME")
         parser.add_argument(
-            "--metric", default="val_loss", help="a key of result.json (default: val_loss)"
+            "--metric",
+            help="a key of result.json (default: that of the task, val_loss for pretraining)",
         )
 
 

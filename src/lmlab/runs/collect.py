@@ -85,6 +85,8 @@ class Sweep:
     settings: tuple[Setting, ...]
     copies: int
     """Runs left out because a newer one has the same settings and seed."""
+    maximize: bool = False
+    """The largest value of the metric is the best; False: the smallest."""
 
     @property
     def metric_name(self) -> str:
@@ -94,7 +96,7 @@ class Sweep:
     @property
     def sign(self) -> int:
         """Factor of the metric that makes the lowest value the best."""
-        return -1 if self.metric in HIGHER_IS_BETTER else 1
+        return -1 if self.maximize else 1
 
     @property
     def note(self) -> str:
@@ -105,13 +107,15 @@ class Sweep:
         return f"{runs} left out: newer ones have the same settings and seed."
 
 
-def collect(directory: Path, metric: str = "val_loss") -> Sweep:
-    """Read the runs below a folder; raises UserError when there are none."""
-    if metric not in RESULTS:
-        raise UserError(f"'{metric}' is not one of {', '.join(RESULTS)}")
+def collect(directory: Path, metric: str | None = None) -> Sweep:
+    """Read the runs below a folder, by a key of result.json or by default by that of their task.
+
+    Raises UserError when there are none, or when none has such a result.
+    """
     runs = [read_run(path) for path in find_runs(directory)]
     if not runs:
         raise UserError(f"there are no runs in {directory}; name a sweep's folder")
+    metric, maximize = _judged_by(runs, metric)
     varied = [_varied(run.config) for run in runs]
     axes = find_axes(varied)
     rows = []
@@ -125,7 +129,19 @@ def collect(directory: Path, metric: str = "val_loss") -> Sweep:
     for row in kept:
         groups.setdefault(json.dumps(row.settings, default=str), []).append(row)
     settings_ = tuple(_setting(group) for group in groups.values())
-    return Sweep(directory, metric, axes, tuple(kept), settings_, len(rows) - len(kept))
+    return Sweep(directory, metric, axes, tuple(kept), settings_, len(rows) - len(kept), maximize)
+
+
+def _judged_by(runs: Sequence[RunRecord], metric: str | None) -> tuple[str, bool]:
+    """Return the key of result.json that the runs are compared by, and whether more is better."""
+    results = [run.result for run in runs if "metric" in run.result]
+    own = {str(result["metric"]): bool(result.get("maximize")) for result in results}
+    chosen = metric or next(iter(own), "val_loss")
+    numbers = {k for run in runs for k, v in run.result.items() if type(v) in (int, float)}
+    known = [*RESULTS, *sorted(numbers.difference(RESULTS))]
+    if chosen not in known:
+        raise UserError(f"'{chosen}' is not one of {', '.join(known)}")
+    return chosen, own.get(chosen.removeprefix("best_"), chosen in HIGHER_IS_BETTER)
 
 
 def find_axes(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ POINTS = 300
 PLACES = ("step", "tokens", "seconds")
 
 
-def write_sweep_report(directory: Path, metric: str = "val_loss") -> Path:
+def write_sweep_report(directory: Path, metric: str | None = None) -> Path:
     """Write `directory/sweep.html` and return its path; raises UserError when there are no runs."""
     sweep, path = collect(directory, metric), directory / "sweep.html"
     verdict = judge(sweep)

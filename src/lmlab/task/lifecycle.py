@@ -100,6 +100,8 @@ def _finish(task: Task, run: Run, outcome: Outcome, costs: dict[str, Any]) -> No
     result = costs | {
         "status": outcome.status,
         "steps": state.step,
+        "metric": metric.replace("/", "_"),
+        "maximize": task.criterion.maximize,
         **{name.replace("/", "_"): value for name, value in measured.items()},
         "tokens": state.tokens,
         "seconds": state.seconds,
