@@ -1,8 +1,9 @@
 """The sweeper `grid`: every combination of the axes."""
 
-from collections.abc import Sequence
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, read_write
@@ -41,5 +42,18 @@ class GridSweeper(BasicSweeper):
                 raise UserError(f"the sweep has no jobs: the axis '{line}' is empty")
         return BasicSweeper.split_arguments(overrides, max_batch_size)
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Leave it to the launchers, which check more."""
+    def sweep(self, arguments: list[str]) -> Any:
+        """Launch all jobs as one batch.
+
+        Hydra's own writes `multirun.yaml` before anything is checked; each run's `config.yaml` says
+        the same.
+        """
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        (jobs,) = self.split_arguments(overrides, None)
+        returns = self.launcher.launch(jobs, initial_job_idx=0)
+        for job in returns:
+            _ = job.return_value  # raises what the job raised
+        return [returns]
