@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from lmlab.account import find_conf
 from lmlab.errors import UserError
-from lmlab.hydra_app import compose_run
+from lmlab.hydra_app import compose_run, find_conf
 
 LINEAR, HYBRID, MOE = "model/attention=linear", "model/attention=hybrid", "model/ffn=moe"
 MISTAKES = {

@@ -66,7 +66,7 @@ class _TokenLogProbs(torch.autograd.Function):
         return log_p, entropy
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         hidden, targets, *parameters = ctx.saved_tensors
         needed = ctx.needs_input_grad
