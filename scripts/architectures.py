@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmlab.account import GPT2_VOCABULARY
+from lmlab.accounting.cli import GPT2_VOCABULARY
 from lmlab.accounting.costs import Costs, count_costs
 from lmlab.hydra_app import compose
 from lmlab.model.attention.backends import AttentionPattern

@@ -1,6 +1,6 @@
 """lmlab: a Hydra-configured laboratory for training language models from scratch.
 
-`lmlab.load(RUN)` loads a trained run, `lmlab.hydra_app("model=small", "lr=3e-4")` a configuration.
+`lmlab.load(RUN)` loads a trained run, `lmlab.compose("model=small", "lr=3e-4")` a configuration.
 """
 
 from typing import TYPE_CHECKING

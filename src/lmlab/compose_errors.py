@@ -4,10 +4,13 @@ import re
 
 import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
 
 from lmlab.config import RunConfig
 from lmlab.config_errors import not_one_of, unknown_key
 from lmlab.errors import ConfigError, UserError
+from lmlab.help import group_choices
+from lmlab.locations import FOLDERS, find_conf, roots
 from lmlab.schema import keys_at
 
 
@@ -31,12 +34,24 @@ def explain_composition_error(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"config error: {mark.name}, line {mark.line + 1}: {error.problem}"
-    return "config error: " + " ".join(line.strip() for line in text.splitlines() if line.strip())
+    if isinstance(error, OmegaConfBaseException):
+        return str(ConfigError(error.full_key or "", text.partition("\n")[0]))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return f"config error: {type(error).__name__}"
+    if "must be a string or a list. Got NoneType" in text:
+        return "config error: a group cannot be null here; give it one of its choices"
+    return f"config error: {' '.join(lines)}"
 
 
 def _explain_missing(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
-    options = [option for option in error.options or [] if option != choice]
+    top = group.split("/")[0]
+    if top in FOLDERS:  # their choices have folders of their own, `experiment=topic/name`
+        group, choice = top, str(error.missing_cfg_file).removeprefix(f"{top}/")
+        options = group_choices(roots(find_conf()))[top]
+    else:
+        options = [option for option in error.options or [] if option != choice]
     if not group or not options:
         return f"config error: {str(error).splitlines()[0]}"
     return str(ConfigError(group, not_one_of(choice, options)))

@@ -22,8 +22,10 @@ def explain_validation_error(
     details = error.errors()
     path, given = _locate(details[0], values, root)
     problem = _explain(details[0], path, given, root)
-    if len(details) > 1:
-        problem += f" (and {len(details) - 1} more)"
+    # `lr: ${lr}` repeats a mistake under other keys: it is one mistake
+    different = {(detail["loc"][-1], detail["type"], repr(detail["input"])) for detail in details}
+    if len(different) > 1:
+        problem += f" (and {len(different) - 1} more)"
     return ConfigError(".".join(path), problem)
 
 
@@ -43,8 +45,11 @@ def not_one_of(value: Any, choices: Sequence[Any]) -> str:
 def unknown_key(path: Sequence[str], root: type[BaseModel]) -> str:
     """Return why the chosen members below `root` have no such key, and which was meant."""
     *parents, key = path
+    if not parents and key in keys_at(root, []):
+        return "a group; give it one of its choices"
     if key not in keys_at(root, parents):
-        return "unknown key" + did_you_mean(key, keys_at(root, parents))
+        others = [] if parents else GLOBAL_GROUPS
+        return "unknown key" + did_you_mean(key, [*keys_at(root, parents), *others])
     classes = classes_at(root, parents)
     having = [_kind(cls) for cls in classes if key in cls.model_fields]
     reasons = [getattr(cls, "REFUSED", {}).get(key) for cls in classes]
@@ -104,12 +109,16 @@ def _explain(error: ErrorDetails, path: Sequence[str], given: Any, root: type[Ba
         return _MESSAGES[kind](context, given)
     if kind in _BOUNDS:
         name, sign = _BOUNDS[kind]
-        return f"must be {sign} {context[name]:g}, got {format_value(given)}"
+        return f"must be {sign} {_number(context[name])}, got {format_value(given)}"
     wanted = _TYPES.get(kind.split("_")[0])
     if wanted and kind != "string_pattern_mismatch":
         return f"must be {wanted}, got {format_value(error['input'])}"
     message = error["msg"]
     return f"{message[0].lower()}{message[1:]}, got {format_value(error['input'])}"
+
+
+def _number(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def _choices(expected: str) -> list[Any]:

@@ -4,7 +4,8 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +16,86 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from lmlab.arguments import for_hydra, quote_paths
+from lmlab.command import exit_code, printable
 from lmlab.compose_errors import explain_composition_error
 from lmlab.config import RunConfig, load, plain_values
 from lmlab.derive import derived, group_choices, parent_of
-from lmlab.errors import UserError, explain_os_error
+from lmlab.errors import UserError
 from lmlab.files import remove_if_empty
+from lmlab.flags import concerns_hydra, parse_flags
 from lmlab.help import help_text
 from lmlab.layout import run_of
-from lmlab.runs.names import run_directory, run_signature
+from lmlab.locations import find_conf
+from lmlab.runs.names import run_directory
 from lmlab.schema import flatten
 
-DEFAULT_LAUNCHER = "local"
+DEFAULT_LAUNCHER = "basic"
+"""Hydra's choice when none is named; a sweep then uses `local`."""
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
-def main(conf: Path) -> None:
-    """Compose from the folder `conf`, check, train; a mistake is one line and exit code 1."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
+def main(conf: Path, arguments: Sequence[str] | None = None) -> None:
+    """Compose from the folder `conf`, check, train; exits with 1 after one line for a mistake."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    sys.exit(exit_code(lambda: _command(conf, given), explain=_explain))
+
+
+def _command(conf: Path, arguments: list[str]) -> None:
+    arguments = for_hydra(arguments)
+    flags = parse_flags(arguments)
+    if flags.help:
+        print(help_text(conf), end="")
+        return
     register_resolvers(conf)
-    arguments = sys.argv[1:]
+    arguments = [argument for argument in arguments if argument not in ("--run", "-r")]
+    if not any(argument.startswith("-") or concerns_hydra(argument) for argument in arguments):
+        _run_single(conf, arguments)
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises exceptions instead of printing them
+    given = sys.argv[1:]
 
     def run(cfg: DictConfig) -> None:
-        sys.argv[1:] = arguments  # what the user typed is what the run records
+        sys.argv[1:] = given  # what the user typed is what the run records
         _run(cfg)
 
-    command: Callable[[], Any] = hydra.main(
+    by_hydra = hydra.main(
         version_base="1.3", config_path=str(conf.resolve()), config_name="config"
     )(run)
-    try:
-        sys.argv[1:] = with_choices_of_parent(conf, arguments)
-        command()
-    except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        fail(explain_composition_error(error))
-    except OSError as error:
-        text = explain_os_error(error)
-        if text is None:
-            raise
-        fail(text)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    sys.argv[1:] = with_choices_of_parent(conf, arguments)
+    by_hydra()
+
+
+def _run_single(conf: Path, overrides: Sequence[str]) -> None:
+    """Compose once, without making a directory, and run as `hydra.main` does."""
+    with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        overrides = with_choices_of_parent(conf, overrides)
+        config = hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
+        with open_dict(config.hydra):
+            config.hydra.mode = RunMode.RUN
+            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+        HydraConfig.instance().set_config(config)
+        _run(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+
+
+def _explain(error: Exception) -> str | None:
+    if isinstance(error, COMPOSITION_ERRORS) or _raised_by_hydra(error):
+        return explain_composition_error(error)
+    return None
+
+
+def _raised_by_hydra(error: Exception) -> bool:
+    """Whether Hydra or OmegaConf raised it, which refuse some mistakes by plain Python errors."""
+    if not isinstance(
+        error, ValueError | TypeError | AssertionError | LookupError | AttributeError
+    ):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    package = frame.f_globals.get("__name__", "").split(".")[0]
+    return package in ("hydra", "omegaconf", "antlr4", "yaml")
 
 
 def compose(*overrides: str) -> RunConfig:
@@ -67,42 +106,30 @@ def compose(*overrides: str) -> RunConfig:
     return compose_run(find_conf(), overrides)
 
 
-def find_conf() -> Path:
-    """Return the folder `conf`: of the working directory, or else of the checkout of this code.
-
-    Raises UserError when there is neither.
-    """
-    places = (Path.cwd(), Path(__file__).parents[2])
-    for place in places:
-        if (place / "conf" / "config.yaml").is_file():
-            return place / "conf"
-    raise UserError(f"no conf/config.yaml in {' or '.join(map(str, places))}")
-
-
 def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:
     """Return what `python train.py OVERRIDES` would run; a mistake is a UserError of one line."""
     register_resolvers(conf)
+    overrides = quote_paths(overrides)
     try:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             overrides = with_choices_of_parent(conf, overrides)
             return run_config(hydra.compose("config", overrides=overrides), overrides)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(explain_composition_error(error)) from error
+    except Exception as error:
+        text = _explain(error)
+        if text is None:
+            raise
+        raise UserError(text) from error
 
 
 def fail(message: str) -> None:
     """Print one line on stderr and exit with 1."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
     sys.exit(1)
 
 
 def register_resolvers(conf: Path) -> None:
     """Make the functions that `conf/config.yaml` calls known to OmegaConf."""
     OmegaConf.register_new_resolver("run_dir", _run_directory, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("help_text", lambda: help_text(conf), replace=True)
-    OmegaConf.register_new_resolver(
-        "run_signature", lambda *, _root_: _signature(_root_), replace=True
-    )
 
 
 def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
@@ -129,9 +156,10 @@ def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
 
 
 def with_choices_of_parent(conf: Path, overrides: Sequence[str]) -> list[str]:
-    """Return the overrides after the choices of groups of the run that they build on, if any.
+    """Return a command line with the choices of groups of the run that it builds on, if any.
 
-    `init_from=RUN data.paths=[...]` needs them: the default corpus has no such key.
+    `init_from=RUN data.paths=[...]` needs them: the default corpus has no such key. They stand
+    before the first override, after options such as -m.
     """
     named = {}
     for override in overrides:
@@ -146,7 +174,9 @@ def with_choices_of_parent(conf: Path, overrides: Sequence[str]) -> list[str]:
         return list(overrides)
     given = {override.partition("=")[0].lstrip("+~") for override in overrides}
     choices = group_choices(conf, base)
-    return [c for c in choices if c.partition("=")[0] not in given] + list(overrides)
+    first = next(i for i, text in enumerate(overrides) if re.match(r"[^-].*=", text))
+    missing = [choice for choice in choices if choice.partition("=")[0] not in given]
+    return [*overrides[:first], *missing, *overrides[first:]]
 
 
 def _text(value: Any) -> str | None:
@@ -166,11 +196,6 @@ def _given_keys(cfg: DictConfig, overrides: Sequence[str]) -> set[str]:
 
 def _run_directory(name: str, resume: str | None) -> str:
     return run_directory(name, None if resume is None else str(run_of(Path(resume))))
-
-
-def _signature(root: Any) -> str:
-    overrides = list(root.hydra.overrides.task)
-    return run_signature(overrides, run_config(root, overrides).fingerprint())
 
 
 def _run(cfg: DictConfig) -> None:

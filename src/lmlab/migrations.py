@@ -1,5 +1,6 @@
 """Configurations of earlier versions, brought to the keys of today's."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -8,13 +9,20 @@ from lmlab.errors import UserError
 Values = dict[str, Any]
 
 
-def _from_version_0(values: Values) -> Values:
+def _from_version_0(stored: Values) -> Values:
+    values: Values = {"init_from": None, "init_optimizer": False, **copy.deepcopy(stored)}
+    values["trainer"] = {"check_memory": True} | values["trainer"]
     attention = values["model"]["attention"]
     for member in (attention, *attention.get("members", {}).values()):
         if member.get("backend") == "written_out":
             member["backend"] = "eager"
-    trainer = {"check_memory": True} | values["trainer"]
-    return {"init_from": None, "init_optimizer": False} | values | {"trainer": trainer}
+    data = values["data"]
+    if isinstance(separator := data.get("separator"), str):
+        # It was stored decoded; a backslash in it now begins an escape.
+        data["separator"] = separator.replace("\\", "\\\\")
+    if data["kind"] == "text":
+        values["data"] = {"format": None} | data
+    return values
 
 
 MIGRATIONS: list[Callable[[Values], Values]] = [_from_version_0]
@@ -35,5 +43,8 @@ def migrated(values: Values) -> Values:
             f"to {SCHEMA_VERSION}: use a newer one"
         )
     for migrate in MIGRATIONS[version:]:
-        values = migrate(values)
+        try:
+            values = migrate(values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"not a configuration of a run: it lacks {error}") from error
     return values

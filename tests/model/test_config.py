@@ -5,7 +5,8 @@ import re
 import pytest
 
 from lmlab.errors import UserError
-from lmlab.hydra_app import compose_run, find_conf
+from lmlab.hydra_app import compose_run
+from lmlab.locations import find_conf
 
 LINEAR, HYBRID, MOE = "model/attention=linear", "model/attention=hybrid", "model/ffn=moe"
 MISTAKES = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from virtual_cluster import VirtualCluster, wait_until
 
-from lmlab.cluster.status import state_of
+from lmlab.cluster.run_state import state_of
 
 MEASURED = (
     "seconds",

@@ -14,7 +14,6 @@ from lmlab.optim import build_optimizer
 from lmlab.optim.config import OptimizerConfig
 
 FLOAT32 = 4
-SECONDS_PER_DAY = 86400
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Costs as text: one line or in full."""
 
-from lmlab.accounting.costs import SECONDS_PER_DAY, Costs
+from lmlab.accounting.costs import Costs
+from lmlab.text import duration
 
 TITLES = {
     "projections": "Q, K, V, output",
@@ -78,11 +79,3 @@ def amount(size: float) -> str:
             break
         size /= 1000
     return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.2f} {unit}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the largest unit that it fills."""
-    for unit, length in (("days", SECONDS_PER_DAY), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.1f} {unit}"
-    return f"{seconds:,.1f} seconds"

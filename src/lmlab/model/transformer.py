@@ -75,7 +75,7 @@ class Transformer(nn.Module):
         for part in (self.token_embedding, self.position, *self._attentions, self):
             for module in part.modules():
                 reset = getattr(module, "reset_parameters", None)
-                if module not in done and reset is not None:
+                if module not in done and callable(reset):
                     reset()
                 done.add(module)
         if self.config.tie_embeddings or self.config.scale_embeddings:

@@ -1,7 +1,6 @@
 """The run directory: configuration, tokenizer, checkpoints, metrics, result."""
 
 import contextlib
-import errno
 import json
 import math
 import shutil
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from lmlab.errors import UserError
+from lmlab.errors import NO_SPACE, UserError
 from lmlab.files import atomic_write, fsync_directory, remove_if_empty
 from lmlab.layout import CONFIG, TOKENIZER
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 METRICS, SAMPLES, RESULT = "metrics.jsonl", "samples.txt", "result.json"
 ENVIRONMENT, ACCOUNT, LOCK = "environment.json", "account.json", ".lock"
 DATA, LINEAGE = "data.json", "lineage.json"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Run:
@@ -58,7 +56,7 @@ class Run:
         names = [path.name for path in self.directory.iterdir()]
         if never_began or (error is not None and names == [LOCK]):
             self._remove()
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise UserError(
                 f"{error.strerror} while writing in {self.directory}; "
                 f"free disk space and continue with resume={self.directory}"

@@ -47,6 +47,10 @@ class Task(ABC):
         """Return what environment.json and result.json record beside what all runs do."""
         return {}
 
+    def chunk_tokens(self) -> int | None:
+        """Return how many tokens' logits are in memory at a time; None: a whole micro-batch's."""
+        return None
+
     def build_model(self) -> Transformer:
         """Return the model on the CPU, initialised."""
         return build(self.config.model, self.tokenizer.vocab_size)

@@ -15,7 +15,7 @@ from lmlab.runs.run import Run
 from lmlab.task.base import Task
 from lmlab.task.config import PretrainConfig
 from lmlab.task.samples import SampleLogger
-from lmlab.task.summary import last_sample
+from lmlab.task.summary import first_and_last_sample
 from lmlab.tokenizer import Tokenizer
 from lmlab.training.chunking import fastest_chunk
 from lmlab.training.evaluate import Evaluator
@@ -54,17 +54,18 @@ class Pretrain(Task):
         """Return what xz needs for the held-out split."""
         return {"xz_bits_per_byte": self.prepared.meta.xz_bits_per_byte}
 
+    def chunk_tokens(self) -> int | None:
+        """Return the configured number, or the fastest one."""
+        configured = self.settings.objective.chunk_tokens
+        return fastest_chunk(self.runtime.device) if configured == "auto" else configured
+
     def build_objective(self, model: Transformer) -> NextToken:
         """Return the cross-entropy of the next token."""
-        settings = self.settings.objective
-        chunk_tokens = settings.chunk_tokens
         return NextToken(
             model,
-            z_loss=settings.z_loss,
-            label_smoothing=settings.label_smoothing,
-            chunk_tokens=fastest_chunk(self.runtime.device)
-            if chunk_tokens == "auto"
-            else chunk_tokens,
+            z_loss=self.settings.objective.z_loss,
+            label_smoothing=self.settings.objective.label_smoothing,
+            chunk_tokens=self.chunk_tokens(),
         )
 
     def build_source(self) -> Batches:
@@ -104,10 +105,10 @@ class Pretrain(Task):
         return evaluate
 
     def summary(self, result: dict[str, Any], directory: Path) -> list[str]:
-        """Return losses, and the last sample."""
+        """Return losses, and the first and the last sample."""
         bits, xz = result["val_bits_per_byte"], result["xz_bits_per_byte"]
         return [
             f"  validation loss   {result['val_loss']:.4f} nats per token",
             f"  bits per byte     {bits:.3f} (xz needs {xz:.3f} for the same files)",
-            *last_sample(directory),
+            *first_and_last_sample(directory),
         ]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from lmlab.accounting.costs import count_costs
+from lmlab.accounting.fit import require_memory
 from lmlab.accounting.text import short
 from lmlab.config import RunConfig, stored_fingerprints
 from lmlab.layout import CONFIG
@@ -41,6 +42,16 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
     run.write_json(ACCOUNT, costs.to_dict())
     tokens_per_step = trainer.batch_size * config.model.context_length
     steps = total_steps(config.budget, tokens_per_step, costs.parameters, costs.flops_per_token)
+    if trainer.check_memory:
+        require_memory(
+            costs,
+            runtime.device,
+            batch_size=trainer.batch_size,
+            micro_batch_size=trainer.micro_batch_size,
+            chunk_tokens=task.chunk_tokens(),
+            steps=steps,
+            processes=runtime.distributed.size,
+        )
     model = task.build_model().to(runtime.device)
     model.checkpoint_activations = trainer.checkpoint_activations
     hooks: list[Hook] = [lambda logs: model.metrics() if logs else {}]

@@ -1,6 +1,8 @@
 """What a run prints: one line before it starts, a few when it has finished."""
 
 import os
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +40,25 @@ def summarise(result: dict[str, Any], lines: list[str], report: Path, plot: Path
     )
 
 
-def last_sample(directory: Path) -> list[str]:
-    """Return the newest text of samples.txt in lines; none when there is none."""
-    samples = directory / "samples.txt"
-    if not samples.exists():
+def first_and_last_sample(directory: Path) -> list[str]:
+    """Return the oldest text of samples.txt, shortened, and the newest one, in lines."""
+    path = directory / "samples.txt"
+    if not path.exists():
         return []
-    last = samples.read_text(encoding="utf-8").rpartition("=== step ")[2]
-    text = last.partition("\n")[2].strip("\n")
-    return ["  sample", *(f"    | {line}" for line in text.splitlines())]
+    _, *parts = re.split(r"^=== step (\d+) ===$", path.read_text(encoding="utf-8"), flags=re.M)
+    samples = list(zip(parts[::2], parts[1::2], strict=True))
+    lines = []
+    for step, text in samples[:-1][:1]:
+        printable = "".join(c if c.isprintable() else " " for c in text)
+        shortened = textwrap.shorten(printable, 240, placeholder=" ...")
+        lines += [f"  sample at step {step}", *_quoted(textwrap.wrap(shortened, 80))]
+    for step, text in samples[-1:]:
+        lines += [f"  sample at step {step}", *_quoted(text.strip("\n").splitlines())]
+    return lines
+
+
+def _quoted(lines: list[str]) -> list[str]:
+    return [f"    | {line}" for line in lines]
 
 
 def _short(path: Path) -> str:

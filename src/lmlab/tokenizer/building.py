@@ -5,6 +5,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, assert_never
 
+from lmlab.io.download import Remote
 from lmlab.tokenizer.bpe import Tokenizer, byte_tokenizer
 from lmlab.tokenizer.config import (
     BPEConfig,
@@ -18,11 +19,14 @@ from lmlab.tokenizer.train import train_bpe
 
 
 def build(
-    config: TokenizerConfig, documents: Callable[[], Iterable[str]], progress: bool = False
+    config: TokenizerConfig,
+    documents: Callable[[], Iterable[bytes]],
+    progress: bool = False,
 ) -> Tokenizer:
     """Train, make or load the tokenizer that `config` describes.
 
-    `documents` is called only when there is something to learn; the documents are one joined text.
+    `documents` is called only when there is something to learn. Each document is a text of its own;
+    a special token that it mentions is ordinary text there.
     """
     if isinstance(config, BPEConfig):
         vocab, merges = train_bpe(
@@ -30,6 +34,7 @@ def build(
             config.vocab_size,
             config.special_tokens,
             pattern=config.pattern,
+            documents=True,
             progress=progress,
         )
         return Tokenizer(vocab, merges, config.special_tokens, config.pattern)
@@ -67,12 +72,12 @@ def identify(config: TokenizerConfig, progress: bool = False) -> dict[str, Any]:
     }
 
 
-def _sources(config: GPT2Config) -> list[tuple[Path, str | None, str | None]]:
-    """Path, URL and hash of each file."""
+def _sources(config: GPT2Config) -> list[tuple[Path, Remote | None]]:
+    """Path and origin of each file."""
     return [
-        (path, None if url is None else str(url), sha256)
-        for path, url, sha256 in (
-            (config.vocab_file, config.vocab_url, config.vocab_sha256),
-            (config.merges_file, config.merges_url, config.merges_sha256),
+        (path, None if url is None else Remote(str(url), sha256, f"{key}_url", f"{key}_sha256"))
+        for key, path, url, sha256 in (
+            ("tokenizer.vocab", config.vocab_file, config.vocab_url, config.vocab_sha256),
+            ("tokenizer.merges", config.merges_file, config.merges_url, config.merges_sha256),
         )
     ]

@@ -1,15 +1,14 @@
-"""What has become of runs: their directories know, and Slurm where there is one."""
+"""The state of runs, from the records in their directories and from Slurm."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from lmlab.cluster import slurm
-from lmlab.cluster.processes import alive, is_here
+from lmlab.cluster.processes import is_alive, is_here, start_time
 from lmlab.cluster.records import STATUS, SUBMISSION, read_record
-from lmlab.layout import CONFIG
 from lmlab.runs.run import ENVIRONMENT, RESULT
 
 Name = Literal[
@@ -23,31 +22,23 @@ Name = Literal[
     "stopped",
 ]
 ACTIVE = ("queued", "running", "requeued")
-OVER = ("finished", "diverged")
+FINISHED = ("finished", "diverged")
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands; `stopped` is one that nobody is running and that can be continued."""
+    """The state of a run; a `stopped` run was started by hand, exited and can be resumed."""
 
     name: Name
     detail: str = ""
-    """What a person should know besides: a traceback's last line, a reason."""
+    """The reason: the last line of a traceback, a host."""
     job: str = ""
     log: str = ""
 
-
-def find_runs(root: Path) -> list[Path]:
-    """Return the run directories at and below `root`, sorted by path."""
-    found = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [
-            name for name in folders if not name.startswith(".") and name != "checkpoints"
-        ]
-        if CONFIG in files:
-            found.append(Path(folder))
-            folders.clear()
-    return sorted(found)
+    @property
+    def active(self) -> bool:
+        """Whether the run is queued or running."""
+        return self.name in ACTIVE
 
 
 def state_of(directories: Sequence[Path]) -> dict[Path, State]:
@@ -62,14 +53,17 @@ def _state(path: Path, record: Mapping[str, Any], known: Mapping[str, str] | Non
     result = read_record(path / RESULT)
     job, log = str(record.get("job", "")), str(record.get("log", ""))
     if result:
-        over: Name = "diverged" if result.get("status") == "diverged" else "finished"
-        return State(over, job=job, log=log)
+        finished: Name = "diverged" if result.get("status") == "diverged" else "finished"
+        return State(finished, job=job, log=log)
     if not record:
         return _of_a_process(path)
     status = read_record(path / STATUS)
     if status.get("job") != job:  # of an earlier submission
         status = {}
     name, detail = _of_a_job(record, status, known)
+    launchers = (record.get("pid"), status.get("pid"))
+    if name not in ACTIVE and _runs_by_hand(path, launchers):
+        return State("running")
     return State(name, detail, job, log)
 
 
@@ -99,25 +93,38 @@ def _of_a_job(
     if slurm_says in ("PREEMPTED", "REVOKED"):
         return "requeued", slurm_says.lower()
     if said is None:
-        gone = "its launcher has ended" if local else "no longer in the queue"
+        gone = "its launcher exited" if local else "no longer in the queue"
         return "failed", f"never started ({slurm_says.lower() or gone})"
     ending = slurm_says.lower().replace("_", " ") or "killed"
-    return "failed", f"ended without a word ({ending})"
+    return "failed", f"exited without reporting a status ({ending})"
 
 
 def _lives(record: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
-    """Whether a local job runs or, while it has said nothing, may still start."""
+    """Return whether a local job runs or, while it has no status, may still start."""
     host = record.get("host")
     if status:
-        return alive(status.get("pid"), host, status.get("born"))
-    launcher = alive(record.get("pid"), host, record.get("born"))
-    return launcher or alive(record.get("job"), host, record.get("job_born"))
+        return is_alive(status.get("pid"), host, status.get("start_time"))
+    launcher = is_alive(record.get("pid"), host, record.get("start_time"))
+    return launcher or is_alive(record.get("job"), host, record.get("job_start_time"))
 
 
 def _of_a_process(path: Path) -> State:
     """Return the state of a run that was started by hand."""
+    if _runs_by_hand(path, ()):
+        return State("running")
+    return State("stopped", f"resume with: python train.py resume={path}")
+
+
+def _runs_by_hand(path: Path, launchers: Sequence[Any]) -> bool:
+    """Return whether the process that last began or resumed the run, no launcher, is alive."""
     environment = read_record(path / ENVIRONMENT)
     last = (environment.get("resumed") or [environment])[-1]
-    if last.get("pid") and alive(last["pid"], last.get("host")):
-        return State("running")
-    return State("stopped", f"continue with: python train.py resume={path}")
+    pid, host = last.get("pid"), last.get("host")
+    if not pid or pid in launchers or not is_alive(pid, host):
+        return False
+    try:
+        began = datetime.fromisoformat(str(last.get("started"))).timestamp()
+    except ValueError:
+        return True
+    since = start_time(pid) if is_here(host) else None
+    return since is None or since < began + 2  # a later process has got the same number

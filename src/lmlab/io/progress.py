@@ -1,4 +1,4 @@
-"""What a person sees of long work: a bar on stderr, or one line."""
+"""Progress of long work on stderr: a bar, or one line."""
 
 import sys
 from typing import Any
@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 
 def bar(description: str, total: int | None, shown: bool, initial: int = 0) -> "tqdm[Any]":
-    """A progress bar that counts bytes; `initial` of `total` are done already."""
+    """Return a progress bar that counts bytes; `initial` of `total` are done already."""
     return tqdm(
         desc=description,
         total=total,
@@ -21,5 +21,5 @@ def bar(description: str, total: int | None, shown: bool, initial: int = 0) -> "
 
 
 def say(line: str) -> None:
-    """Print one line to stderr without tearing a bar apart."""
+    """Print one line to stderr, above any progress bar."""
     tqdm.write(line, file=sys.stderr)
