@@ -13,7 +13,7 @@ import time
 import torch
 from torch import Tensor
 
-from lmlab.accounting.account import account
+from lmlab.accounting.costs import count_costs
 from lmlab.hydra_app import compose
 from lmlab.model import Transformer, build
 from lmlab.optim import build_optimizer
@@ -42,7 +42,7 @@ def main() -> None:
     for name, config in (("dense", dense), ("moe", experts)):
         models[name] = build(config.model, VOCAB)
         optimizers[name] = build_optimizer(config.optimizer, models[name])
-        counted = account(config.model, config.optimizer, VOCAB)
+        counted = count_costs(config.model, config.optimizer, VOCAB)
         print(f"{name:<6} {counted.parameters:>12,} parameters  {counted.flops:.4g} FLOPs forward")
     shape = (experts.trainer.batch_size, experts.model.context_length + 1)
     seconds: dict[tuple[str, str], list[float]] = {(n, p): [] for n in models for p in PARTS}

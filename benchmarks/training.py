@@ -103,7 +103,7 @@ class Contender:
 def serve(options: argparse.Namespace) -> None:
     import torch
 
-    from lmlab.accounting.account import account
+    from lmlab.accounting.costs import count_costs
     from lmlab.hydra_app import compose_run
     from lmlab.training.runtime import Runtime
     from lmlab.training.step import optimize_step
@@ -112,7 +112,7 @@ def serve(options: argparse.Namespace) -> None:
     config = compose_run(ROOT / "conf", [*SHAPE, *options.overrides])
     device, precision = torch.device(options.device), config.trainer.precision
     length, batch_size = config.model.context_length, config.trainer.batch_size
-    costs = account(config.model, config.optimizer, options.vocab, precision)
+    costs = count_costs(config.model, config.optimizer, options.vocab, precision)
     if options.serve == PEAK:
         answer({})
         for _ in sys.stdin:

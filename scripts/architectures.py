@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmlab.accounting.account import Account, account
 from lmlab.accounting.cli import GPT2_VOCABULARY
+from lmlab.accounting.costs import Costs, count_costs
 from lmlab.hydra_app import compose
 from lmlab.model.attention.backends import AttentionPattern
 from lmlab.model.attention.config import of_layer
@@ -25,7 +25,7 @@ SIZE = "model=small"
 
 
 class Choice(NamedTuple):
-    """One row: what one writes, what it computes, who had the idea."""
+    """One row: overrides, formula, paper."""
 
     overrides: str
     formula: str
@@ -49,7 +49,7 @@ class Axis(NamedTuple):
 AXES = [
     Axis(
         "Attention",
-        "Scores are `q k^T / sqrt(d_k)`; what a token may not see has probability 0. The "
+        "Scores are `q k^T / sqrt(d_k)`; masked keys have probability 0. The "
         "counted FLOPs are those of the eager backend, which computes all scores before "
         "masking. The cache is the memory per token in generation at full context, in "
         "float32.",
@@ -61,9 +61,9 @@ model/attention=sliding_window | the last w tokens: i - j < w | Beltagy et al. 2
 model/attention=strided | the last w tokens, and every j with j mod s = 0 | Child et al. 2019
 model/attention=linear | φ(q)·(Σ φ(k)^T v) / φ(q)·(Σ φ(k)), φ = elu + 1 | Katharopoulos et al. 2020
 model/attention=linear model.attention.feature_map=identity | q · (Σ k^T v) | Shen et al. 2018
-model/attention=hybrid | windows and full attention in turn | Riviere et al. 2024 (Gemma 2)
+model/attention=hybrid | alternating windows and full attention | Riviere et al. 2024 (Gemma 2)
 model/attention=hybrid model/attention@model.attention.members.local=linear \
-| linear and full attention in turn | Minimax 2025
+| alternating linear and full attention | Minimax 2025
 model.attention.qk_norm=true | RMSNorm of q and of k in each head | Dehghani et al. 2023
 model.attention.logit_softcap=50 | cap · tanh(score / cap) | Riviere et al. 2024
 model.attention.dropout=0.1 | drops probabilities in training | Srivastava et al. 2014
@@ -74,8 +74,8 @@ model.head_dim=128 | heads of any width | Riviere et al. 2024
     ),
     Axis(
         "Feed-forward",
-        "On each position by itself. `model.d_ff=null` takes 4 d_model without a gate, and "
-        "with one 8/3 d_model rounded up to a multiple of 64, which has as many weights.",
+        "Applied at each position. `model.d_ff=null` is 4 d_model without a gate, and with a "
+        "gate 8/3 d_model rounded up to a multiple of 64, which gives as many weights.",
         """
 model/ffn=mlp model.ffn.activation=relu | W2 max(0, W1 x) | Vaswani et al. 2017
 model/ffn=mlp model.ffn.activation=gelu | W2 GELU(W1 x) | Hendrycks and Gimpel 2016
@@ -94,20 +94,20 @@ model/ffn=moe model.ffn.shared_experts=1 | one more expert, for every token | Da
     ),
     Axis(
         "Position",
-        "Rotations act on queries and keys after the split into heads; the other two are "
+        "Rotations act on queries and keys after the split into heads; the others are "
         "added to the embeddings.",
         """
-model/position=rope | pairs (2j, 2j+1) turned by pos · θ^(-2j/d) | Su et al. 2021
-model/position=sinusoidal | sin(pos / 10000^(2j/d)), cos, in turn | Vaswani et al. 2017
+model/position=rope | pairs (2j, 2j+1) rotated by pos · θ^(-2j/d) | Su et al. 2021
+model/position=sinusoidal | alternating sin and cos of pos / 10000^(2j/d) | Vaswani et al. 2017
 model/position=learned | a vector for each position | Radford et al. 2019 (GPT-2)
-model/position=none | nothing: the mask alone tells the order | Kazemnejad et al. 2023
+model/position=none | no encoding; the mask alone gives the order | Kazemnejad et al. 2023
         """,
         "sinusoidal.png",
     ),
     Axis(
         "Block and norms",
-        "f is attention or feed-forward, N the norm. A last norm follows the blocks in `pre` "
-        "and `double`. `norm_placement=none` and `norm=none` are two ways to have no norm.",
+        "f is attention or feed-forward, N the norm. With `pre` and `double` a final norm follows "
+        "the blocks. `norm_placement=none` and `norm=none` both remove the norms.",
         """
 model.block=serial | y = x + Attn(N x), z = y + FFN(N y) | Vaswani et al. 2017
 model.block=parallel | z = x + Attn(N x) + FFN(N x) | Wang and Komatsuzaki 2021 (GPT-J)
@@ -123,7 +123,7 @@ model.dropout=0.1 | drops elements of embeddings and branches in training | Sriv
     ),
     Axis(
         "Embedding, head and weights",
-        "A tied or scaled embedding begins as N(0, 1 / d_model) in place of N(0, 1).",
+        "The initial weight of a tied or scaled embedding is N(0, 1 / d_model), else N(0, 1).",
         """
 model.tie_embeddings=true | the head's weight is the embedding's | Press and Wolf 2017
 model.scale_embeddings=true | sqrt(d_model) · embedding | Vaswani et al. 2017
@@ -140,19 +140,18 @@ model.init=zero_residual | xavier, outputs of branches 0 | Zhang et al. 2019
 INTRODUCTION = """
 # Architectures
 
-<!-- made by `python scripts/architectures.py`; change that, not this -->
+<!-- generated by `python scripts/architectures.py`; edit that file -->
 
-Every choice below is written on the command line of `python train.py`, alone or with others;
-`lmlab account` counts what a combination costs before anything runs, and
-`experiment=architectures/NAME` is a recipe known by a name (see
-[experiments/architectures](../experiments/architectures/README.md)).
+Give any choices below to `python train.py` on the command line. `lmlab account` counts parameters,
+FLOPs and memory of a combination before anything runs. `experiment=architectures/NAME` is a
+published architecture (see [experiments/architectures](../experiments/architectures/README.md)).
 
 Parameters, forward FLOPs of one sequence and cache are counted at `{size}` with a vocabulary of
 {vocabulary:,} and {context:,} tokens. The base has {parameters:,} parameters, {flops:.4e} FLOPs and
-a cache of {cache:,.0f} bytes a token; a dot stands for its number.
+a cache of {cache:,.0f} bytes per token; a dot means the same as the base.
 """
 CAPTIONS = {
-    "masks.png": "Who sees whom: queries are rows, keys columns, 32 tokens.",
+    "masks.png": "Attention masks of 32 tokens: queries are rows, keys are columns.",
     "activations.png": "The nonlinearities.",
     "sinusoidal.png": "The sinusoidal matrix: 256 positions, d_model 128.",
 }
@@ -193,14 +192,14 @@ def lines() -> Iterator[str]:
         if axis.picture:
             yield f"![{CAPTIONS[axis.picture]}](architectures/{axis.picture})"
             yield ""
-        yield "| write | computes | from | parameters | FLOPs | cache B/token |"
+        yield "| overrides | formula | paper | parameters | FLOPs | cache B/token |"
         yield "| --- | --- | --- | ---: | ---: | ---: |"
         for choice in axis.choices():
             yield row(choice, base)
 
 
-def row(choice: Choice, base: Account) -> str:
-    """Return one choice's row; what it leaves as in the base is a dot."""
+def row(choice: Choice, base: Costs) -> str:
+    """Return the row of a choice; a dot where it equals the base."""
     a = counted(choice.overrides)
     parameters = "·" if a.parameters == base.parameters else f"{a.parameters:,}"
     flops = "·" if a.flops == base.flops else f"{a.flops:.4e}"
@@ -210,10 +209,10 @@ def row(choice: Choice, base: Account) -> str:
     return f"| {written} | {choice.formula} | {choice.paper} | {parameters} | {flops} | {cache} |"
 
 
-def counted(overrides: str) -> Account:
-    """Return the account of a choice at the page's size."""
+def counted(overrides: str) -> Costs:
+    """Return the costs of a choice at the page's size."""
     config = compose(SIZE, *overrides.split())
-    return account(config.model, config.optimizer, GPT2_VOCABULARY)
+    return count_costs(config.model, config.optimizer, GPT2_VOCABULARY)
 
 
 def draw_sinusoidal(path: Path) -> None:
@@ -231,7 +230,7 @@ def draw_sinusoidal(path: Path) -> None:
 
 
 def draw_masks(path: Path) -> None:
-    """Draw which keys each query sees, and how a hybrid's layers take turns."""
+    """Draw the attention masks, and the layers of a hybrid."""
     from matplotlib.figure import Figure
 
     masks: list[tuple[str, Mask]] = [
@@ -258,7 +257,7 @@ def draw_masks(path: Path) -> None:
     reach = [window or 32 for window in windows]
     colours = ["tab:orange" if window else "tab:blue" for window in windows]
     schedule.barh(layers, reach, color=colours)
-    schedule.set(xlabel="tokens seen", ylabel="layer")
+    schedule.set(xlabel="tokens attended to", ylabel="layer")
     schedule.set_title("hybrid, pattern=[local, global]", fontsize=9)
     figure.savefig(path, dpi=110)
 
@@ -275,7 +274,7 @@ def draw_activations(path: Path) -> None:
     x = torch.linspace(-4, 2, 400)
     functions: list[tuple[str, Callable[[Tensor], Tensor]]] = [*GATES.items(), *ACTIVATIONS.items()]
     for name, function in dict(functions).items():
-        if name != "gelu_tanh":  # not to be told from gelu
+        if name != "gelu_tanh":  # indistinguishable from gelu
             axes.plot(x, function(x), label=name)
     axes.set(xlabel="x", ylim=(-0.5, 2.2))
     axes.legend()

@@ -72,13 +72,13 @@ def run(options: argparse.Namespace) -> None:
         _declared(config.tokenizer) if named else rows or GPT2_VOCABULARY
     )
 
-    from lmlab.accounting.account import account
+    from lmlab.accounting.costs import count_costs
     from lmlab.accounting.text import full
     from lmlab.training.budget import total_steps
 
     precision = config.trainer.precision.replace("auto", "fp32")  # which device it will be is open
     checkpointed = config.trainer.checkpoint_activations
-    counted = account(config.model, config.optimizer, vocab_size, precision, checkpointed)
+    counted = count_costs(config.model, config.optimizer, vocab_size, precision, checkpointed)
     per_step = config.trainer.batch_size * config.model.context_length
     steps = total_steps(config.budget, per_step, counted.parameters, counted.flops_per_token)
     tokens = steps * per_step

@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from lmlab.accounting.account import Account
+from lmlab.accounting.costs import Costs
 from lmlab.accounting.text import amount
 from lmlab.errors import ConfigError
 
@@ -16,7 +16,7 @@ UNLIMITED = 2**62
 
 
 def require_memory(
-    costs: Account,
+    costs: Costs,
     device: torch.device,
     *,
     batch_size: int,

@@ -1,6 +1,6 @@
-"""An account as text: one line or in full."""
+"""Costs as text: one line or in full."""
 
-from lmlab.accounting.account import Account
+from lmlab.accounting.costs import Costs
 from lmlab.text import duration
 
 TITLES = {
@@ -13,20 +13,20 @@ STEP_FLOPS = {"adamw": 14}
 """FLOPs of one optimizer step per parameter; roots and divisions count as one."""
 
 
-def short(account: Account) -> str:
+def short(costs: Costs) -> str:
     """Return FLOPs, memory and cache in one line."""
     return (
-        f"forward {account.flops:.4g} FLOPs a sequence ({_shares(account)}); "
-        f"memory {amount(account.fixed_bytes)} + {amount(account.activation_bytes)} a sequence; "
-        f"cache {amount(account.cache_bytes_per_token)} a token"
+        f"forward {costs.flops:.4g} FLOPs a sequence ({_shares(costs)}); "
+        f"memory {amount(costs.fixed_bytes)} + {amount(costs.activation_bytes)} a sequence; "
+        f"cache {amount(costs.cache_bytes_per_token)} a token"
     )
 
 
 def full(
-    account: Account, optimizer: str, tokens: float, memory: float, peak: float, mfu: float
+    costs: Costs, optimizer: str, tokens: float, memory: float, peak: float, mfu: float
 ) -> str:
     """Return the tree, FLOPs by part, memory, the largest batch in `memory` bytes, and the time."""
-    a = account
+    a = costs
     seconds = a.training_seconds(tokens, peak, mfu)
     batch = a.largest_batch(memory)
     step = ""
@@ -66,10 +66,9 @@ def full(
     )
 
 
-def _shares(account: Account) -> str:
+def _shares(costs: Costs) -> str:
     return ", ".join(
-        f"{TITLES[part]} {100 * n / account.flops:.1f} %"
-        for part, n in account.forward_flops.items()
+        f"{TITLES[part]} {100 * n / costs.flops:.1f} %" for part, n in costs.forward_flops.items()
     )
 
 

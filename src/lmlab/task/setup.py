@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from lmlab.accounting.account import account
+from lmlab.accounting.costs import count_costs
 from lmlab.accounting.fit import require_memory
 from lmlab.accounting.text import short
 from lmlab.config import RunConfig, stored_fingerprints
@@ -32,7 +32,7 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
     trainer = config.trainer
     _configure_torch(config)
     vocab_size = task.tokenizer.vocab_size
-    costs = account(
+    costs = count_costs(
         config.model,
         config.optimizer,
         vocab_size,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lmlab.accounting.account import Account, account
+from lmlab.accounting.costs import Costs, count_costs
 from lmlab.accounting.count import activations, flops_by_part, forward_flops
 from lmlab.accounting.text import amount
 from lmlab.cli import main
@@ -21,9 +21,9 @@ from tests_support import composed
 GPT2 = 50257
 
 
-def counted(*overrides: str, vocab_size: int = GPT2) -> Account:
+def counted(*overrides: str, vocab_size: int = GPT2) -> Costs:
     config = composed(*overrides)
-    return account(config.model, config.optimizer, vocab_size)
+    return count_costs(config.model, config.optimizer, vocab_size)
 
 
 def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -165,13 +165,14 @@ def test_precision_changes_activations_alone() -> None:
     linear = ["model=small", "model/attention=linear"]
     config = composed(*linear)
     fp32, bf16, fp16 = (
-        account(config.model, config.optimizer, GPT2, precision)
+        count_costs(config.model, config.optimizer, GPT2, precision)
         for precision in ("fp32", "bf16", "fp16")
     )
     assert fp16 == bf16
     assert bf16.activation_bytes == fp32.activation_bytes / 2
     # Text is generated in float32, whatever the training.
-    assert replace(bf16, activation_bytes=fp32.activation_bytes) == fp32
+    halved = ("activation_bytes", "least_activation_bytes", "logit_bytes_per_token")
+    assert replace(fp32, **{name: getattr(fp32, name) // 2 for name in halved}) == bf16
 
 
 def test_bounded_caches_cost_less() -> None:
@@ -269,7 +270,7 @@ def test_the_command_reads_what_the_trainer_keeps(capsys: pytest.CaptureFixture[
         ),
         (
             ["tokenizer=byte", "model.vocab_size=100"],
-            "config error at 'model.vocab_size': 100 is less than the tokenizer's 257; take null",
+            "config error at 'model.vocab_size': 100 is less than the tokenizer's 257; set null",
         ),
     ],
 )
@@ -290,5 +291,5 @@ def test_a_run_counts_checkpointed_activations(
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "run" / "account.json").read_text(encoding="utf-8"))
     config = composed(*overrides)
-    assert written == account(config.model, config.optimizer, 257, "fp32", True).to_dict()
+    assert written == count_costs(config.model, config.optimizer, 257, "fp32", True).to_dict()
     assert amount(written["activation_bytes"]) in done.stdout + done.stderr

@@ -17,7 +17,7 @@ FLOAT32 = 4
 
 
 @dataclass(frozen=True)
-class Account:
+class Costs:
     """Counts of one model; memory in bytes, FLOPs of one sequence of `context_length` tokens."""
 
     parameters: int
@@ -68,13 +68,13 @@ class Account:
         return asdict(self) | {"total_forward_flops": self.flops, "fixed_bytes": self.fixed_bytes}
 
 
-def account(
+def count_costs(
     config: ModelConfig,
     optimizer: OptimizerConfig,
     vocab_size: int,
     precision: str = "fp32",
     checkpoint_activations: bool = False,
-) -> Account:
+) -> Costs:
     """Return the counts of a configured model: activations in `precision`, all else in float32.
 
     The cache is float32 too: text is generated without autocast.
@@ -84,7 +84,7 @@ def account(
     parameters = count_parameters(model)
     bytes_each = FLOAT32 if precision == "fp32" else 2
     cache = model.cache_elements(length) * FLOAT32
-    return Account(
+    return Costs(
         parameters=parameters,
         vocab_size=model.vocab_size,
         context_length=length,
