@@ -29,7 +29,7 @@ def read(directory: Path) -> dict[str, Any]:
     """Return a run's result, and which experiment it was."""
     result: dict[str, Any] = json.loads((directory / "result.json").read_text(encoding="utf-8"))
     account = json.loads((directory / "account.json").read_text(encoding="utf-8"))
-    found = re.search(r"experiment-architectures-(\w+)_[0-9a-f]{8}$", directory.name)
+    found = re.search(r"experiment[=-]architectures-(\w+)_[0-9a-f]{8}$", directory.name)
     name = found[1] if found else directory.name
     return result | {
         "name": name,
