@@ -215,12 +215,12 @@ def test_a_sweep_started_again_skips_what_is_finished(
     sweep = ["-m", *tiny, "name=s", "budget.steps=2", "lr=1e-3,2e-3"]
     assert train(*sweep).returncode == 0
     runs = sorted((tmp_path / "runs" / "sweeps" / "s").iterdir())
-    runs = [run for run in runs if run.is_dir()]
-    assert [run.name[:8] for run in runs] == ["lr-0.001", "lr-0.002"]
+    runs = [run for run in runs if (run / "result.json").exists()]
+    assert [run.name[:8] for run in runs] == ["lr=0.001", "lr=0.002"]
     stamps = [(run / "result.json").stat().st_mtime_ns for run in runs]
     done = train("lr=2e-3,1e-3", *sweep[1:-1], "-m")
     assert done.returncode == 0, done.stderr
-    assert sorted(run for run in runs[0].parent.iterdir() if run.is_dir()) == runs
+    assert sorted(path.parent for path in runs[0].parent.glob("*/result.json")) == runs
     assert [(run / "result.json").stat().st_mtime_ns for run in runs] == stamps
 
 

@@ -43,8 +43,8 @@ def test_a_failed_run_leaves_the_others_alone(
     own = [override for override in tiny if override is not paths]
     done = train("-m", *own, f"data.paths=[nowhere.txt],{good}")
     assert done.returncode == 1
-    head, line = done.stderr.splitlines()[-2:]
-    assert head == "1 of 2 runs did not finish; start the sweep again for them:"
+    line, last = done.stderr.splitlines()[-2:]
+    assert last == "1 of 2 runs did not finish, see above; start the sweep again for them"
     assert "failed: " in line
     assert "nowhere.txt" in line
     assert "Traceback" not in done.stderr

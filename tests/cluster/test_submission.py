@@ -119,7 +119,7 @@ MISTAKES = {
     "choice": (["model=tiny,smal"], "(did you mean 'small'?)"),
     "job 57": (
         [f"lr={a_hundred('-1')}"],
-        "config error at 'lr': must be > 0, got -1 (and 1 more) (job 57 of 100: lr=-1)",
+        "config error at 'lr': must be > 0, got -1 (job 57 of 100: lr=-1)",
     ),
     "text in job 57": ([f"lr={a_hundred('fast')}"], "(job 57 of 100: lr=fast)"),
     "swept resources": (["slurm.nodes=1,2"], "slurm.* cannot vary within a sweep"),

@@ -205,7 +205,7 @@ def test_the_tokenizer_sees_training_documents_only_and_is_trained_once(
     build = tokenizer_package.build
 
     def spy(config, texts, progress):  # type: ignore[no-untyped-def]
-        seen.append(list(texts()))
+        seen.append([document.decode() for document in texts()])
         return build(config, texts, progress)
 
     with mock.patch.object(tokenizer_package, "build", spy):

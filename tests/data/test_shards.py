@@ -13,16 +13,16 @@ from lmlab.tokenizer import Tokenizer, byte_tokenizer
 END = "<|endoftext|>"
 
 
-@pytest.mark.parametrize("batch", [1, 1 << 16])
+@pytest.mark.parametrize("batch", [1, 8 << 20])
 def test_only_separators_are_end_marks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(shards, "BATCH_DOCUMENTS", batch)
+    monkeypatch.setattr(shards, "BATCH", batch)
     tokenizer = byte_tokenizer([END])
     documents = [f"the mark {END} stands between texts", "ab", "", END]
     with Shard(tmp_path / "a.bin", tokenizer) as shard:
         for document in documents:
-            shard.add(document)
+            shard.add(document.encode())
     ids = np.fromfile(tmp_path / "a.bin", "<u2")
     assert len(ids) == shard.tokens
     assert (ids == 256).sum() == len(documents)

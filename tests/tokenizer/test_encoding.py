@@ -296,12 +296,12 @@ def test_file_that_ends_inside_a_character(of_pattern: Tokenizer, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("name", "data"),
+    ("name", "data", "problem"),
     [
-        ("cut.gz", gzip.compress(b"word" * 1000)[:-20]),
-        ("cut.zst", zstandard.compress(b"word" * 1000)[:-4]),
-        ("foreign.gz", b"not gzip at all"),
-        ("foreign.zst", b"not zstd"),
+        ("cut.gz", gzip.compress(b"word" * 1000)[:-20], "damaged or cut short"),
+        ("cut.zst", zstandard.compress(b"word" * 1000)[:-4], "damaged or cut short"),
+        ("foreign.gz", b"not gzip at all", "is named .gz but is not compressed that way"),
+        ("foreign.zst", b"not zstd", "is named .zst but is not compressed that way"),
     ],
     ids=[
         "cut.gz",
@@ -310,9 +310,11 @@ def test_file_that_ends_inside_a_character(of_pattern: Tokenizer, tmp_path: Path
         "foreign.zst",
     ],  # of gzip's bytes they would hold the time
 )
-def test_broken_compressed_file(small: Tokenizer, tmp_path: Path, name: str, data: bytes) -> None:
+def test_broken_compressed_file(
+    small: Tokenizer, tmp_path: Path, name: str, data: bytes, problem: str
+) -> None:
     path = write_plain(tmp_path / name, data)
-    with pytest.raises(DataError, match=f"{name}: broken"):
+    with pytest.raises(DataError, match=f"{name}: {problem}"):
         small.encode_file(path, tmp_path / "ids.bin")
     assert [each.name for each in tmp_path.iterdir()] == [name]
 

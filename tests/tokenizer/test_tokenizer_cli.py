@@ -285,7 +285,7 @@ def test_the_input_is_not_replaced(tmp_path: Path, text: Path, folder: Path) -> 
     link = tmp_path / "link.txt"
     link.symlink_to(text)
     for out in (text, link, tmp_path / "small" / ".." / "text.txt"):
-        encode = ("tokenizer", "encode", folder, folder / "vocab.json", text, "--out", out)
+        encode = ("tokenizer", "encode", folder, folder / "merges.txt", text, "--out", out)
         refused(lmlab(*encode, "--quiet"), str(out), "is an input")
         refused(lmlab("tokenizer", "decode", folder, text, "--out", out), "is an input")
     assert text.read_bytes() == content

@@ -29,7 +29,9 @@ def no_documents() -> Iterable[str]:
 
 
 def test_presets() -> None:
-    presets = {path.stem: read(path) for path in PRESETS.glob("*.yaml")}
+    # `saved` leaves its folder to the user
+    names = [path for path in PRESETS.glob("*.yaml") if path.stem != "saved"]
+    presets = {path.stem: read(path) for path in names}
     sizes = {"bpe_4k": 4096, "bpe_10k": 10_000, "bpe_32k": 32_000, "bpe_50k": 50_257}
     sizes["bpe_200k"] = 200_000
     assert set(presets) == {*sizes, "byte", "gpt2"}

@@ -1,6 +1,7 @@
 """The launchers: in this process, in separate processes, on Slurm."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def _report(submission: Submission, jobs: Sequence[Job]) -> None:
 
 
 def _require_success(jobs: Sequence[Job]) -> None:
-    """Raise UserError with a line for each run that did not finish."""
+    """Print a line for each run that did not finish, and raise UserError with their number."""
     from lmlab.cluster.run_state import FINISHED, state_of
     from lmlab.errors import UserError
 
@@ -112,9 +113,13 @@ def _require_success(jobs: Sequence[Job]) -> None:
         for path, state in states.items()
         if state.name not in FINISHED
     ]
+    for line in lines:
+        print(line, file=sys.stderr)
     if lines:
-        head = f"{len(lines)} of {len(states)} runs did not finish; start the sweep again for them:"
-        raise UserError("\n".join([head, *lines]))
+        raise UserError(
+            f"{len(lines)} of {len(states)} runs did not finish, see above; "
+            "start the sweep again for them"
+        )
 
 
 def _returns(batch: Batch) -> Sequence[JobReturn]:
