@@ -1,6 +1,7 @@
 """The command line: Hydra composes, `load` checks, the task runs."""
 
 import contextlib
+import gc
 import os
 import re
 import sys
@@ -41,7 +42,12 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 def main(conf: Path, arguments: Sequence[str] | None = None) -> None:
     """Compose from the folder `conf`, check, train; exits with 1 after one line for a mistake."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    sys.exit(exit_code(lambda: _command(conf, given), explain=_explain))
+    gc.disable()  # until the task runs: composing leaves nothing to collect, and looking takes time
+    try:
+        code = exit_code(lambda: _command(conf, given), explain=_explain)
+    finally:
+        gc.enable()
+    sys.exit(code)
 
 
 def _command(conf: Path, arguments: list[str]) -> None:
@@ -78,7 +84,7 @@ def _run_single(conf: Path, overrides: Sequence[str]) -> None:
             config.hydra.mode = RunMode.RUN
             config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
         HydraConfig.instance().set_config(config)
-        _run(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        _run(config)
 
 
 def _explain(error: Exception) -> str | None:
@@ -137,7 +143,8 @@ def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
 
     Must be called while Hydra is initialised.
     """
-    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    if "hydra" in cfg:
+        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     base = parent_of(cfg.get("resume"), cfg.get("init_from"))
     if base is None:
         return load(cfg)
@@ -215,6 +222,7 @@ def _train(cfg: DictConfig) -> None:
         raise
     from lmlab.task import run
 
+    gc.enable()
     run(config, directory)
 
 
