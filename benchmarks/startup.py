@@ -5,7 +5,7 @@
 Every round starts each command once, in an empty folder, so that a busy machine slows all alike.
 Printed are medians in milliseconds, and their ratio to the median of `python -c "import hydra"`.
 
-On two busy CPU cores, Python 3.11 (medians of 7 and of 5 rounds), before and after the configuration
+On two busy CPU cores, Python 3.11 (medians of 7 and of 5 rounds), before and after configuration
 classes were built on first use, with their help texts read on demand:
 
 | command | before | after |

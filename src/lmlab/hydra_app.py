@@ -88,6 +88,10 @@ def _run_single(conf: Path, overrides: Sequence[str]) -> None:
 
 
 def _explain(error: Exception) -> str | None:
+    """Return one line for a mistake that composing found; None for an error of the task."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if _run_task.__code__ in codes:
+        return None
     if isinstance(error, COMPOSITION_ERRORS) or _raised_by_hydra(error):
         return explain_composition_error(error)
     return None
@@ -220,6 +224,11 @@ def _train(cfg: DictConfig) -> None:
     except UserError:
         remove_if_empty(directory)  # Hydra has made it for a run that never began
         raise
+    _run_task(config, directory)
+
+
+def _run_task(config: RunConfig, directory: Path) -> None:
+    """Run the task; errors from here on are not explained as those of a configuration."""
     from lmlab.task import run
 
     gc.enable()
