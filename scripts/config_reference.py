@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from lmlab.config import RunConfig
-from lmlab.schema import members
+from lmlab.schema import descriptions, members
 
 PLAIN = {bool: "`true` or `false`", int: "integer", float: "number", str: "text", Path: "path"}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -39,7 +39,7 @@ def configuration_page(root: Path) -> str:
         if members(field.annotation):
             groups.append((name, field))
         elif name in base:  # the version of the schema is not the user's to give
-            lines.append(_row(name, field, base))
+            lines.append(_row(name, field, base, descriptions(RunConfig)))
     lines.append("")
     for name, field in groups:
         lines += _group(conf, [name], field, chosen.get(name), base.get(name))
@@ -79,6 +79,7 @@ def _group(
 def _rows(
     conf: Path, path: list[str], cls: type[BaseModel], values: Mapping[str, Any], inner: Any
 ) -> Iterator[str]:
+    texts = descriptions(cls)
     for name, field in cls.model_fields.items():
         nested = members(field.annotation)
         if nested and conf.joinpath(*path, name).is_dir():
@@ -86,14 +87,16 @@ def _rows(
         elif len(nested) == 1:
             yield from _rows(conf, [*path, name], nested[0], values.get(name) or {}, inner)
         elif name != "kind":
-            row = _row(".".join([*path, name]), field, values, name)
+            row = _row(".".join([*path, name]), field, values, texts)
             yield f"{row[:-2]} {FREE} |" if name in getattr(cls, "NOT_IDENTITY", ()) else row
 
 
-def _row(key: str, field: FieldInfo, values: Mapping[str, Any], name: str | None = None) -> str:
-    name = name or key
+def _row(
+    key: str, field: FieldInfo, values: Mapping[str, Any], descriptions: Mapping[str, str]
+) -> str:
+    name = key.rpartition(".")[2]
     default = f"`{_shown(values[name])}`" if name in values else ""
-    meaning = _escaped(" ".join((field.description or "").split()))
+    meaning = _escaped(" ".join(descriptions.get(name, "").split()))
     kind = _type(field.annotation, field.metadata)
     return f"| `{key}` | {kind} | {_escaped(default)} | {meaning} |"
 

@@ -18,7 +18,3 @@ __getattr__ = lazy_exports(
     __name__,
     {"hydra_app": ("compose",), "config": ("RunConfig",), "loading": ("TrainedRun", "load")},
 )
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -87,9 +87,13 @@ def load(config: DictConfig | Mapping[str, Any]) -> RunConfig:
     # Strict JSON mode refuses "3" or true for a number; whole floats (1e4) are written as integers.
     text = json.dumps(_whole_floats_to_int(values))
     try:
-        return RunConfig.model_validate_json(text, strict=True)
+        checked = RunConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise explain_validation_error(error, values, RunConfig) from error
+    for key, value in flatten(checked.model_dump()).items():
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ConfigError(key, f"must be below 2**63, to fit into 64 bits, got {value}")
+    return checked
 
 
 MISSING = "???"

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from lmlab.config import RunConfig
 from lmlab.locations import FOLDERS, roots
-from lmlab.schema import members
+from lmlab.schema import descriptions, members
 
 EXAMPLES = """\
 Train a language model:  python train.py [GROUP=CHOICE ...] [KEY=VALUE ...]
@@ -62,11 +62,12 @@ def group_choices(folders: Sequence[Path]) -> dict[str, list[str]]:
 def _describe(cls: type[BaseModel], prefix: str) -> list[str]:
     leaves: list[str] = []
     nested: list[str] = []
+    texts = descriptions(cls)
     for name, field in cls.model_fields.items():
         path = f"{prefix}{name}"
         variants = members(field.annotation)
         if not variants and name != "kind":
-            leaves += _entry(path, _choices_text(field.annotation) + (field.description or ""))
+            leaves += _entry(path, _choices_text(field.annotation) + texts.get(name, ""))
         for variant in variants:
             summary = (variant.__doc__ or "").strip().splitlines()[0]
             kind = variant.model_fields.get("kind")

@@ -1,6 +1,7 @@
 """The command line: Hydra composes, `load` checks, the task runs."""
 
 import contextlib
+import gc
 import os
 import re
 import sys
@@ -41,7 +42,12 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 def main(conf: Path, arguments: Sequence[str] | None = None) -> None:
     """Compose from the folder `conf`, check, train; exits with 1 after one line for a mistake."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    sys.exit(exit_code(lambda: _command(conf, given), explain=_explain))
+    gc.disable()  # until the task runs: composing leaves nothing to collect, and looking takes time
+    try:
+        code = exit_code(lambda: _command(conf, given), explain=_explain)
+    finally:
+        gc.enable()
+    sys.exit(code)
 
 
 def _command(conf: Path, arguments: list[str]) -> None:
@@ -78,10 +84,14 @@ def _run_single(conf: Path, overrides: Sequence[str]) -> None:
             config.hydra.mode = RunMode.RUN
             config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
         HydraConfig.instance().set_config(config)
-        _run(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        _run(config)
 
 
 def _explain(error: Exception) -> str | None:
+    """Return one line for a mistake that composing found; None for an error of the task."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if _run_task.__code__ in codes:
+        return None
     if isinstance(error, COMPOSITION_ERRORS) or _raised_by_hydra(error):
         return explain_composition_error(error)
     return None
@@ -137,7 +147,8 @@ def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
 
     Must be called while Hydra is initialised.
     """
-    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    if "hydra" in cfg:
+        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     base = parent_of(cfg.get("resume"), cfg.get("init_from"))
     if base is None:
         return load(cfg)
@@ -213,8 +224,14 @@ def _train(cfg: DictConfig) -> None:
     except UserError:
         remove_if_empty(directory)  # Hydra has made it for a run that never began
         raise
+    _run_task(config, directory)
+
+
+def _run_task(config: RunConfig, directory: Path) -> None:
+    """Run the task; errors from here on are not explained as those of a configuration."""
     from lmlab.task import run
 
+    gc.enable()
     run(config, directory)
 
 

@@ -1,16 +1,21 @@
 """The base of every configuration class."""
 
+import ast
+import inspect
+import itertools
+import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict
 
 
 class Config(BaseModel):
     """A frozen group of settings: unknown keys are errors, and values live in YAML alone.
 
-    The string under a field is its help text.
+    The string under a field is its help text, see `descriptions`.
     """
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
@@ -19,16 +24,8 @@ class Config(BaseModel):
     REFUSED: ClassVar[dict[str, str]] = {}
     """Keys of other members of a union that this one cannot have, with the reason."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-    @field_validator("*")
-    @classmethod
-    def _fits_into_64_bits(cls, value: Any) -> Any:
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ValueError("must be below 2**63, what 64 bits hold")
-        return value
+    # deferred: only the class that is validated is built, with all below it, when it is first used
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -76,3 +73,32 @@ def classes_at(root: type[BaseModel], path: Iterable[str]) -> list[type[BaseMode
 def keys_at(root: type[BaseModel], path: Iterable[str]) -> list[str]:
     """Return the keys under a path below `root`, of all members of the unions on the way."""
     return list(dict.fromkeys(name for cls in classes_at(root, path) for name in cls.model_fields))
+
+
+def descriptions(cls: type[BaseModel]) -> dict[str, str]:
+    """Return the help text of each field: the string under it, in the class or its bases.
+
+    They are read from the source on demand, because that takes longer than defining the classes.
+    """
+    texts: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if base.__module__.partition(".")[0] not in ("builtins", "pydantic"):
+            texts |= _strings_under_fields(base.__module__).get(base.__name__, {})
+    return texts
+
+
+@cache
+def _strings_under_fields(module: str) -> dict[str, dict[str, str]]:
+    """Return class -> field -> text for the classes of a module."""
+    texts: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(sys.modules[module])).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for pair in itertools.pairwise(node.body):
+            match pair:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    texts.setdefault(node.name, {})[name] = inspect.cleandoc(text)
+    return texts

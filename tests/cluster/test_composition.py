@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.lmlab_launcher.composition import composed
+from hydra_plugins.lmlab_launcher._composition import composed
 from lmlab.hydra_app import register_resolvers
 from tests_support import CONF, ROOT
 

@@ -5,9 +5,12 @@ a time in separate processes, `submitit_slurm` as one array of a Slurm cluster; 
 
 | file | content |
 | --- | --- |
-| `composition.py` | the jobs of a sweep: composed, checked, each with its directory |
+| `_composition.py` | the jobs of a sweep: composed, checked, each with its directory |
 | `launchers.py` | the launchers: they hand the jobs to `lmlab.cluster` |
 | `sweeper.py` | every combination of the axes |
+
+Hydra imports this package and its modules without a leading `_` at every start, so these import
+nothing heavy.
 """
 
 from dataclasses import dataclass

@@ -4,14 +4,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.lmlab_launcher.composition import checked_jobs
-from lmlab.cluster.submission import Job, Submission
+if TYPE_CHECKING:
+    from lmlab.cluster.submission import Job, Submission
 
 Batch = Sequence[Sequence[str]]
 
@@ -23,8 +24,10 @@ class _Launcher(Launcher):
         """Keep what composes the jobs."""
         self.loader, self.config = hydra_context.config_loader, config
 
-    def jobs(self, batch: Batch, first: int) -> list[Job]:
+    def jobs(self, batch: Batch, first: int) -> "list[Job]":
         """Compose and check every job; raises UserError before anything is started."""
+        from hydra_plugins.lmlab_launcher._composition import checked_jobs
+
         return checked_jobs(self.loader, self.config, batch, first)
 
 
@@ -95,14 +98,14 @@ class SubmititSlurm(_Launcher):
         return _returns(job_overrides)
 
 
-def _report(submission: Submission, jobs: Sequence[Job]) -> None:
+def _report(submission: "Submission", jobs: "Sequence[Job]") -> None:
     for name, job in submission.submitted.items():
         print(f"  {name}: {job.settings or job.config.name}")
     folder = os.path.relpath(Path(os.path.commonpath([job.directory.parent for job in jobs])))
     print(f"{submission.summary()}; watch with: lmlab runs {folder} --watch", flush=True)
 
 
-def _require_success(jobs: Sequence[Job]) -> None:
+def _require_success(jobs: "Sequence[Job]") -> None:
     """Print a line for each run that did not finish, and raise UserError with their number."""
     from lmlab.cluster.run_state import FINISHED, state_of
     from lmlab.errors import UserError
