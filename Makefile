@@ -11,7 +11,7 @@ demo: .venv/installed        ## train a small language model on the Python stand
 	  "  python train.py init_from=$$run budget.steps=600   train this model further"
 
 docs: .venv/installed-docs   ## the documentation: site/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test: .venv/installed-dev    ## all tests but those on a Slurm
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not slurm'

@@ -21,6 +21,8 @@ from code_map import code_map
 from config_reference import configuration_page
 
 ROOT = Path(__file__).resolve().parents[1]
+MOVED = {"CONTRIBUTING.md": "contributing.md", "experiments/LOG.md": "experiments/index.md"}
+"""File of the repository -> page of the site."""
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
@@ -56,8 +58,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         inside = re.sub(r"^docs/", "", target)
         if experiment := re.fullmatch(r"experiments/(\w+)/README\.md", target):
             inside = f"experiments/{experiment[1]}.md"
-        if target == "CONTRIBUTING.md":
-            inside = "contributing.md"
+        inside = MOVED.get(target, inside)
         found = files.get_file_from_path(inside)
         if found is None:
             return match[0]
