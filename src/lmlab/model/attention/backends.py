@@ -1,13 +1,12 @@
 """How attention with a softmax is computed; `written_out` is what the others are checked with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import torch
 from einops import repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
@@ -19,7 +18,7 @@ from lmlab.model.attention.config import (
     HybridAttentionConfig,
     SoftmaxAttentionConfig,
 )
-from lmlab.model.attention.masks import Causal, Mask
+from lmlab.model.attention.masks import Mask, Visibility
 from lmlab.model.config import ModelConfig
 from lmlab.model.layers import scaled_dot_product_attention, softcap
 from lmlab.model.products import upcast
@@ -29,33 +28,11 @@ FLEX_HEAD_DIM = 16
 """The narrowest head that FlexAttention takes on CUDA."""
 
 
-@dataclass(frozen=True)
-class Visibility:
-    """Which key each query sees, by the positions of both; None: 0, 1, 2, ... on both sides."""
-
-    mask: Mask
-    queries: Int[Tensor, "*batch time"] | None = None
-    keys: Int[Tensor, "*batch keys"] | None = None
-
-    @property
-    def causal(self) -> bool:
-        """Whether a kernel's own causal mask says the same."""
-        return self.queries is None and isinstance(self.mask, Causal)
-
-    def dense(self, time: int, device: torch.device) -> Bool[Tensor, "*batch heads time keys"]:
-        """Return the matrix of who sees whom; nobody sees padding, which has negative positions."""
-        if self.queries is None or self.keys is None:
-            here = torch.arange(time, device=device)
-            return self.mask.sees(here[:, None], here)
-        seen = self.mask.sees(self.queries.unsqueeze(-1), self.keys.unsqueeze(-2))
-        return (seen & (self.keys >= 0).unsqueeze(-2)).unsqueeze(-3)
-
-
 def written_out(
     q: Heads, k: Heads, v: Heads, visible: Visibility, cap: float | None, dropout: float
 ) -> Heads:
     """Attend as the formula says."""
-    mask = visible.dense(q.shape[-2], q.device)
+    mask = None if visible.unrestricted else visible.dense(q.shape[-2], q.device)
     group = q.shape[1] // k.shape[1]
     if group > 1:
         k, v = (repeat(x, "b h t d -> b (h group) t d", group=group) for x in (k, v))
@@ -67,7 +44,8 @@ def sdpa(
 ) -> Heads:
     """Attend by torch's fused kernels, which know no soft-cap."""
     assert cap is None
-    mask = None if visible.causal else visible.dense(q.shape[-2], q.device)
+    free = visible.causal or visible.unrestricted
+    mask = None if free else visible.dense(q.shape[-2], q.device)
     attend = partial(
         F.scaled_dot_product_attention,
         attn_mask=mask,
