@@ -25,7 +25,7 @@ class Slots:
         self.used = 0
         self.visible: Visibility
         self.target: int | Tensor | None = None
-        """Slot of a single new token: one for all rows, or (rows, 1, 1, 1); None: several tokens."""
+        """Slot of a single new token, of all rows or (rows, 1, 1, 1); None: several tokens."""
         self.old_keys: int | None = None
         """Slots read beside the new tokens, if there are several; None: the cache was empty."""
         self.kept: tuple[Tensor, Tensor, Tensor]
