@@ -13,7 +13,14 @@ from lmlab.generation.engine import Engine, Generation
 from lmlab.generation.generate import generate, stream
 from lmlab.generation.options import Options
 from lmlab.generation.sampler import choose
-from lmlab.generation.weights import BFloat16, Dtype, UpcastBFloat16, packed
+from lmlab.generation.weights import (
+    BFloat16,
+    Dtype,
+    Int8,
+    UpcastBFloat16,
+    loss_cost,
+    packed,
+)
 from lmlab.model import Transformer, build
 from lmlab.tokenizer.bpe import byte_tokenizer
 from tests_support import composed
@@ -187,3 +194,23 @@ def test_text_comes_in_whole_characters_up_to_a_stop_string() -> None:
 def test_an_id_outside_the_vocabulary_is_one_line() -> None:
     with pytest.raises(UserError, match="token 999 is not in the vocabulary"):
         Engine(model_of("full"), TOKENIZER).submit([999], Options())
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (257, 24), (10, 1), (64, 64), (130, 200)], ids=str)
+@pytest.mark.parametrize("rows", [1, 3, 17])
+def test_int8_is_the_rounded_weight_at_any_shape(shape: tuple[int, int], rows: int) -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(shape), torch.randn(rows, shape[1]).bfloat16()
+    layer = Int8(weight, None)
+    levels = layer.weight[: shape[0], : shape[1]].float()
+    restored = levels * layer.scale[: shape[0], None].float()
+    assert ((restored - weight).abs() <= weight.abs().amax(1, keepdim=True) / 127 * 0.6).all()
+    torch.testing.assert_close(layer(x).float(), x.float() @ restored.T, atol=0.1, rtol=0.02)
+
+
+def test_the_loss_that_rounding_costs() -> None:
+    windows = torch.randint(257, (4, CONTEXT), generator=torch.Generator().manual_seed(0))
+    for dtype, most in (("fp32", 1e-5), ("bf16", 0.05), ("int8", 0.05)):
+        own, added = loss_cost(model_of("full"), dtype, windows)
+        assert own > 1
+        assert abs(added) < most

@@ -3,7 +3,6 @@
 import random
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,7 +14,7 @@ from lmlab.errors import UserError
 from lmlab.generation.options import Options
 from lmlab.generation.sampler import choose
 from lmlab.generation.text import TextStream
-from lmlab.generation.weights import Dtype, packed
+from lmlab.generation.weights import Dtype, evaluating, packed
 from lmlab.model.transformer import Transformer
 from lmlab.tokenizer import Tokenizer
 
@@ -217,16 +216,3 @@ class Engine:
         self.cache.copy_row(last, row)
         self.active[row] = self.active[last]
         self.active.pop()
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put the model into evaluation mode, and back into training mode if it was in that."""
-    was = model.training
-    if was:
-        model.eval()
-    try:
-        yield
-    finally:
-        if was:
-            model.train()

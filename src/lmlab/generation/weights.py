@@ -1,12 +1,14 @@
 """Weights for generation: float32, bfloat16 or int8, in the layout that decodes fastest."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lmlab.model.ffn.moe import MoE
 from lmlab.model.layers import Embedding, Linear
@@ -61,7 +63,7 @@ class BFloat16(Packed):
 
     def product(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """Return `W x`."""
-        return nn.functional.linear(x, self.weight)
+        return F.linear(x, self.weight)
 
 
 class UpcastBFloat16(Packed):
@@ -79,21 +81,34 @@ class UpcastBFloat16(Packed):
 class Int8(Packed):
     """int8 with one scale for each output channel; inputs and outputs are bfloat16."""
 
+    MULTIPLE = 64
+    """torch's kernel reads whole vectors, also beyond the end of a narrower row: both are padded."""
+
     def pack(self, weight: Weight) -> None:
         """Round to the nearest of 255 levels between minus and plus the row's largest value."""
-        scale = weight.float().abs().amax(dim=1) / 127
-        self.scale = scale.bfloat16()  # of the kernel; the levels are of the rounded scale
-        steps = self.scale.float().clamp(min=torch.finfo(torch.float32).tiny)
-        self.weight = (weight.float() / steps[:, None]).round().clamp(-127, 127).to(torch.int8)
-        self.dequantised = weight.device.type != "cpu"
+        self.d_out, self.d_in = weight.shape
+        scale = (weight.float().abs().amax(dim=1) / 127).bfloat16()
+        steps = scale.float().clamp(min=torch.finfo(torch.float32).tiny)
+        levels = (weight.float() / steps[:, None]).round().clamp(-127, 127).to(torch.int8)
+        # torch has the kernel for the CPU only; elsewhere the product is of bfloat16.
+        self.on_cpu = weight.device.type == "cpu"
+        self.more_in, more_out = (
+            (-size % self.MULTIPLE if self.on_cpu else 0) for size in (self.d_in, self.d_out)
+        )
+        self.weight = F.pad(levels, (0, self.more_in, 0, more_out))
+        self.scale = F.pad(scale, (0, more_out))
 
     def product(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """Return `W x`."""
-        if self.dequantised:  # torch has the kernel for the CPU only
-            return nn.functional.linear(x, self.weight.to(x.dtype)) * self.scale
-        rows = x.reshape(-1, x.shape[-1])
+        if not self.on_cpu:
+            return F.linear(x, self.weight.to(x.dtype)) * self.scale
+        rows = x.reshape(-1, self.d_in)
+        if self.more_in:
+            rows = F.pad(rows, (0, self.more_in))
         y = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale)
-        return y.view(*x.shape[:-1], -1)
+        if y.shape[-1] != self.d_out:
+            y = y[:, : self.d_out]
+        return y.reshape(*x.shape[:-1], self.d_out)
 
 
 class PackedExperts(MoE):
@@ -158,3 +173,38 @@ def packed(
             elif isinstance(module, SinusoidalPosition):
                 module.table = module.table.bfloat16()
     return result.eval()
+
+
+@torch.inference_mode()
+def loss_of(model: Transformer, windows: Int[Tensor, "windows time"]) -> float:
+    """Return the mean cross-entropy of the tokens after the first of each window, in nats."""
+    total = 0.0
+    for window in windows:
+        logits = model(window[None, :-1])[0].float()
+        total += float(F.cross_entropy(logits, window[1:], reduction="sum"))
+    return total / windows[:, 1:].numel()
+
+
+def loss_cost(
+    model: Transformer, dtype: Dtype, windows: Int[Tensor, "windows time"]
+) -> tuple[float, float]:
+    """Return the loss with the model's own weights, in nats, and what `dtype` adds to it.
+
+    Both models are in evaluation mode meanwhile.
+    """
+    with evaluating(model):
+        own = loss_of(model, windows)
+    return own, loss_of(packed(model, dtype), windows) - own
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model into evaluation mode, and back into training mode if it was in that."""
+    was = model.training
+    if was:
+        model.eval()
+    try:
+        yield
+    finally:
+        if was:
+            model.train()
