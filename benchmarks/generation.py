@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from lmlab.tokenizer import Tokenizer
 CONF = Path(__file__).parents[1] / "conf"
 PROMPT = 16
 VOCAB = 10_000
-BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2, "int8": 1}
+BYTES: dict[str, int] = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
 def peer(model: Transformer) -> LlamaForCausalLM:
@@ -104,9 +105,12 @@ def main() -> None:
     contenders: dict[str, Callable[[torch.Tensor, int], list[list[int]]]] = {
         "transformers fp32": transformers
     }
-    engines = {d: Engine(model, tokenizer, max_batch=16, dtype=d) for d in BYTES}
+    dtypes: tuple[Dtype, ...] = ("fp32", "bf16", "int8")
+    engines: dict[str, Engine] = {
+        d: Engine(model, tokenizer, max_batch=16, dtype=d) for d in dtypes
+    }
     for dtype, engine in engines.items():
-        contenders[f"lmlab {dtype}"] = lambda ids, new, e=engine: lmlab(e, ids, new)
+        contenders[f"lmlab {dtype}"] = partial(lmlab, engine)
     same = contenders["transformers fp32"](prompt, 20) == contenders["lmlab fp32"](prompt, 20)
 
     seconds: dict[tuple[str, str], list[float]] = {}
@@ -140,9 +144,9 @@ def main() -> None:
     rows = []
     for name in contenders:
         dtype = name.split()[1]
-        limit = rate / (read * BYTES[dtype])  # type: ignore[index]
+        limit = rate / (read * BYTES[dtype])
         one = statistics.median(decode(name, 1))
-        engine_ = engines.get(dtype) if name.startswith("lmlab") else None  # type: ignore[call-overload]
+        engine_ = engines.get(dtype) if name.startswith("lmlab") else None
         prefill = statistics.median(seconds[name, "prefill"])
         rows.append(
             [
