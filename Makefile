@@ -1,10 +1,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slurm lint types format bench
+.PHONY: demo docs test test-slurm lint types format bench
 
 demo: .venv/installed        ## train a small language model on the Python standard library
-	$(BIN)/python train.py
+	$(BIN)/python train.py experiment=demo
+	@run=$$(ls -d runs/demo/* | tail -1); printf '%s\n' '' 'Next, after `source .venv/bin/activate`:' \
+	  "  python train.py data=text 'data.paths=[input.txt]'            train on your own text" \
+	  '  python train.py -m sweep=position hydra/launcher=submitit_local   a first ablation: 12 runs of half a minute' \
+	  "  python train.py init_from=$$run budget.steps=600   train this model further"
+
+docs: .venv/installed-docs   ## the documentation: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 test: .venv/installed-dev    ## all tests but those on a Slurm
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not slurm'
@@ -18,7 +25,7 @@ lint: .venv/installed-dev    ## style and formatting
 types: .venv/installed-dev   ## static types
 	$(BIN)/mypy
 
-format: .venv/installed-dev  ## mend what can be mended by itself
+format: .venv/installed-dev  ## fix what can be fixed automatically
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 bench: .venv/installed-dev   ## measure against the peers
@@ -36,4 +43,8 @@ NATIVE := pyproject.toml CMakeLists.txt $(wildcard src/lmlab/tokenizer/_core/*)
 
 .venv/installed-dev: $(NATIVE) | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ .venv/installed
+
+.venv/installed-docs: $(NATIVE) | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@ .venv/installed

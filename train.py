@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lmlab.compose import main
+from lmlab.hydra_app import main
 
 if __name__ == "__main__":
     main(Path(__file__).parent / "conf")

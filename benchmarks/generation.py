@@ -9,23 +9,27 @@ memory, divided by the bytes of weights that a token reads.
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from tables import machine, markdown
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lmlab.compose import compose_run
 from lmlab.generation.engine import Engine
 from lmlab.generation.options import Options
 from lmlab.generation.weights import Dtype
+from lmlab.hydra_app import compose
 from lmlab.model import Transformer, build
 from lmlab.tokenizer import Tokenizer
 
-CONF = Path(__file__).parents[1] / "conf"
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.tables import machine, markdown  # noqa: E402
+
 PROMPT = 16
 VOCAB = 10_000
 BYTES: dict[str, int] = {"fp32": 4, "bf16": 2, "int8": 1}
@@ -83,7 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    model = build(compose_run(CONF, ["model=tinystories"]).model, VOCAB).eval()
+    model = build(compose("model=tinystories").model, VOCAB).eval()
     # Ids stand for themselves: what is measured is the model and the sampling.
     tokenizer = Tokenizer({i: i.to_bytes(1 if i < 256 else 3, "big") for i in range(VOCAB)}, [])
     theirs, prompt = peer(model), torch.randint(VOCAB, (16, PROMPT))

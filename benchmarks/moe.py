@@ -13,12 +13,11 @@ import time
 import torch
 from torch import Tensor
 
-from lmlab.account import find_conf
 from lmlab.accounting.account import account
-from lmlab.compose import compose_run
+from lmlab.hydra_app import compose
 from lmlab.model import Transformer, build
 from lmlab.optim import build_optimizer
-from lmlab.training.objective import cross_entropy
+from lmlab.training.losses import cross_entropy
 
 VOCAB = 4096
 PARTS = ("forward", "backward", "optimizer")
@@ -32,14 +31,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    experts = compose_run(find_conf(), ["model/ffn=moe", *options.overrides])
+    experts = compose("model/ffn=moe", *options.overrides)
     ffn, width = experts.model.ffn, experts.model.ffn_width
     assert ffn.kind == "moe"
     # An override of the experts is none of the dense model's.
     others = [o for o in options.overrides if not o.startswith(("model.ffn", "model.d_ff"))]
-    dense = compose_run(
-        find_conf(), [*others, f"model.d_ff={(ffn.top_k + ffn.shared_experts) * width}"]
-    )
+    dense = compose(*others, f"model.d_ff={(ffn.top_k + ffn.shared_experts) * width}")
     torch.manual_seed(0)
     models, optimizers = {}, {}
     for name, config in (("dense", dense), ("moe", experts)):

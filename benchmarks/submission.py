@@ -22,7 +22,7 @@ PEER = f"""\
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
-from lmlab.compose import register_resolvers
+from lmlab.hydra_app import register_resolvers
 from pathlib import Path
 
 conf = Path({str(ROOT / "conf")!r})

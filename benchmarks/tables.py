@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmlab.files import atomic_write
+from lmlab.text import markdown_table
+
+markdown = markdown_table
 
 
 def machine(packages: Sequence[str] = ()) -> str:
@@ -20,12 +23,6 @@ def machine(packages: Sequence[str] = ()) -> str:
     today = datetime.datetime.now(datetime.UTC).date()
     where = [str(today), model, f"{os.cpu_count()} cores", f"Python {platform.python_version()}"]
     return ", ".join(where + [f"{name} {importlib.metadata.version(name)}" for name in packages])
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], *, text: int = 1) -> str:
-    """A markdown table; the first `text` columns are text, the others are figures."""
-    lines = [header, ["---"] * text + ["---:"] * (len(header) - text), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def put_section(readme: Path, name: str, text: str) -> None:

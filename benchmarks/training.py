@@ -104,8 +104,8 @@ def serve(options: argparse.Namespace) -> None:
     import torch
 
     from lmlab.accounting.account import account
-    from lmlab.compose import compose_run
-    from lmlab.training.device import autocast_for
+    from lmlab.hydra_app import compose_run
+    from lmlab.training.runtime import Runtime
     from lmlab.training.step import optimize_step
     from lmlab.training.throughput import measure_peak, peak_memory, synchronize
 
@@ -124,6 +124,7 @@ def serve(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     build = lmlab if options.serve.startswith("lmlab") else transformers
     objective = build(config, options.vocab, device)
+    runtime = Runtime(device, precision)
     parameters = list(objective.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1, fused=True)
     fast: Any = torch.compile(objective) if options.serve.endswith("compiled") else objective
@@ -134,10 +135,10 @@ def serve(options: argparse.Namespace) -> None:
             fast,
             optimizer,
             (ids[:, :-1], ids[:, 1:]),
+            ids[:, 1:].numel(),
+            runtime,
             micro_batch_size=config.trainer.micro_batch_size,
             max_grad_norm=config.trainer.max_grad_norm,
-            autocast=autocast_for(precision, device),
-            device=device,
         )
         synchronize(device)
         return time.perf_counter() - started
@@ -159,8 +160,9 @@ def answer(values: dict[str, Any]) -> None:
 
 def lmlab(config: Any, vocab: int, device: Any) -> Any:
     from lmlab.model import build
+    from lmlab.training.chunking import fastest_chunk
     from lmlab.training.device import keep_freed_memory
-    from lmlab.training.objective import NextToken, fastest_chunk
+    from lmlab.training.objective import NextToken
 
     keep_freed_memory()
     chunk_tokens = fastest_chunk(device)
@@ -194,7 +196,9 @@ def transformers(config: Any, vocab: int, device: Any) -> Any:
 
         def forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             logits = self.model(inputs, use_cache=False).logits
-            loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+            loss = nn.functional.cross_entropy(
+                logits.float().flatten(0, 1), targets.flatten(), reduction="sum"
+            )
             return loss, {"loss": loss.detach()}
 
     return Objective()

@@ -13,7 +13,6 @@ import resource
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 CASES: dict[str, list[str]] = {
@@ -54,11 +53,12 @@ def main() -> None:
 def measure(device_name: str, vocab: int, overrides: list[str]) -> dict[str, float]:
     import torch
 
-    from lmlab.compose import compose_run
+    from lmlab.hydra_app import compose_run
     from lmlab.model import build
     from lmlab.optim import build_optimizer
-    from lmlab.training.device import autocast_for, resolve_precision
+    from lmlab.training.device import resolve_precision
     from lmlab.training.objective import NextToken
+    from lmlab.training.runtime import Runtime
     from lmlab.training.step import optimize_step
 
     config = compose_run(Path(__file__).parents[1] / "conf", overrides)
@@ -80,10 +80,10 @@ def measure(device_name: str, vocab: int, overrides: list[str]) -> dict[str, flo
             objective,
             optimizer,
             (ids[:, :-1], ids[:, 1:]),
+            ids[:, 1:].numel(),
+            Runtime(device, precision),
             micro_batch_size=config.trainer.micro_batch_size,
             max_grad_norm=config.trainer.max_grad_norm,
-            autocast=autocast_for(precision, device) if precision != "fp32" else nullcontext,
-            device=device,
         )
         loss = stats.terms["loss"].item()
         seconds = time.perf_counter() - started

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-
-from lmlab.compose import register_resolvers
-from lmlab.config import RunConfig, load
+from lmlab.config import RunConfig
+from lmlab.hydra_app import compose_run
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -35,6 +33,4 @@ TINY = (
 
 def composed(*overrides: str) -> RunConfig:
     """Return the configuration that `python train.py OVERRIDES` loads."""
-    register_resolvers(CONF)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return load(compose("config", overrides=list(overrides)))
+    return compose_run(CONF, overrides)

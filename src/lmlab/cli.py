@@ -1,16 +1,15 @@
 """The `lmlab` command: each package adds its own subcommands."""
 
 import argparse
-import os
 import sys
-from collections.abc import Sequence
 from typing import NoReturn
 
-import lmlab.account
+import lmlab.accounting.cli
 import lmlab.cluster.cli
 import lmlab.runs.cli
 import lmlab.tokenizer.cli
-from lmlab.errors import UserError, explain_os_error
+from lmlab.command import exit_code
+from lmlab.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,35 +20,35 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see `{self.prog} --help`)")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 after a UserError, 130 after Ctrl-C."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line with all subcommands."""
     parser: argparse.ArgumentParser = Parser(
         prog="lmlab", description="A laboratory for training language models."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    # Hydra parses what follows it
+    commands.add_parser("train", help="train a language model, as `python train.py`")
     lmlab.tokenizer.cli.register(commands)
-    lmlab.account.register(commands)
+    lmlab.accounting.cli.register(commands)
     lmlab.cluster.cli.register(commands)
     lmlab.runs.cli.register(commands)
-    try:
-        options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 after a UserError, 130 after Ctrl-C."""
+    given = sys.argv[1:] if arguments is None else arguments
+
+    def run() -> None:
+        if given[:1] == ["train"]:
+            from lmlab.hydra_app import main as train
+            from lmlab.locations import find_conf
+
+            train(find_conf(), given[1:])  # which exits
+        options = build_parser().parse_args(given)
         options.run(options)
-        sys.stdout.flush()
-    except UserError as error:
-        print("lmlab:", *str(error).split("\n"), file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # `lmlab ... | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        text = explain_os_error(error)
-        if text is None:
-            raise
-        print("lmlab:", text, file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_code(run, prefix="lmlab: ")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
-"""Errors that are the user's to mend: shown as one line, exit code 1, never a traceback."""
+"""User-facing errors: shown as one line, exit code 1, never a traceback."""
 
 import errno
 
-_MENDABLE = (
-    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG),
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
-)
-"""Errors of the file system that are the user's to mend."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk, the quota or the file system's limit is full."""
+NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+_WRONG_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY)
 
 
 class UserError(Exception):
-    """Something the user can put right; one line that names what, where and what to do."""
+    """A mistake of the user; one line that names what, where and what to do."""
 
 
 class ConfigError(UserError):
-    """A configuration that cannot be meant; names the key, the value and what is allowed."""
+    """An invalid configuration; names the key, the value and what is allowed."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(
@@ -27,8 +26,8 @@ class DataError(UserError):
 
 
 def explain_os_error(error: OSError) -> str | None:
-    """Return one line for a mistake with the file system; None for what is no mistake of a user."""
-    if error.errno not in _MENDABLE:
+    """Return one line for a mistake with the file system; None for other errors."""
+    if error.errno not in (*_WRONG_PATH, errno.ENAMETOOLONG, *NO_SPACE, *NO_PERMISSION):
         return None
     where = error.filename2 or error.filename  # of a renaming the place that it was for
     return f"{error.strerror}: {where}" if where else error.strerror

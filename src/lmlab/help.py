@@ -1,14 +1,16 @@
 """The text of `python train.py --help`, made from the configuration classes and the YAML files."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from lmlab.config import RunConfig, members
+from lmlab.config import RunConfig
+from lmlab.locations import FOLDERS, roots
+from lmlab.schema import members
 
-GROUPS_BESIDE = {"experiment": "experiments", "sweep": "sweeps"}
 EXAMPLES = """\
 Train a language model:  python train.py [GROUP=CHOICE ...] [KEY=VALUE ...]
 
@@ -26,10 +28,7 @@ Train a language model:  python train.py [GROUP=CHOICE ...] [KEY=VALUE ...]
 def help_text(conf: Path) -> str:
     """Return examples, the groups with their choices, and every key with its meaning."""
     lines = [EXAMPLES, "Groups (GROUP=CHOICE)"]
-    for name, folder in _groups(conf):
-        choices = sorted(
-            str(file.relative_to(folder).with_suffix("")) for file in _choices(folder, name)
-        )
+    for name, choices in group_choices(roots(conf)).items():
         lines += textwrap.wrap(
             f"{name:<18} {', '.join(choices)}",
             100,
@@ -39,17 +38,25 @@ def help_text(conf: Path) -> str:
         )
     lines += ["", "Keys (KEY=VALUE); null means: derived or off"]
     lines += _describe(RunConfig, "")
-    return "\n".join(lines).replace("$", "$$") + "\n"  # Hydra takes it for a string.Template
+    return "\n".join(lines) + "\n"
 
 
-def _groups(conf: Path) -> list[tuple[str, Path]]:
-    inside = sorted(path for path in conf.rglob("*") if path.is_dir())
-    beside = [(name, conf.parent / folder) for name, folder in GROUPS_BESIDE.items()]
-    return [(str(path.relative_to(conf)), path) for path in inside] + beside
-
-
-def _choices(folder: Path, group: str) -> list[Path]:
-    return list(folder.rglob("*.yaml") if group in GROUPS_BESIDE else folder.glob("*.yaml"))
+def group_choices(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Return the choices of every group, of all folders together."""
+    choices: dict[str, set[str]] = {}
+    for root in folders:
+        conf = root / "conf"
+        for folder in sorted(path for path in conf.rglob("*") if path.is_dir()):
+            files = {file.stem for file in folder.glob("*.yaml")}
+            choices.setdefault(str(folder.relative_to(conf)), set()).update(files)
+    for group, name in FOLDERS.items():
+        for root in folders:
+            files = {
+                str(file.relative_to(root / name).with_suffix(""))
+                for file in (root / name).rglob("*.yaml")
+            }
+            choices.setdefault(group, set()).update(files)
+    return {group: sorted(names) for group, names in choices.items() if names}
 
 
 def _describe(cls: type[BaseModel], prefix: str) -> list[str]:

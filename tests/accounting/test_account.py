@@ -12,9 +12,10 @@ import torch
 
 from lmlab.accounting.account import Account, account
 from lmlab.accounting.count import activations, flops_by_part, forward_flops
-from lmlab.accounting.text import amount, duration
+from lmlab.accounting.text import amount
 from lmlab.cli import main
 from lmlab.model import build
+from lmlab.text import duration
 from tests_support import composed
 
 GPT2 = 50257

@@ -16,7 +16,14 @@ import pytest
 
 Train = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
-TIMES = ("seconds", "tokens_per_second", "mfu", "memory_gib")
+TIMES = (
+    "seconds",
+    "tokens_per_second",
+    "batch_time_share",
+    "mfu",
+    "matmul_utilization",
+    "memory_gib",
+)
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -111,7 +118,7 @@ def test_killed_and_resumed_equals_undisturbed(
         assert not (run / "result.json").exists()
     done = train(f"resume={run}")
     assert done.returncode == 0, done.stderr
-    assert "continuing after step" in done.stderr
+    assert "resuming after step" in done.stderr
     whole = tmp_path / "whole"
     assert result(run)["val_loss"] == result(whole)["val_loss"]
     assert untimed(run) == untimed(whole)
@@ -149,7 +156,7 @@ def test_another_configuration_is_refused(
 def test_a_finished_run_is_not_run_again(train: Train, reference: Path) -> None:
     done = train(f"resume={reference}")
     assert done.returncode == 0
-    assert "has finished already" in done.stderr
+    assert "is finished already, after 12 steps" in done.stderr
 
 
 def test_a_cut_checkpoint_falls_back(train: Train, tiny: list[str], tmp_path: Path) -> None:
@@ -162,7 +169,7 @@ def test_a_cut_checkpoint_falls_back(train: Train, tiny: list[str], tmp_path: Pa
     done = train(f"resume={run}")
     assert done.returncode == 0, done.stderr
     assert "step_00000012.pt is damaged" in done.stderr
-    assert "continuing after step 9" in done.stderr
+    assert "resuming after step 9" in done.stderr
     assert untimed(run) == expected
 
 
@@ -230,7 +237,7 @@ def test_two_processes_do_not_share_a_run(train: Train, tiny: list[str], tmp_pat
 def test_a_device_that_is_not_there(train: Train, tiny: list[str]) -> None:
     done = train(*tiny, "trainer.device=cuda:7")
     assert done.returncode == 1
-    assert "config error at 'trainer.device': 'cuda:7' is not there" in done.stderr
+    assert "config error at 'trainer.device': 'cuda:7' is not available" in done.stderr
 
 
 def test_a_corpus_shorter_than_a_context(train: Train, tiny: list[str], tmp_path: Path) -> None:

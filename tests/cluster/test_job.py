@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lmlab.cluster.records import write_record
-from lmlab.cluster.status import state_of
+from lmlab.cluster.run_state import state_of
 from tests_support import composed
 
 JOB = "import sys; from lmlab.cluster.job import run_job; run_job(sys.argv[1])"

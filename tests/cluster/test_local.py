@@ -120,7 +120,7 @@ def test_a_killed_job_is_no_mystery(
     assert launcher.returncode == 1
     assert errors.startswith("1 of 1 runs did not finish")
     assert main(["runs", str(tmp_path / "runs")]) == 0
-    assert "ended without a word (killed)" in capsys.readouterr().out
+    assert "exited without reporting a status (killed)" in capsys.readouterr().out
 
 
 def test_code_that_must_be_unchanged_is_compared_when_the_job_starts(
@@ -136,5 +136,5 @@ def test_code_that_must_be_unchanged_is_compared_when_the_job_starts(
     assert refused.returncode == 1
     status = json.loads((result.parent / "status.json").read_text())
     assert status["state"] == "failed"
-    assert "the code is no longer what it was when this run was submitted" in status["error"]
+    assert "the code has changed since this run was submitted" in status["error"]
     assert not result.exists()

@@ -9,8 +9,8 @@ from lmlab.cluster.records import write_record
 from tests_support import composed
 
 MISTAKES = {
-    "no jobs at a time": (["--parallel", "0"], "must be a whole number > 0, got '0'"),
-    "jobs in words": (["--parallel", "two"], "must be a whole number > 0, got 'two'"),
+    "no jobs at a time": (["--parallel", "0"], "must be an integer > 0, got '0'"),
+    "jobs in words": (["--parallel", "two"], "must be an integer > 0, got 'two'"),
     "below a number": (["slurm.timeout_min.x=3"], "'slurm.timeout_min.x': unknown key"),
     "below a list": (["slurm.setup.x=3"], "'slurm.setup.x': unknown key"),
     "below nothing": (["slurm.account.x=3"], "'slurm.account.x': unknown key"),
@@ -46,7 +46,7 @@ def test_a_mistake_is_one_line(
 def test_a_folder_that_is_gone_is_named(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "resume", str(sweep)]) == 1
     assert capsys.readouterr().err == (
-        f"lmlab: the folder that {sweep} was submitted in is gone: /nowhere/at/all\n"
+        f"lmlab: the working directory of {sweep} does not exist: /nowhere/at/all\n"
     )
 
 

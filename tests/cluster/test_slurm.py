@@ -36,9 +36,10 @@ def test_runs_are_listed_as_last_seen(
     write_record(run / "status.json", {"state": "running", "job": "7"})
     assert slurm.states(["7"]) is None
     assert main(["runs", str(run.parent)]) == 0
-    (line,) = capsys.readouterr().out.splitlines()[1:2]
+    line, detail = capsys.readouterr().out.splitlines()[1:3]
     assert line.startswith("running ")
-    assert line.endswith("a: as last seen; no Slurm answers here")
+    assert line.endswith("  a")
+    assert detail == "    as last seen; no Slurm answers here"
     assert main(["sweep", "cancel", str(run.parent)]) == 1
     assert capsys.readouterr().err == "lmlab: scancel: no answer within 1 s\n"
 

@@ -47,9 +47,9 @@ def test_a_sweep_is_one_array_of_resolved_configurations(
     assert "  77_2: lr=0.01 seed=0" in done.stdout
     names = [run.name for run in runs(tmp_path)]
     assert [name.rpartition("_")[0] for name in names] == [
-        f"seed-{seed}_lr-{lr}" for seed in (0, 1) for lr in (0.001, 0.01)
+        f"lr={lr},seed={seed}" for lr in (0.001, 0.01) for seed in (0, 1)
     ]
-    config = yaml.safe_load((runs(tmp_path)[1] / "config.yaml").read_text())
+    config = yaml.safe_load((runs(tmp_path)[2] / "config.yaml").read_text())
     assert (config["lr"], config["optimizer"]["lr"]) == (0.01, 0.01)
     text = script(tmp_path)
     assert "#SBATCH --array=0-3%4" in text
@@ -202,7 +202,7 @@ def test_two_runs_for_one_directory(
     assert done.stderr == (
         "runs/sweeps/default/x would be the directory of two runs "
         "(lr: 0.001 -> 0.01, optimizer.lr: 0.001 -> 0.01); "
-        "let hydra.sweep.subdir= tell them apart\n"
+        "give each its own with hydra.sweep.subdir=\n"
     )
     assert runs(tmp_path) == []
 

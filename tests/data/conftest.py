@@ -43,6 +43,7 @@ def text(tmp_path: Path) -> Callable[..., TextConfig]:
             "validation_paths": None,
             "validation_fraction": 0.2,
             "separator": "|",
+            "format": None,
             "jsonl_field": "text",
         }
         return TextConfig(**{**settings, **changes})

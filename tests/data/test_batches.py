@@ -129,3 +129,16 @@ def test_sizes_below_one_are_refused(bad: int) -> None:
     ):
         with pytest.raises(ValueError, match="must be >= 1"):
             call()
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_the_parts_of_the_processes_are_the_batch(processes: int) -> None:
+    whole = Batches(PLACES, 8, 16, seed=1)(3)
+    parts = [
+        Batches(PLACES, 8, 16, seed=1, rank=rank, processes=processes)(3)
+        for rank in range(processes)
+    ]
+    assert torch.equal(torch.cat([part.inputs for part in parts]), whole.inputs)
+    assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
+    with pytest.raises(ValueError, match="not divisible by 3"):
+        Batches(PLACES, 8, 16, seed=1, processes=3)

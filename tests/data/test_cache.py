@@ -123,7 +123,7 @@ def test_leftovers_of_other_data_go_too_but_not_those_in_use(
         """
         import time
         from pathlib import Path
-        from lmlab.data.cache import locked
+        from lmlab.io.locks import locked
         (Path(data.cache_dir) / ".locks").mkdir()
         with locked(Path(data.cache_dir) / ".locks" / "text-busy.lock", "at it"):
             print("locked", flush=True)

@@ -30,8 +30,8 @@ def text(**changes: Any) -> TextConfig:
 
 def halves(corpus: Corpus, counts: Counts | None = None) -> tuple[list[str], list[str]]:
     """(training, validation)"""
-    documents = list(corpus.documents(counts or Counts()))
-    return [t for held_out, t in documents if not held_out], [t for held, t in documents if held]
+    pairs = [(held, bytes(d).decode()) for held, d in corpus.documents(counts or Counts())]
+    return [text for held, text in pairs if not held], [text for held, text in pairs if held]
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
@@ -42,8 +42,14 @@ def test_every_yaml_loads(path: Path) -> None:
 def test_a_path_may_stand_alone_and_a_separator_be_escaped() -> None:
     config = text(paths="a.txt", separator=r"\n\n")
     assert config.paths == ["a.txt"]
-    assert config.separator == "\n\n"
-    for bad in ({"separator": ""}, {"validation_fraction": 1}, {"nonsense": 1}):
+    assert identify(text(paths=__file__, separator=r"\n\n"))["separator"] == "\n\n"
+    assert TextConfig(**config.model_dump()) == config  # a stored configuration stays the same
+    for bad in (
+        {"separator": ""},
+        {"separator": r"\newpage"},
+        {"validation_fraction": 1},
+        {"nonsense": 1},
+    ):
         with pytest.raises(ValidationError):
             text(**bad)
 
@@ -81,8 +87,9 @@ def test_a_lenient_corpus_counts_what_it_passes_over(
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     config = StdlibConfig(kind="stdlib", cache_dir=None, validation_fraction=1e-9)
     counts = Counts()
-    assert halves(open_corpus(config, progress=False), counts)[0] == ["a = 1", "b = 1"]
-    assert counts.skipped_files == 1
+    corpus = open_corpus(config, progress=False)
+    assert halves(corpus, counts)[0] == ["a = 1", "b = 1"]
+    assert corpus.skipped_files == 1
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "empty"))
     with pytest.raises(DataError, match="use data=text"):
         open_corpus(config, progress=False)
@@ -119,12 +126,21 @@ def test_globs_and_formats_together(tmp_path: Path) -> None:
         ({"paths": []}, ConfigError, r"data\.paths.*is empty; name your files"),
         ({"paths": ["none/*.txt"]}, DataError, r"data\.paths: 'none/\*\.txt' matches no file in /"),
         ({"paths": ["gone.txt"]}, DataError, r"data\.paths: 'gone\.txt' matches no file in /"),
-        ({"paths": ["sub"]}, DataError, r"is a directory; name its files, e\.g\. sub/\*\*/\*\.txt"),
-        ({"paths": ["*.md"]}, DataError, r"/gone: cannot be read: No such file"),
+        ({"paths": ["sub"]}, DataError, r"data\.paths: 'sub' holds no file"),
+        ({"paths": ["*.md"]}, DataError, r"cannot be read: link\.md: No such file"),
+        ({"paths": ["link.md"]}, DataError, r"'link\.md' cannot be read: No such file"),
+        ({"paths": ["self"]}, DataError, r"'self' cannot be read: Too many levels of symbolic"),
+        ({"paths": ["self/*.txt"]}, DataError, r"'self/\*\.txt' (matches no file|cannot be read)"),
+        ({"paths": ["pipe"]}, DataError, r"'pipe' cannot be read: it is a named pipe.*to a file"),
+        ({"paths": ["/dev/zero"]}, DataError, r"'/dev/zero' cannot be read: it is a device"),
+        ({"paths": ["~nobody-here/a"]}, DataError, r"'~nobody-here/a' cannot be read"),
+        ({"paths": ["**.txt"]}, DataError, r"'\*\*\.txt' cannot be read: .*entire path component"),
+        ({"paths": ["a\0b"]}, DataError, r"data\.paths: 'a.x00b' "),
+        ({"paths": [""]}, ConfigError, r"'' names nothing"),
         ({"paths": ["x" * 300]}, DataError, "'x{300}' cannot be read: File name too long"),
         ({"validation_paths": []}, ConfigError, r"data\.validation_paths.*is empty"),
         ({"validation_paths": ["no"]}, DataError, r"data\.validation_paths: 'no' matches no file"),
-        ({"validation_paths": ["*.txt"]}, ConfigError, r"data\.paths.*names nothing that"),
+        ({"validation_paths": ["*.txt"]}, ConfigError, r"data\.paths.*names only files"),
     ],
 )
 def test_bad_paths_are_one_line(
@@ -138,6 +154,8 @@ def test_bad_paths_are_one_line(
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "link.md").symlink_to("gone")
+    (tmp_path / "self").symlink_to("self")
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(kind, match=problem) as caught:
         identify(text(**{"paths": ["a.txt"], **change}))
     assert "\n" not in str(caught.value)
@@ -163,7 +181,8 @@ def test_validation_never_overlaps_training(
     config = text(paths=[str(path)], validation_fraction=fraction)
     train, validation = halves(open_corpus(config, progress=False))
     assert not {t.strip() for t in train} & {t.strip() for t in validation}
-    assert sorted(train + validation) == sorted(d for d in ["x", *documents] if d.strip())
+    kept = "".join(d for d in ["x", *documents] if d.strip())
+    assert sorted("".join(train + validation)) == sorted(kept)
 
 
 def test_the_fraction_is_met_and_the_split_is_stable(tmp_path: Path) -> None:
@@ -236,3 +255,39 @@ def test_importing_the_configuration_loads_nothing_heavy() -> None:
     code = "import sys, lmlab.data.config; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert not {b"numpy", b"torch", b"requests", b"tqdm"} & set(loaded.split())
+
+
+def test_folders_links_and_brackets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in {
+        "set[1]/a.txt": b"alpha",
+        "set[1]/deep/b.md": b"beta",
+        "set[1]/deep/blank.txt": b"",
+        "set[1]/deep/image.png": b"\x89PNG\0",
+        "set[1]/.git/config": b"hidden",
+        "set1/c.txt": b"gamma",
+        "data/own.txt": b"delta",
+        "data/text-0123456789abcdef/meta.json": b"{}",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "set[1]" / "x").symlink_to(".")
+    (tmp_path / "set[1]" / "y").symlink_to(".")
+    os.mkfifo(tmp_path / "set[1]" / "pipe.txt")
+
+    def names(*paths: str) -> list[str]:
+        corpus = open_corpus(text(paths=list(paths), cache_dir="data"), progress=False)
+        assert sum(1 for _ in corpus.documents(Counts()))
+        return [path.name for path in corpus.training]
+
+    assert names("set[1]") == ["a.txt", "b.md", "blank.txt"]
+    assert "image.png and 0 more files" in capsys.readouterr().err
+    (tmp_path / "set[1]" / "deep" / "blank.txt").unlink()
+    assert names("set[1]/**/*.txt", "set[1]/**/*.md") == ["a.txt", "b.md"]
+    assert names("set[1]/*.txt") == ["a.txt"]
+    assert names("set[12]/*.txt") == ["c.txt"]  # a pattern: no folder has that name
+    assert names("set[1]/x/a.txt") == ["a.txt"]
+    assert names("data") == ["own.txt"]  # not what is prepared there
+    assert names(f"{tmp_path}/set1/../data/*.txt") == ["own.txt"]

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lmlab.data import download, prepare
-from lmlab.data.config import OpenWebTextConfig, RemoteFile
-from lmlab.data.download import download_all
+from lmlab.data import prepare
+from lmlab.data.config import OpenWebTextConfig, RemoteFile, TinyStoriesConfig
+from lmlab.data.download import download_all, local_name
 from lmlab.errors import DataError
+from lmlab.io import download
 from lmlab.tokenizer.config import ByteConfig
 
 CONTENT = bytes(i * 7 % 251 for i in range(300_000))
@@ -121,12 +123,12 @@ def test_a_download_is_published_whole_and_kept(
     server: Server, fetch: Fetch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = fetch(progress=True)
-    assert path == tmp_path / "down" / "corpus.txt"
+    assert path == tmp_path / "down" / local_name(server.url)
     assert path.read_bytes() == CONTENT
-    assert left(path.parent) == {"corpus.txt", "corpus.txt.json", "LICENSE.txt", ".lock"}
+    assert left(path.parent) == {path.name, f"{path.name}.json", "LICENSE.txt", ".lock"}
     shown = capsys.readouterr().err
     assert "Be kind." in shown
-    assert "downloading corpus.txt: 100%" in shown
+    assert f"downloading {path.name}: 100%" in shown
     assert fetch() == path
     assert server.requests == [None]
     assert "Be kind." not in capsys.readouterr().err
@@ -152,7 +154,7 @@ def test_a_later_start_resumes(server: Server, fetch: Fetch, tmp_path: Path) -> 
         fetch()
     assert server.url in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "down" / "corpus.txt").exists()
+    assert not (tmp_path / "down" / local_name(server.url)).exists()
     server.faults = []
     assert fetch().read_bytes() == CONTENT
     assert server.requests[-1] == "bytes=150000-"
@@ -190,7 +192,7 @@ def test_a_complete_part_of_a_killed_process_is_published(
     server.faults = ["cut"] + ["500"] * download.ATTEMPTS
     with pytest.raises(DataError):
         fetch()
-    (tmp_path / "down" / "corpus.txt.part").write_bytes(CONTENT)
+    (tmp_path / "down" / f"{local_name(server.url)}.part").write_bytes(CONTENT)
     assert fetch().read_bytes() == CONTENT
     assert server.requests[-1] == "bytes=300000-"
 
@@ -202,7 +204,11 @@ def test_a_wrong_hash_keeps_nothing(server: Server, fetch: Fetch, tmp_path: Path
     assert hashlib.sha256(server.content).hexdigest() in str(caught.value)
     assert "data.train.sha256" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert left(tmp_path / "down") == {"corpus.txt.json", "LICENSE.txt", ".lock"}
+    assert left(tmp_path / "down") == {
+        f"{local_name(server.url)}.json",
+        "LICENSE.txt",
+        ".lock",
+    }
 
 
 def test_pieces_that_do_not_fit_are_fetched_again(
@@ -211,7 +217,7 @@ def test_pieces_that_do_not_fit_are_fetched_again(
     server.faults = ["cut"] + ["500"] * download.ATTEMPTS
     with pytest.raises(DataError):
         fetch()
-    (tmp_path / "down" / "corpus.txt.part").write_bytes(b"damage" * 1000)
+    (tmp_path / "down" / f"{local_name(server.url)}.part").write_bytes(b"damage" * 1000)
     assert fetch().read_bytes() == CONTENT
     assert "do not fit together" in capsys.readouterr().err
 
@@ -237,21 +243,84 @@ def test_a_file_brought_by_hand_is_taken_if_it_is_the_right_one(
     server: Server, fetch: Fetch, tmp_path: Path
 ) -> None:
     (tmp_path / "down").mkdir()
-    path = tmp_path / "down" / "corpus.txt"
+    path = tmp_path / "down" / local_name(server.url)
     path.write_bytes(CONTENT)
     assert fetch() == path
     assert server.requests == []
-    (path.parent / "corpus.txt.json").unlink()
+    (path.parent / f"{path.name}.json").unlink()
     path.write_bytes(b"something else")
     assert fetch().read_bytes() == CONTENT
     assert server.requests == [None]
 
 
-def test_another_address_is_another_file(server: Server, fetch: Fetch) -> None:
-    fetch()
-    server.content = gzip.compress(CONTENT)
-    server.url = server.url.replace("some", "other")
-    assert fetch(None).read_bytes() == server.content
+def test_the_local_name_is_a_function_of_the_url() -> None:
+    urls = [
+        "http://a/train/0000.txt",
+        "http://a/validation/0000.txt",
+        "http://b/train/0000.txt",
+        "http://a/train/0000.txt?download=true",
+        "http://a/",
+        "http://a/%2e%2e%2f%00",
+        f"http://a/{'x' * 400}.txt.gz",
+    ]
+    names = [local_name(url) for url in urls]
+    assert len(set(names)) == len(urls)
+    assert names == [local_name(url) for url in urls]
+    assert all(re.fullmatch(r"[A-Za-z0-9._+-]{1,120}", name) for name in names)
+    assert names[-1].endswith(".txt.gz")
+
+
+def corpus(server: Server, tmp_path: Path, train: str, validation: str) -> TinyStoriesConfig:
+    files = {
+        name: RemoteFile(url=server.url.replace("/some/corpus.txt", path), sha256=None)
+        for name, path in (("train", train), ("validation", validation))
+    }
+    return TinyStoriesConfig(
+        kind="tinystories", cache_dir=str(tmp_path / "cache"), separator=END, license="", **files
+    )
+
+
+def test_two_files_of_the_same_name_stay_two(
+    server: Server, tmp_path: Path, byte: ByteConfig
+) -> None:
+    for part, count in (("train", 9), ("validation", 7)):
+        documents = (f"{part} {i}" for i in range(count))
+        server.files[f"/{part}/0000.txt"] = END.join(documents).encode()
+    config = corpus(server, tmp_path, "/train/0000.txt", "/validation/0000.txt")
+    meta = prepare(config, byte, progress=False).meta
+    assert (meta.train_documents, meta.val_documents) == (9, 7)
+
+
+PAGE = b"<!DOCTYPE html>please log in"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("t.txt.gz", PAGE, "is a web page, not the file"),
+        ("t.txt", b"\n<!-- hello -->\n<html><body>" + PAGE, "is a web page, not the file"),
+        ("t.txt.gz", b"some text", "is named .gz but is not compressed that way"),
+        ("t.txt", b"", "is empty"),
+        ("t.txt.gz", gzip.compress(b"text " * 99)[:-9], "damaged or cut short"),
+    ],
+)
+def test_wrong_content_is_one_line_and_not_kept(
+    server: Server, tmp_path: Path, byte: ByteConfig, name: str, content: bytes, problem: str
+) -> None:
+    server.files = {"/v.txt": b"validation", f"/{name}": content}
+    config = corpus(server, tmp_path, f"/{name}", "/v.txt")
+    with pytest.raises(DataError, match=problem) as caught:
+        prepare(config, byte, progress=False)
+    assert "\n" not in str(caught.value)
+    right = END.join(f"text {i}" for i in range(9)).encode()
+    server.files[f"/{name}"] = gzip.compress(right) if name.endswith(".gz") else right
+    assert prepare(config, byte, progress=False).meta.train_documents == 9
+
+
+def test_a_page_that_is_there_already_is_downloaded_again(server: Server, fetch: Fetch) -> None:
+    path = fetch(None)
+    path.write_bytes(PAGE)
+    assert fetch(None).read_bytes() == CONTENT
 
 
 def test_processes_that_ask_at_once_download_once(server: Server, fetch: Fetch) -> None:
@@ -273,7 +342,8 @@ def test_a_full_disk_is_one_line_and_keeps_what_came(
         fetch(None)
     assert "data.cache_dir" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert left(small_disk) == {"corpus.txt.part", "corpus.txt.json", "LICENSE.txt", ".lock"}
+    name = local_name(server.url)
+    assert left(small_disk) == {f"{name}.part", f"{name}.json", "LICENSE.txt", ".lock"}
 
 
 def test_a_downloaded_corpus_end_to_end(

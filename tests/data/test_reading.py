@@ -11,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmlab.data import reading
-from lmlab.data.reading import InvalidText, read_documents, split_blocks
+from lmlab.data.reading import Document, is_text, read_documents, split_blocks
 from lmlab.errors import DataError
+from lmlab.io import compression
+from lmlab.io.compression import NotText
 
 
 def read(path: Path, separator: str | None = None, field: str = "text") -> list[str]:
-    return list(read_documents(path, separator=separator, jsonl_field=field))
+    found = read_documents(path, separator=separator, jsonl_field=field)
+    return [document.decode() for document in found]
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -66,18 +69,23 @@ def test_packed_files_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"a.jsonl{suffix}", packed)
     counted: list[int] = []
     texts = read_documents(path, separator=None, jsonl_field="text", advance=counted.append)
-    assert list(texts) == [row["text"] for row in rows]
+    assert [text.decode() for text in texts] == [row["text"] for row in rows]
     assert sum(counted) == path.stat().st_size
 
 
+HARMS = [("cut", "damaged or cut short"), ("not packed", "is not compressed that way")]
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-@pytest.mark.parametrize("harm", ["cut", "not packed"])
-def test_a_damaged_packed_file_is_one_line(tmp_path: Path, suffix: str, harm: str) -> None:
+@pytest.mark.parametrize(("harm", "said"), HARMS)
+def test_a_damaged_packed_file_is_one_line(
+    tmp_path: Path, suffix: str, harm: str, said: str
+) -> None:
     text = bytes(range(97, 123)) * 50_000
     packed = gzip.compress(text) if suffix == ".gz" else zstandard.compress(text)
     content = packed[: len(packed) // 2] if harm == "cut" else text
     path = write(tmp_path / f"a.txt{suffix}", content)
-    with pytest.raises(DataError, match="damaged or cut short") as caught:
+    with pytest.raises(DataError, match=said) as caught:
         read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -90,7 +98,7 @@ def test_invalid_utf8_names_file_and_byte(
 ) -> None:
     content = b"\xef\xbb\xbf" * bom + before.encode() + b"\xff rest"
     path = write(tmp_path_factory.mktemp("bad") / "a.txt", content)
-    with pytest.raises(InvalidText) as caught:
+    with pytest.raises(NotText) as caught:
         read(path, separator)
     assert f"{path}: invalid UTF-8 at byte {len(content) - 6}" in str(caught.value)
 
@@ -124,9 +132,51 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path) -> None:
 
 def test_an_endless_document_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_DOCUMENT", 1000)
-    monkeypatch.setattr(reading, "BLOCK", 100)
+    monkeypatch.setattr(compression, "BLOCK", 100)
     path = write(tmp_path / "a.txt", b"short|" + b"x" * 2000)
-    texts: Iterator[str] = read_documents(path, separator="|", jsonl_field="text")
-    assert next(texts) == "short"
+    texts: Iterator[Document] = read_documents(path, separator="|", jsonl_field="text")
+    assert next(texts) == b"short"
     with pytest.raises(DataError, match=r"starts at byte 6: set data\.separator"):
         next(texts)
+
+
+ROWS = [{"text": f"line {i}"} for i in range(3)]
+LINES = "\n".join(map(json.dumps, ROWS)).encode()
+
+
+@pytest.mark.parametrize("name", ["a.json.gz", "a.json", "a.JSONL", "a.jl", "a.ndjson", "a.txt"])
+def test_json_lines_under_any_name(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, gzip.compress(LINES) if name.endswith(".gz") else LINES)
+    assert read(path) == [row["text"] for row in ROWS]
+    as_text = read_documents(path, separator=None, jsonl_field="text", format="text")
+    assert list(as_text) == [LINES]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_other_json_is_one_line_that_says_what_to_do(tmp_path: Path, indent: int | None) -> None:
+    path = write(tmp_path / "a.json", json.dumps(ROWS, indent=indent).encode())
+    with pytest.raises(DataError, match="one object a line; convert it") as caught:
+        read(path)
+    assert "set data.format=text" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_named_jsonl_that_is_plain_text(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl:1: not a JSON object.*set data\.format=text"):
+        read(write(tmp_path / "a.jsonl", b"some text\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"some text \xc3\xa9", True),
+        (gzip.compress(b"some text"), True),
+        (b"", True),
+        (b"caf\xe9", False),
+        (b"cut \xc3", False),
+        (b"a\0b", False),
+        (b"PK\x03\x04", False),
+    ],
+)
+def test_what_is_text(tmp_path: Path, content: bytes, text: bool) -> None:
+    assert is_text(write(tmp_path / "a", content)) == text

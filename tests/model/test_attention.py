@@ -15,7 +15,7 @@ from lmlab.errors import ConfigError
 from lmlab.model import build
 from lmlab.model.attention.backends import BACKENDS, check_backends, choose
 from lmlab.model.attention.linear import chunked, recurrent
-from lmlab.model.attention.masks import Causal, Mask, SlidingWindow, Strided, Visibility
+from lmlab.model.attention.masks import AttentionPattern, Causal, Mask, SlidingWindow, Strided
 from lmlab.model.attention.softmax import SoftmaxAttention
 from lmlab.model.context import Context
 from tests_support import composed
@@ -25,7 +25,7 @@ MASKS: list[Mask] = [Causal(), SlidingWindow(3), SlidingWindow(1), Strided(4, 2)
 
 def test_masks_by_hand() -> None:
     def rows(mask: Mask) -> list[str]:
-        seen = Visibility(mask).dense(6, torch.device("cpu"))
+        seen = AttentionPattern(mask).dense(6, torch.device("cpu"))
         return ["".join(".x"[int(x)] for x in row) for row in seen.tolist()]
 
     assert rows(Causal()) == ["x.....", "xx....", "xxx...", "xxxx..", "xxxxx.", "xxxxxx"]
@@ -37,7 +37,7 @@ def test_masks_by_hand() -> None:
 @pytest.mark.parametrize("length", range(9))
 def test_a_cache_keeps_what_a_later_token_sees(mask: Mask, length: int) -> None:
     keys, later = torch.arange(length), torch.arange(length, 30)
-    needed = mask.sees(later[:, None], keys).any(dim=0)
+    needed = mask.allows(later[:, None], keys).any(dim=0)
     kept = mask.keeps(keys, torch.tensor(length - 1))
     assert torch.equal(needed, kept)
     assert mask.kept(length) == kept.sum()
@@ -45,10 +45,10 @@ def test_a_cache_keeps_what_a_later_token_sees(mask: Mask, length: int) -> None:
 
 @pytest.mark.parametrize("mask", MASKS, ids=str)
 @pytest.mark.parametrize("length", range(1, 30))
-def test_tokens_seen_together_have_different_slots(mask: Mask, length: int) -> None:
+def test_keys_attended_to_together_have_different_slots(mask: Mask, length: int) -> None:
     keys = torch.arange(length)
-    seen = mask.slot(keys[mask.sees(torch.tensor(length - 1), keys)])
-    assert len(seen.unique()) == len(seen)
+    attended = mask.slot(keys[mask.allows(torch.tensor(length - 1), keys)])
+    assert len(attended.unique()) == len(attended)
     assert mask.slot(keys).max() < mask.slots(length)
 
 
@@ -70,9 +70,9 @@ def test_backends_equal_the_definition(
     others = [x.detach().clone().requires_grad_() for x in inputs]
     # The second sequence has two tokens of padding at its left: those rows see nothing.
     positions = torch.stack([torch.arange(time), torch.arange(time) - 2]) if padded else None
-    visible = Visibility(mask, positions, positions)
-    ours = BACKENDS["written_out"](*others, visible, cap, 0.0)
-    theirs = BACKENDS[backend](*inputs, visible, cap, 0.0)
+    pattern = AttentionPattern(mask, positions, positions)
+    ours = BACKENDS["eager"](*others, pattern, cap, 0.0)
+    theirs = BACKENDS[backend](*inputs, pattern, cap, 0.0)
     assert ours.isfinite().all()
     if padded:
         assert ours[1, :, :2].abs().max() == 0
@@ -91,8 +91,8 @@ def test_backends_equal_the_definition(
 def test_flex_equals_the_definition_on_cuda(mask: Mask, cap: float | None) -> None:
     inputs = [torch.randn(2, 4, 256, 32, device="cuda", requires_grad=True) for _ in range(3)]
     others = [x.detach().clone().requires_grad_() for x in inputs]
-    ours = BACKENDS["written_out"](*others, Visibility(mask), cap, 0.0)
-    theirs = BACKENDS["flex"](*inputs, Visibility(mask), cap, 0.0)
+    ours = BACKENDS["eager"](*others, AttentionPattern(mask), cap, 0.0)
+    theirs = BACKENDS["flex"](*inputs, AttentionPattern(mask), cap, 0.0)
     torch.testing.assert_close(theirs, ours, atol=1e-2, rtol=1e-2)
     ours.square().sum().backward()
     theirs.square().sum().backward()
@@ -119,12 +119,16 @@ LOCAL = "model.attention.members.local.backend"
 @pytest.mark.parametrize(
     ("overrides", "device", "message"),
     [
-        ([FLEX], "cpu", "'model.attention.backend': 'flex' trains on CUDA only, and the device is"),
-        ([FLEX], "mps", "the device is 'mps'; take auto or written_out"),
-        ([FLEX, "model.head_dim=14"], "cuda:1", "'flex' takes heads of at least 16, got 14; take"),
+        ([FLEX], "cpu", "'model.attention.backend': 'flex' trains on CUDA only, the device is"),
+        ([FLEX], "mps", "the device is 'mps'; use auto or eager"),
+        (
+            [FLEX, "model.head_dim=14"],
+            "cuda:1",
+            "'flex' needs heads of width 16 or more, got 14; use",
+        ),
         ([HYBRID, f"{LOCAL}=flex"], "cpu", f"'{LOCAL}': 'flex' trains on CUDA only"),
         ([FLEX, "model.head_dim=16"], "cuda", None),
-        ([HYBRID, f"{LOCAL}=written_out"], "cpu", None),
+        ([HYBRID, f"{LOCAL}=eager"], "cpu", None),
         (["model/attention=linear"], "cpu", None),
     ],
 )
@@ -146,23 +150,23 @@ def test_a_run_refuses_its_backend_before_it_prepares_data(
 
 
 def test_auto_takes_what_can_do_it() -> None:
-    full, window = Visibility(Causal()), Visibility(SlidingWindow(3))
+    full, window = AttentionPattern(Causal()), AttentionPattern(SlidingWindow(3))
     assert choose("auto", "cpu", 32, full, None, 0.0) == "sdpa"
     assert choose("auto", "cpu", 32, window, None, 0.1) == "sdpa"
-    assert choose("auto", "cpu", 32, window, 5.0, 0.0) == "written_out"
+    assert choose("auto", "cpu", 32, window, 5.0, 0.0) == "eager"
     assert choose("auto", "cuda", 32, full, None, 0.0) == "sdpa"
     assert choose("auto", "cuda", 32, window, None, 0.0) == "flex"
     assert choose("auto", "cuda", 32, full, 5.0, 0.0) == "flex"
-    assert choose("auto", "cuda", 32, full, 5.0, 0.1) == "written_out"
-    assert choose("written_out", "cuda", 32, full, None, 0.0) == "written_out"
+    assert choose("auto", "cuda", 32, full, 5.0, 0.1) == "eager"
+    assert choose("eager", "cuda", 32, full, None, 0.0) == "eager"
     # torch has no flex kernel for heads that narrow.
     assert choose("auto", "cuda", 16, window, None, 0.0) == "flex"
     assert choose("auto", "cuda", 15, window, None, 0.0) == "sdpa"
-    assert choose("auto", "cuda", 8, full, 5.0, 0.0) == "written_out"
+    assert choose("auto", "cuda", 8, full, 5.0, 0.0) == "eager"
     assert choose("auto", "cuda", 8, full, None, 0.0) == "sdpa"
 
 
-@pytest.mark.parametrize("backend", ["written_out", "sdpa"])
+@pytest.mark.parametrize("backend", ["eager", "sdpa"])
 def test_attention_drops_in_training_only(backend: str) -> None:
     config = composed("model.attention.dropout=0.5", f"model.attention.backend={backend}").model
     attention = next(m for m in build(config, 11).modules() if isinstance(m, SoftmaxAttention))
@@ -264,9 +268,9 @@ def test_sequences_of_different_lengths_decode_as_if_alone(name: str) -> None:
 
 def test_a_sequence_beyond_the_context_is_refused() -> None:
     model = build(composed(*SMALL, "model.context_length=8").model, 13)
-    with pytest.raises(ValueError, match="9 tokens are more than the context of 8"):
+    with pytest.raises(ValueError, match="9 tokens exceed the context length of 8"):
         model(torch.zeros(1, 9, dtype=torch.long))
     cache = model.new_cache()
     model(torch.zeros(1, 8, dtype=torch.long), cache=cache)
-    with pytest.raises(ValueError, match="9 tokens are more"):
+    with pytest.raises(ValueError, match="9 tokens exceed"):
         model(torch.zeros(1, 1, dtype=torch.long), cache=cache)

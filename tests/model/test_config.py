@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from lmlab.account import find_conf
-from lmlab.compose import compose_run
 from lmlab.errors import UserError
+from lmlab.hydra_app import compose_run
+from lmlab.locations import find_conf
 
 LINEAR, HYBRID, MOE = "model/attention=linear", "model/attention=hybrid", "model/ffn=moe"
 MISTAKES = {
@@ -18,11 +18,11 @@ MISTAKES = {
     ),
     "odd heads": (
         ["model.head_dim=3"],
-        "rope rotates pairs, so a head's width must be even, got 3",
+        "rope needs an even head width, got 3",
     ),
     "odd width": (
         ["model/position=sinusoidal", "model.d_model=33", "model.num_heads=3"],
-        "sinusoidal positions come in pairs, so d_model must be even, got 33",
+        "sinusoidal positions need an even d_model, got 33",
     ),
     "window": (
         ["model/attention=sliding_window", "model.attention.window=0"],
@@ -36,10 +36,10 @@ MISTAKES = {
         [HYBRID, "model.attention.members.local.window=-1"],
         "config error at 'model.attention.members.local.window': must be >= 1, got -1",
     ),
-    "experts": ([MOE, "model.ffn.top_k=9"], "top_k=9 is more than num_experts=8"),
+    "experts": ([MOE, "model.ffn.top_k=9"], "top_k=9 exceeds num_experts=8; lower top_k"),
     "one expert": (
         [MOE, "model.ffn.num_experts=1", "model.ffn.top_k=1", "model.ffn.router_softmax=before"],
-        "config error at 'model.ffn': num_experts=1 with granularity=1 leaves the router no choice",
+        "config error at 'model.ffn': num_experts=1 with granularity=1 leaves a single expert",
     ),
     "softmax of one expert": (
         [MOE, "model.ffn.top_k=1", "model.ffn.router_softmax=after"],
@@ -50,11 +50,11 @@ MISTAKES = {
         [LINEAR, "model.attention.logit_softcap=30"],
         "config error at 'model.attention.logit_softcap': not a key of the chosen model/attention, "
         "but of model/attention=full or sliding_window or strided "
-        "(linear attention has no scores before a softmax that could be capped)",
+        "(linear attention has no softmax, so no scores to cap)",
     ),
     "added soft-cap of linear attention": (
         [LINEAR, "+model.attention.logit_softcap=30"],
-        "linear attention has no scores before a softmax that could be capped",
+        "linear attention has no softmax, so no scores to cap",
     ),
     "window of full attention": (
         ["model.attention.window=5"],
@@ -75,28 +75,28 @@ MISTAKES = {
     ),
     "norm of no placement": (
         ["model.norm=layernorm", "model.norm_placement=none"],
-        "config error at 'model': norm=layernorm is used nowhere with norm_placement=none",
+        "config error at 'model': norm=layernorm is not used with norm_placement=none",
     ),
     "placement of no norm": (
         ["model.norm=none", "model.norm_placement=post"],
-        "norm_placement=post has nothing to place with norm=none",
+        "norm_placement=post needs a norm, got norm=none",
     ),
     "two placements of no norm": (
         ["model.norm=none", "model.norm_placement=double"],
-        "norm_placement=double has nothing to place with norm=none",
+        "norm_placement=double needs a norm, got norm=none",
     ),
     "eps of no norm": (
         ["model.norm=none", "model.norm_eps=1e-6"],
-        "norm_eps=1e-06 is used by no norm with norm=none, norm_placement=pre and no qk_norm; "
-        "leave it 1e-05",
+        "norm_eps=1e-06 is not used by any norm with norm=none, norm_placement=pre and no qk_norm; "
+        "set it to 1e-05",
     ),
     "eps of no placement": (
         ["model.norm_placement=none", "model.norm_eps=0.1"],
-        "norm_eps=0.1 is used by no norm",
+        "norm_eps=0.1 is not used by any norm",
     ),
     "pattern": (
         [HYBRID, "model.attention.pattern=[local,x]"],
-        "'x', which is not a member (members: local, global)",
+        "'x', which is not a member; members: local, global",
     ),
     "unused member": (
         [HYBRID, "model.attention.pattern=[local]"],
@@ -104,7 +104,7 @@ MISTAKES = {
     ),
     "long pattern": (
         [HYBRID, "model.attention.pattern=[local,global,local,global,local]"],
-        "the attention pattern has 5 entries for num_layers=4",
+        "the attention pattern has 5 entries, more than num_layers=4; shorten",
     ),
     "dropout": (["model.dropout=1.0"], "config error at 'model.dropout': must be < 1, got 1"),
     "activation": (["model.ffn.activation=relu2"], "'relu2' is not one of"),
@@ -153,7 +153,7 @@ def test_values_live_in_yaml_alone() -> None:
     assert compose_run(find_conf(), []).model.norm_eps == NORM_EPS
 
     classes = [ModelConfig]
-    from lmlab.config import members
+    from lmlab.schema import members
 
     for cls in classes:
         for name, field in cls.model_fields.items():

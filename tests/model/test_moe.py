@@ -1,7 +1,5 @@
 """Mixture of experts against one token at a time, by hand."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from lmlab.model.ffn.config import MoEConfig
 from lmlab.model.ffn.glu import GATES
 from lmlab.model.ffn.moe import MoE, groupable, grouped_experts, looped_experts
 from lmlab.training.objective import NextToken
+from lmlab.training.runtime import Runtime
 from lmlab.training.step import optimize_step
 from tests_support import composed
 
@@ -140,10 +139,9 @@ def test_loads_are_those_of_all_micro_batches_of_a_step(checkpointed: bool, comp
             called,
             optimizer,
             (ids, ids),
+            ids.numel(),
+            Runtime(torch.device("cpu")),
             micro_batch_size=micro_batch_size,
-            max_grad_norm=None,
-            autocast=nullcontext,
-            device=torch.device("cpu"),
         )
         return [value.item() for value in model.metrics().values()]
 

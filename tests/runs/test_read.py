@@ -6,10 +6,10 @@ import pytest
 from fake_run import CONFIG, NASTY, SAMPLE, metrics, write_run
 
 from lmlab.errors import DataError
-from lmlab.runs.read import Run, read_run
+from lmlab.runs.read import RunRecord, read_run
 
 
-def read_lines(tmp_path: Path, text: str) -> Run:
+def read_lines(tmp_path: Path, text: str) -> RunRecord:
     (tmp_path / "metrics.jsonl").write_text(text)
     return read_run(tmp_path)
 
@@ -91,7 +91,7 @@ def test_an_unmeasured_value_is_no_divergence(tmp_path: Path) -> None:
 
 def test_no_run_directory(tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match="no run directory; expected one with"):
+        with pytest.raises(DataError, match="not a run directory; expected"):
             read_run(directory)
 
 

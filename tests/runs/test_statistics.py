@@ -1,13 +1,15 @@
-"""Against scipy, and against Holm's procedure worked by hand."""
+"""Against scipy: t-tests, paired and pooled, and Tukey's test."""
 
-import math
+import itertools
+from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lmlab.runs.statistics import estimate, holm, welch
+from lmlab.runs.statistics import Comparisons, Difference, estimate
 
 LOSSES = st.lists(st.floats(1, 10), min_size=2, max_size=6).filter(
     lambda values: max(values) - min(values) > 1e-3
@@ -22,27 +24,81 @@ def test_the_interval_is_students(values: list[float]) -> None:
     assert e.sd == pytest.approx(stats.tstd(values))
 
 
+SEEDS = st.lists(st.tuples(st.floats(1, 10), st.floats(1, 10)), min_size=3, max_size=6)
+
+
+@given(SEEDS)
+def test_two_settings_with_the_same_seeds_are_the_paired_t_test(
+    pairs: list[tuple[float, float]],
+) -> None:
+    first, second = zip(*pairs, strict=True)
+    assume(np.std(np.subtract(second, first)) > 1e-3)
+    found = compare(dict(enumerate(first)), dict(enumerate(second)))
+    test = stats.ttest_rel(second, first)
+    interval = test.confidence_interval(0.95)
+    assert found.p == pytest.approx(test.pvalue, rel=1e-3, abs=1e-6)
+    assert found.value == pytest.approx(np.mean(second) - np.mean(first))
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-3)
+
+
 @given(LOSSES, LOSSES)
-def test_welch_by_its_formula(a: list[float], b: list[float]) -> None:
-    difference = welch(a, b)
-    va, vb = stats.tvar(a) / len(a), stats.tvar(b) / len(b)
-    freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    t = (stats.tmean(b) - stats.tmean(a)) / math.sqrt(va + vb)
-    assert difference.p == pytest.approx(2 * stats.t.sf(abs(t), freedom), rel=1e-6)
-    half = stats.t.ppf(0.975, freedom) * math.sqrt(va + vb)
-    assert difference.value == pytest.approx(stats.tmean(b) - stats.tmean(a))
-    assert difference.low == pytest.approx(difference.value - half, rel=1e-6, abs=1e-9)
+def test_other_seeds_are_the_t_test_with_pooled_variance(a: list[float], b: list[float]) -> None:
+    found = compare(dict(enumerate(a)), {f"other {i}": value for i, value in enumerate(b)})
+    test = stats.ttest_ind(b, a, equal_var=True)
+    assert found.p == pytest.approx(test.pvalue, rel=1e-3, abs=1e-6)
+    assert found.low == pytest.approx(test.confidence_interval(0.95).low, rel=1e-3, abs=1e-6)
+
+
+def test_several_settings_are_tukeys_test() -> None:
+    groups = [[24.5, 23.5, 26.4, 27.1], [28.4, 34.2, 29.5, 32.2], [26.1, 28.3, 24.3, 26.2]]
+    settings = [{(g, i): v for i, v in enumerate(group)} for g, group in enumerate(groups)]
+    tests, outside = Comparisons(settings), stats.tukey_hsd(*groups)
+    for i, j in itertools.combinations(range(3), 2):
+        assert tests.difference(i, j).p == pytest.approx(outside.pvalue[i, j], rel=1e-6)
+
+
+def test_six_deviations_with_two_seeds_are_significant() -> None:
+    """Whatever the number of settings, and whether they are paired or not."""
+    for count in (2, 3, 4, 8):
+        noise = [(0.5, -0.5), (-0.5, 0.5)] * count
+        levels = [0.0] + [6.0] * (count - 1)
+        settings = [
+            {seed: level + noise[index][seed] for seed in range(2)}
+            for index, level in enumerate(levels)
+        ]
+        tests = Comparisons(settings)
+        assert tests.noise is not None
+        scaled = [
+            {seed: value + (level * tests.noise.deviation - level) for seed, value in s.items()}
+            for s, level in zip(settings, levels, strict=True)
+        ]
+        assert all(Comparisons(scaled).difference(0, i).p < 0.05 for i in range(1, count))
+
+
+def test_a_seed_that_is_missing_leaves_the_others_paired() -> None:
+    settings = [{0: 1.0, 1: 2.0, 2: 3.0}, {0: 1.5, 1: 2.5, 2: 3.5}, {1: 2.2}]
+    tests = Comparisons(settings)
+    assert tests.noise is not None
+    assert tests.noise.paired
+    assert tests.difference(0, 2).value == pytest.approx(0.2)
+
+
+def test_a_noisy_setting_does_not_hide_the_others() -> None:
+    quiet = [{0: level, 1: level + 0.01, 2: level - 0.01} for level in (3.0, 3.1, 3.2)]
+    tests = Comparisons([*quiet, {0: 3.3, 1: 5.0, 2: 4.0}])
+    assert tests.noise is not None
+    assert tests.noise.excluded == {3}
+    assert tests.difference(0, 1).p < 0.05
+    assert tests.difference(0, 3).p > 0.05
 
 
 def test_what_cannot_be_known_is_none() -> None:
     assert estimate([]).n == 0
     assert estimate([2.0]).low is None
-    assert welch([1.0], [2.0, 3.0]).p is None
-    assert welch([1.0, 1.0], [2.0, 2.0]).p == 0
-    assert welch([2.0, 2.0], [2.0, 2.0]).p == 1
+    assert compare({0: 1.0}, {0: 2.0}).p is None
+    assert compare({0: 1.0, 1: 1.0}, {0: 2.0, 1: 2.0}).p == 0
+    assert compare({0: 2.0, 1: 2.0}, {0: 2.0, 1: 2.0}).p == 1
 
 
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
+def compare(first: dict[Any, float], second: dict[Any, float]) -> Difference:
+    return Comparisons([first, second]).difference(0, 1)

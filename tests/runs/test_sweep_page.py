@@ -68,7 +68,7 @@ def test_the_answer_comes_first(tmp_path: Path) -> None:
     html = write_sweep_report(folder).read_text()
     answer = html.index("lr=0.01: validation loss 3.5507 ± 0.0274 (3 seeds)")
     assert answer < html.index("<h2")
-    assert "larger than the noise of the seeds" in html
+    assert "significant (p &lt; 0.001, adjusted for all pairs of 6 settings)" in html
     assert "Diverged: lr=1 (3 of 3)." in html
     assert html.count('<tr class="best">') == 1
     for run in folder.iterdir():

@@ -9,9 +9,16 @@ from typing import Any
 
 from virtual_cluster import VirtualCluster, wait_until
 
-from lmlab.cluster.status import state_of
+from lmlab.cluster.run_state import state_of
 
-MEASURED = ("seconds", "tokens_per_second", "mfu", "memory_gib")
+MEASURED = (
+    "seconds",
+    "tokens_per_second",
+    "batch_time_share",
+    "mfu",
+    "matmul_utilization",
+    "memory_gib",
+)
 LONG = ("budget.steps=100000", "trainer.checkpoint_every=1000", "task.sample.tokens=0")
 """A run that something will happen to before it ends."""
 

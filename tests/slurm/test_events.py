@@ -68,7 +68,7 @@ def test_the_time_limit_requeues_until_restarts_are_used_up(
     wait_for_state(cluster, job, "FAILED")
     status = record(run / "status.json")
     assert status["state"] == "failed"
-    assert "out of time after 1 restarts; go on with: lmlab sweep resume" in status["error"]
+    assert "time limit reached after 1 restarts; resume with: lmlab sweep resume" in status["error"]
     assert "UserError" in (run / "error.txt").read_text()
     assert list((run / "checkpoints").glob("step_*.pt"))
 

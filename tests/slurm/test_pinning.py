@@ -16,7 +16,7 @@ import sys
 sys.meta_path[:] = [finder for finder in sys.meta_path if "lmlab" not in type(finder).__module__]
 sys.path.insert(0, {source!r})
 from pathlib import Path
-from lmlab.compose import main
+from lmlab.hydra_app import main
 main(Path({conf!r}))
 """
 

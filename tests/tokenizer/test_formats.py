@@ -348,7 +348,7 @@ def test_missing_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"normalizer": {"type": "NFC"}}, "a normalizer"),
+        ({"normalizer": {"type": "NFKC"}}, "a normalizer other than NFC, 'NFKC'"),
         ({"pre_tokenizer": None}, "pre_tokenizer"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer"),
         ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "pre_tokenizer"),
@@ -397,7 +397,6 @@ def test_huggingface_model_of_another_kind(small: Tokenizer, tmp_path: Path, key
         (lambda text: text + "Zm9v 3\n", "line 500 is no token and rank"),
         (lambda text: text[: text.index("\n", len(text) // 2) - 1], "is no token and rank"),
         (lambda text: text.split("\n", 1)[1], "no token for byte 0x00"),
-        (lambda text: text + "d29ybGQgd2FyIHRocmVl 900\n", "no merge of two earlier tokens"),
     ],
 )
 def test_damaged_ranks(

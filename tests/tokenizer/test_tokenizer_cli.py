@@ -379,3 +379,16 @@ def test_ctrl_c_stops_within_a_second(tmp_path: Path, corpus: str, folder: Path)
     assert process.returncode == 130
     assert "Traceback" not in process.stderr.read()
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["a.json.gz", "a.jsonl", "a.txt"])
+def test_json_is_not_taken_for_text(tmp_path: Path, folder: Path, name: str) -> None:
+    path, out = tmp_path / name, tmp_path / "ids.bin"
+    lines = b'{"text": "one"}\n{"text": "two"}\n'
+    path.write_bytes(gzip.compress(lines) if name.endswith(".gz") else lines)
+    refused(lmlab("tokenizer", "encode", folder, path, "--out", out), name, "is JSON", "--raw")
+    refused(lmlab("tokenizer", "compare", folder, "--on", path), name, "is JSON", "--raw")
+    assert not out.exists()
+    done = lmlab("tokenizer", "encode", folder, path, "--out", out, "--raw", "--quiet")
+    assert done.returncode == 0
+    assert b"".join(Tokenizer.load(folder).decode_file(out)) == lines

@@ -47,7 +47,7 @@ def test_build_byte() -> None:
 
 def test_build_bpe_trains_on_the_documents(corpus: str) -> None:
     config = adapter.validate_python(BPE)
-    tokenizer = build(config, lambda: [corpus[:5000], corpus[5000:]])
+    tokenizer = build(config, lambda: [corpus[:5000].encode(), corpus[5000:].encode()])
     assert tokenizer.vocab_size == 300
     assert tokenizer.special_tokens == {"<|endoftext|>": 299}
     assert tokenizer.decode(tokenizer.encode(corpus)) == corpus

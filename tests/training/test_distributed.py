@@ -111,7 +111,7 @@ def test_when_one_process_fails_the_others_say_so(tiny: list[str], tmp_path: Pat
     ended = finish(start(tmp_path, 2, *tiny, "trainer.batch_size=3"))
     assert [code for code, _, _ in ended] == [1, 1]
     for _, _, errors in ended:
-        assert "'trainer.batch_size': 3 is no multiple of the 2 processes" in errors
+        assert "'trainer.batch_size': 3 is not divisible by the 2 processes" in errors
     processes = start(tmp_path, 2, *tiny, "budget.steps=100000", "hydra.run.dir=other")
     while not (tmp_path / "other" / "metrics.jsonl").exists():
         assert all(process.poll() is None for process in processes), finish(processes)
@@ -119,7 +119,7 @@ def test_when_one_process_fails_the_others_say_so(tiny: list[str], tmp_path: Pat
     processes[0].kill()
     code, _, errors = finish(processes)[1]
     assert code == 1
-    assert "process 1 of 2 stops: another one has ended" in errors
+    assert "process 1 of 2 stops: another process exited" in errors
     assert "Traceback" not in errors
 
 
@@ -135,4 +135,4 @@ def test_an_environment_without_a_master(tiny: list[str], tmp_path: Path) -> Non
         [*TRAIN, *tiny], cwd=tmp_path, env=odd, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith("WORLD_SIZE is 'two', which is no number")
+    assert done.stderr.splitlines()[-1].endswith("WORLD_SIZE is 'two', which is not an integer")

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,12 @@ from lmlab.training.budget import total_steps
 from lmlab.training.checkpoint import Checkpoints
 from lmlab.training.device import resolve_device, resolve_precision
 from lmlab.training.evaluate import Evaluator
-from lmlab.training.loop import Parts, train
+from lmlab.training.loop import TrainingSetup, train
 from lmlab.training.objective import NextToken
-from lmlab.training.progress import Outcome, Progress
+from lmlab.training.runtime import Runtime
+from lmlab.training.state import Criterion, Outcome, TrainState
 from lmlab.training.step import LossScaler, optimize_step
+from lmlab.training.throughput import Meter
 from tests_support import TINY, composed
 
 CPU = torch.device("cpu")
@@ -41,7 +42,7 @@ def tiny_model(seed: int = 0, *overrides: str) -> torch.nn.Module:
 
 
 @dataclass
-class Journal:
+class MemoryLog:
     """A run directory in memory."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -65,6 +66,24 @@ class Journal:
         pass
 
 
+class RandomBatches:
+    """A source whose state counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        assert step == self.asked or step == 0, "the state was not restored"
+        self.asked += 1
+        return batches(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"asked": self.asked}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.asked = state["asked"]
+
+
 def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(step)
     tokens = torch.randint(0, 257, (4, 33), generator=generator)
@@ -74,35 +93,36 @@ def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
 def run_loop(
     folder: Path,
     *overrides: str,
-    journal: Journal | None = None,
+    log: MemoryLog | None = None,
     lr: str = "3e-3",
     scaler: LossScaler | None = None,
     fingerprint: str = "",
-) -> tuple[Outcome, Journal, torch.nn.Module]:
+) -> tuple[Outcome, MemoryLog, torch.nn.Module]:
     config = composed(*TINY, f"lr={lr}", *overrides)
     model = tiny_model(config.seed)
-    journal = journal or Journal()
+    log = log or MemoryLog()
     steps = config.budget.steps
-    parts = Parts(
+    objective = NextToken(model)
+    setup = TrainingSetup(
         model=model,
+        objective=objective,
+        weight=objective.weight,
+        source=RandomBatches(),
         optimizer=build_optimizer(config.optimizer, model),
         schedule=build_schedule(config.schedule, config.optimizer.lr, steps),
-        objective=NextToken(model),
-        batches=batches,
         evaluate=lambda step: {"val/loss": 1.0 + step, "val/bits_per_byte": 2.0},
-        autocast=nullcontext,
-        device=CPU,
-        flops_per_token=1.0,
-        peaks={"mfu": 1.0},
+        criterion=Criterion(),
+        runtime=Runtime(CPU),
+        meter=Meter(1.0, {"mfu": 1.0}),
         scaler=scaler,
         fingerprint=fingerprint,
     )
     checkpoints = Checkpoints(folder, config.trainer.keep_checkpoints)
-    return train(parts, steps, checkpoints, journal, config.trainer), journal, model
+    return train(setup, steps, checkpoints, log, config.trainer), log, model
 
 
 def test_one_batch_is_overfitted(tmp_path: Path) -> None:
-    outcome, journal, _ = run_loop(
+    outcome, log, _ = run_loop(
         tmp_path,
         "trainer.fixed_batch=true",
         "schedule=constant",
@@ -111,41 +131,41 @@ def test_one_batch_is_overfitted(tmp_path: Path) -> None:
         lr="1e-2",
     )
     assert outcome.status == "finished"
-    assert journal.rows[-1]["train/loss"] < 0.05
+    assert log.rows[-1]["train/loss"] < 0.05
 
 
 def test_each_step_is_logged_once_and_the_best_is_kept(tmp_path: Path) -> None:
-    outcome, journal, _ = run_loop(tmp_path)
-    assert [row["step"] for row in journal.rows] == [0, 2, 4, 6, 8, 10, 12]
-    assert outcome.progress.best_val_loss == 1.0
-    assert outcome.progress.val_loss == 13.0
-    assert [row["tokens"] for row in journal.rows] == [row["step"] * 128 for row in journal.rows]
+    outcome, log, _ = run_loop(tmp_path)
+    assert [row["step"] for row in log.rows] == [0, 2, 4, 6, 8, 10, 12]
+    assert outcome.state.best == 1.0
+    assert outcome.state.evaluation["val/loss"] == 13.0
+    assert [row["tokens"] for row in log.rows] == [row["step"] * 128 for row in log.rows]
 
 
 def test_stopping_saves_and_resuming_is_exact(tmp_path: Path) -> None:
     _, whole, expected = run_loop(tmp_path / "a")
-    outcome, journal, _ = run_loop(tmp_path / "b", journal=Journal(stop_after=6))
+    outcome, log, _ = run_loop(tmp_path / "b", log=MemoryLog(stop_after=6))
     assert outcome.status == "stopped"
-    journal.stop_after = 10**9
-    journal.rows.append({"step": 99})  # logged after the checkpoint, before the kill
-    outcome, journal, model = run_loop(tmp_path / "b", journal=journal)
+    log.stop_after = 10**9
+    log.rows.append({"step": 99})  # logged after the checkpoint, before the kill
+    outcome, log, model = run_loop(tmp_path / "b", log=log)
     assert outcome.status == "finished"
-    losses = [[row.get("train/loss") for row in j.rows] for j in (whole, journal)]
+    losses = [[row.get("train/loss") for row in j.rows] for j in (whole, log)]
     assert losses[0] == losses[1]
     for a, b in zip(expected.parameters(), model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
-    run_loop(tmp_path, journal=Journal(stop_after=6), fingerprint="one")
+    run_loop(tmp_path, log=MemoryLog(stop_after=6), fingerprint="one")
     with pytest.raises(UserError, match=r"step \d+ in .* made with another"):
         run_loop(tmp_path, fingerprint="another")
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_unsaved(tmp_path: Path) -> None:
-    outcome, journal, _ = run_loop(tmp_path, "trainer.checkpoint_every=1", lr="1e30")
+    outcome, log, _ = run_loop(tmp_path, "trainer.checkpoint_every=1", lr="1e30")
     assert outcome.status == "diverged"
-    last = journal.rows[-1]
+    last = log.rows[-1]
     assert not (math.isfinite(last["train/loss"]) and math.isfinite(last["grad_norm"]))
     state, _ = Checkpoints(tmp_path, 2).load()
     assert state is not None
@@ -162,10 +182,10 @@ def test_micro_batches_give_the_same_step(size: int) -> None:
             NextToken(model),
             optimizer,
             batches(0),
+            4 * 32,
+            Runtime(CPU),
             micro_batch_size=micro_batch_size,
             max_grad_norm=1.0,
-            autocast=nullcontext,
-            device=CPU,
         )
         results.append((stats, [p.grad for p in model.parameters()]))
     (a, a_grads), (b, b_grads) = results
@@ -189,10 +209,10 @@ def scaled_steps(scaler: LossScaler | None, steps: int, spoil: int = -1) -> list
             spoiled if step == spoil else objective,
             optimizer,
             batches(step if step <= spoil or spoil < 0 else step - 1),
+            4 * 32,
+            Runtime(CPU),
             micro_batch_size=2,
             max_grad_norm=1.0,
-            autocast=nullcontext,
-            device=CPU,
             scaler=scaler,
         )
     return [p.detach() for p in model.parameters()]
@@ -217,8 +237,8 @@ def test_evaluation_equals_torch_over_the_windows(batch_size: int) -> None:
     tokens = np.random.default_rng(0).integers(0, 257, 400).astype(np.uint16)
     starts = np.arange(0, 400 - 33, 32)
     lengths = np.random.default_rng(1).integers(0, 5, 257)
-    evaluate = Evaluator(tokens, starts, 32, lengths, batch_size)
-    measured = evaluate(NextToken(model), nullcontext, CPU)
+    evaluate = Evaluator(tokens, starts, 32, lengths, batch_size, Runtime(CPU))
+    measured = evaluate(NextToken(model))
     windows = torch.from_numpy(np.stack([tokens[s : s + 33] for s in starts]).astype(np.int64))
     with torch.no_grad():
         logits = model(windows[:, :-1])
@@ -288,17 +308,17 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     state, (warning,) = checkpoints.load()
     assert state is not None
     assert state["step"] == 1
-    assert "is not what was written" in warning
+    assert "checksum" in warning
 
 
 def test_a_damaged_checkpoint_does_not_push_out_sound_ones(tmp_path: Path) -> None:
     keeps_one = ("trainer.checkpoint_every=100", "trainer.keep_checkpoints=1")
-    _, journal, _ = run_loop(tmp_path, *keeps_one, journal=Journal(stop_after=8))
+    _, log, _ = run_loop(tmp_path, *keeps_one, log=MemoryLog(stop_after=8))
     damaged = tmp_path / "step_00000009.pt"
     damaged.write_bytes(b"e" * 100_000)
-    journal.stop_after = 4
-    outcome, _, _ = run_loop(tmp_path, *keeps_one, journal=journal)
-    assert (outcome.status, outcome.progress.step) == ("stopped", 5)
+    log.stop_after = 4
+    outcome, _, _ = run_loop(tmp_path, *keeps_one, log=log)
+    assert (outcome.status, outcome.state.step) == ("stopped", 5)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"step_00000005.pt", "step_00000009.damaged", "latest"}
     assert (tmp_path / "latest").exists()
@@ -342,36 +362,36 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
 
 def test_a_loss_that_stays_far_above_the_best_diverges(tmp_path: Path) -> None:
     cfg = composed(*TINY, "trainer.max_loss_rise=2", "trainer.divergence_patience=3").trainer
-    progress = Progress()
+    state = TrainState()
     losses = [5.0, 4.0, 7.0, 7.0, 5.9, 7.0, 7.0]  # two rows are too few, and 5.9 is near enough
-    assert not any(progress.diverges(loss, cfg) for loss in losses)
-    assert progress.diverges(6.1, cfg)
+    assert not any(state.diverges(loss, cfg) for loss in losses)
+    assert state.diverges(6.1, cfg)
     never = composed(*TINY, "trainer.max_loss_rise=null").trainer
-    assert not any(Progress(best_train_loss=1.0).diverges(99.0, never) for _ in range(50))
-    outcome, journal, _ = run_loop(
+    assert not any(TrainState(lowest=1.0).diverges(99.0, never) for _ in range(50))
+    outcome, log, _ = run_loop(
         tmp_path, "budget.steps=100", "trainer.divergence_patience=3", lr="3.0"
     )
     assert outcome.status == "diverged"
-    assert math.isfinite(journal.rows[-1]["train/loss"])
-    assert journal.rows[-1]["step"] < 100
+    assert math.isfinite(log.rows[-1]["train/loss"])
+    assert log.rows[-1]["step"] < 100
 
 
 def test_dropout_is_the_same_after_a_resume(tmp_path: Path) -> None:
     _, whole, _ = run_loop(tmp_path / "a", "model.dropout=0.1")
-    _, journal, _ = run_loop(tmp_path / "b", "model.dropout=0.1", journal=Journal(stop_after=6))
+    _, log, _ = run_loop(tmp_path / "b", "model.dropout=0.1", log=MemoryLog(stop_after=6))
     torch.manual_seed(12345)
-    journal.stop_after = 10**9
-    run_loop(tmp_path / "b", "model.dropout=0.1", journal=journal)
-    losses = [[row.get("train/loss") for row in j.rows] for j in (whole, journal)]
+    log.stop_after = 10**9
+    run_loop(tmp_path / "b", "model.dropout=0.1", log=log)
+    losses = [[row.get("train/loss") for row in j.rows] for j in (whole, log)]
     assert losses[0] == losses[1]
 
 
 def test_a_resumed_run_goes_on_with_its_scale(tmp_path: Path) -> None:
-    run_loop(tmp_path, journal=Journal(stop_after=6), scaler=LossScaler(scale=2.0**20))
+    run_loop(tmp_path, log=MemoryLog(stop_after=6), scaler=LossScaler(scale=2.0**20))
     scaler = LossScaler()
-    _, journal, _ = run_loop(tmp_path, scaler=scaler)
+    _, log, _ = run_loop(tmp_path, scaler=scaler)
     assert scaler == LossScaler(scale=2.0**20, good_steps=12)
-    assert journal.rows[-1]["loss_scale"] == 2.0**20
+    assert log.rows[-1]["loss_scale"] == 2.0**20
 
 
 def test_devices_and_precisions() -> None:

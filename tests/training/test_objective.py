@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from lmlab.model import build
 from lmlab.training import cross_entropy
-from lmlab.training.objective import NextToken, fused_token_losses, token_losses
+from lmlab.training.losses import fused_token_losses, token_losses
+from lmlab.training.objective import NextToken
 from tests_support import TINY, composed
 
 
@@ -75,6 +76,8 @@ def gradients(objective: NextToken, dtype: torch.dtype | None) -> tuple[Tensor, 
     ids = torch.randint(0, 257, (3, 33), generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", dtype=dtype) if dtype else nullcontext():
         total, terms = objective(ids[:, :-1], ids[:, 1:])
+    weight = objective.weight(ids[:, :-1], ids[:, 1:])
+    total, terms = total / weight, {name: value / weight for name, value in terms.items()}
     (3 * total).backward()
     assert isinstance(objective.model, nn.Module)
     grads = [p.grad for p in objective.model.parameters() if p.grad is not None]

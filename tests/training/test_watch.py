@@ -10,7 +10,7 @@ from lmlab.model import build, products
 from lmlab.training import throughput
 from lmlab.training.objective import NextToken
 from lmlab.training.throughput import Meter, data_sheet_peak, measured_peak
-from lmlab.training.watch import OPERATORS, TRACE, LayerNorms, profiled
+from lmlab.training.watch import OPERATORS, TRACE, LayerStats, profiled
 from tests_support import TINY, composed
 
 CPU = torch.device("cpu")
@@ -19,10 +19,11 @@ CPU = torch.device("cpu")
 def test_norms_of_each_layer() -> None:
     torch.manual_seed(0)
     model = build(composed(*TINY).model, 257)
-    norms = LayerNorms(model)
+    norms = LayerStats(model)
     ids = torch.randint(0, 257, (2, 33))
     NextToken(model)(ids[:, :-1], ids[:, 1:])[0].backward()
-    measured = norms()
+    assert norms(False) == {}
+    measured = norms(True)
     layers = ["token_embedding", "final_norm", "lm_head", "block_0", "block_1"]
     kinds = ("weight_norm", "grad_norm", "activation_rms")
     missing = {"activation_rms/lm_head"} - measured.keys()  # a head may be called in chunks
@@ -37,7 +38,9 @@ def test_norms_of_each_layer() -> None:
     model.eval()
     before = measured["activation_rms/block_0"]
     model(torch.zeros(1, 4, dtype=torch.long))
-    assert torch.equal(norms()["activation_rms/block_0"], before), "evaluations are not training"
+    assert torch.equal(norms(True)["activation_rms/block_0"], before), (
+        "evaluations are not training"
+    )
 
 
 def test_the_best_peak_ever_measured_counts(
@@ -106,18 +109,21 @@ def test_known_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rates_are_shares_of_the_peaks() -> None:
-    meter = Meter(6.0, {"mfu": 1000.0, "mfu_data_sheet": 2000.0}, tokens=100, seconds=10.0)
-    meter.tokens, meter.seconds = 300, 12.0
-    assert meter.rates() == {"tokens_per_second": 100.0, "mfu": 0.6, "mfu_data_sheet": 0.3}
+    meter = Meter(6.0, {"mfu": 1000.0, "matmul_utilization": 2000.0})
+    meter.continue_from(100, 10.0)
+    meter.count(200)
+    meter.seconds = 12.0
+    shares = {"mfu": 0.6, "matmul_utilization": 0.3, "batch_time_share": 0.0}
+    assert meter.rates() == {"tokens_per_second": 100.0} | shares
     assert meter.overall() == 25.0
 
 
 def test_a_profile_is_a_trace_and_a_table(tmp_path: Path) -> None:
     said: list[str] = []
-    with profiled(2, tmp_path, said.append) as profile_step:
+    with profiled(2, tmp_path, said.append) as profile:
         for _ in range(8):
             torch.ones(32, 32) @ torch.ones(32, 32)
-            profile_step()
+            profile(False)
     products = [
         event
         for event in json.loads((tmp_path / TRACE).read_text())["traceEvents"]
@@ -128,10 +134,10 @@ def test_a_profile_is_a_trace_and_a_table(tmp_path: Path) -> None:
     assert any(TRACE in line for line in said)
     assert any(OPERATORS in line for line in said)
     (tmp_path / "short").mkdir()
-    with profiled(5, tmp_path / "short", said.append) as profile_step:
-        profile_step()
-    assert said[-1] == "no profile: the run ended before step 4"
-    with profiled(5, tmp_path / "short", said.append) as profile_step:
+    with profiled(5, tmp_path / "short", said.append) as profile:
+        profile(False)
+    assert said[-1] == "no profile: the run had fewer than 4 steps"
+    with profiled(5, tmp_path / "short", said.append) as profile:
         for _ in range(6):
-            profile_step()
+            profile(False)
     assert said[-2].startswith("profile of 3 steps")

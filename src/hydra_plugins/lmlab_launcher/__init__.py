@@ -1,7 +1,13 @@
-"""Launchers that check every job of a sweep before any starts, and a sweeper that lets them.
+"""Launchers that check every job of a sweep before any starts, and their sweeper.
 
 `hydra/launcher=local` runs the jobs one after the other in this process, `submitit_local` a few at
-a time in processes of their own, `submitit_slurm` as one array of a Slurm cluster.
+a time in separate processes, `submitit_slurm` as one array of a Slurm cluster; `show` prints them.
+
+| file | content |
+| --- | --- |
+| `composition.py` | the jobs of a sweep: composed, checked, each with its directory |
+| `launchers.py` | the launchers: they hand the jobs to `lmlab.cluster` |
+| `sweeper.py` | every combination of the axes |
 """
 
 from dataclasses import dataclass
@@ -9,10 +15,15 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from hydra_plugins.lmlab_launcher.launchers import LocalLauncher, SubmititLocal, SubmititSlurm
+from hydra_plugins.lmlab_launcher.launchers import (
+    LocalLauncher,
+    ShowLauncher,
+    SubmititLocal,
+    SubmititSlurm,
+)
 from hydra_plugins.lmlab_launcher.sweeper import GridSweeper
 
-__all__ = ["GridSweeper", "LocalLauncher", "SubmititLocal", "SubmititSlurm"]
+__all__ = ["GridSweeper", "LocalLauncher", "ShowLauncher", "SubmititLocal", "SubmititSlurm"]
 _HERE = "hydra_plugins.lmlab_launcher"
 
 
@@ -25,7 +36,7 @@ class LocalConfig:
 
 @dataclass
 class SubmititLocalConfig:
-    """In processes of their own, `parallel` at a time."""
+    """In separate processes, `parallel` at a time."""
 
     _target_: str = f"{_HERE}.launchers.SubmititLocal"
     parallel: int = 2
@@ -33,10 +44,17 @@ class SubmititLocalConfig:
 
 @dataclass
 class SubmititSlurmConfig:
-    """As one array of a Slurm cluster; `wait`: return when all jobs have ended."""
+    """As one array of a Slurm cluster; `wait`: return when all jobs have exited."""
 
     _target_: str = f"{_HERE}.launchers.SubmititSlurm"
     wait: bool = False
+
+
+@dataclass
+class ShowConfig:
+    """Prints the configurations and runs nothing: `-m --cfg job`."""
+
+    _target_: str = f"{_HERE}.launchers.ShowLauncher"
 
 
 @dataclass
@@ -44,7 +62,6 @@ class GridConfig:
     """Every combination of the axes."""
 
     _target_: str = f"{_HERE}.sweeper.GridSweeper"
-    max_batch_size: int | None = None
     params: dict[str, str] | None = None
 
 
@@ -52,6 +69,7 @@ _NODES: list[tuple[str, str, Any]] = [
     ("launcher", "local", LocalConfig),
     ("launcher", "submitit_local", SubmititLocalConfig),
     ("launcher", "submitit_slurm", SubmititSlurmConfig),
+    ("launcher", "show", ShowConfig),
     ("sweeper", "grid", GridConfig),
 ]
 for _group, _name, _node in _NODES:

@@ -1,9 +1,10 @@
 """Composing the jobs of a sweep in a fraction of the time that Hydra takes."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
@@ -14,9 +15,18 @@ from hydra.core.utils import filter_overrides
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from lmlab.cluster.existing_runs import ExistingRuns
 from lmlab.cluster.submission import Job
-from lmlab.config import difference, load
+from lmlab.config import difference
 from lmlab.errors import ConfigError, UserError
+from lmlab.hydra_app import run_config
+from lmlab.runs.names import sweep_run_name
+from lmlab.schema import flatten
+
+AUTOMATIC = "auto"
+"""As `hydra.sweep.subdir`: a directory is named by what varies."""
+NOT_NAMED = ("name", "resume", "logger", "slurm", "hydra", "sweep")
+"""Keys that the fingerprint leaves out, or that only say where the axes are from."""
 
 
 def checked_jobs(
@@ -25,6 +35,8 @@ def checked_jobs(
     """Return the runs of a sweep; raises UserError, naming the job, for the first that is wrong."""
     jobs = []
     common = set(batch[0]).intersection(*batch) if len(batch) > 1 else set()
+    axes = _axes(master, batch)
+    existing: dict[Path, ExistingRuns] = {}
     saved = HydraConfig.instance().cfg
     try:
         for index, config in enumerate(composed(loader, master, batch)):
@@ -36,8 +48,17 @@ def checked_jobs(
             settings = " ".join(own)
             try:
                 HydraConfig.instance().cfg = config  # type: ignore[assignment]
-                checked = load(without_hydra(config))
-                directory = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
+                checked = run_config(config, filter_overrides(batch[index]))
+                folder = Path(config.hydra.sweep.dir).absolute()
+                if config.hydra.sweep.subdir == AUTOMATIC:
+                    if folder not in existing:
+                        existing[folder] = ExistingRuns(folder)
+                    fingerprint = checked.fingerprint()
+                    values = _values(batch[index], axes, flatten(checked.model_dump()))
+                    name = sweep_run_name(values, fingerprint)
+                    directory = existing[folder].find(fingerprint) or folder / name
+                else:
+                    directory = folder / config.hydra.sweep.subdir
             except ConfigError as error:
                 raise UserError(f"{error} (job {index + 1} of {len(batch)}: {settings})") from error
             jobs.append(Job(directory, checked, settings))
@@ -45,6 +66,39 @@ def checked_jobs(
         HydraConfig.instance().cfg = saved
     _require_own_directories(jobs)
     return jobs
+
+
+def _axes(master: DictConfig, batch: Sequence[Sequence[str]]) -> list[str]:
+    """Return what names the runs: the keys of the sweep's file, and those whose values differ.
+
+    The seed names a sweep of one run.
+    """
+    declared = list(master.hydra.sweeper.get("params") or ())
+    values: dict[str, set[str]] = {}
+    for overrides in batch:
+        for key, value in _split(overrides):
+            values.setdefault(key, set()).add(value)
+    varied = [key for key, seen in values.items() if len(seen) > 1]
+    axes = dict.fromkeys(key for key in (*declared, *varied) if not key.startswith(NOT_NAMED))
+    return list(axes) or ["seed"]
+
+
+def _values(
+    overrides: Sequence[str], axes: Sequence[str], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values of the axes for one job: as checked for a key, the choice for a group."""
+    given = dict(_split(overrides))
+    return {
+        key: value
+        for key in axes
+        if (value := config.get(key, given.get(key))) is not None or key in config
+    }
+
+
+def _split(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for override in overrides:
+        key, _, value = override.partition("=")
+        yield key.lstrip("+~").partition("@")[0], value
 
 
 def _require_own_directories(jobs: Sequence[Job]) -> None:
@@ -55,7 +109,7 @@ def _require_own_directories(jobs: Sequence[Job]) -> None:
         if changes := difference(other.config, job.config):
             raise UserError(
                 f"{os.path.relpath(job.directory)} would be the directory of two runs ({changes}); "
-                "let hydra.sweep.subdir= tell them apart"
+                "give each its own with hydra.sweep.subdir="
             )
 
 
@@ -84,15 +138,10 @@ def composed(
         try:
             for override in values:
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-        except OmegaConfBaseException:  # Hydra knows how to say what is wrong
+        except OmegaConfBaseException:  # Hydra's own message says what is wrong
             config = loader.load_sweep_config(master, list(overrides))
         config.hydra.overrides.task = list(overrides)
         yield config
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """Return the part of a composed configuration that is ours."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def _is_value(override: Override) -> bool:

@@ -4,12 +4,31 @@ from collections.abc import Sequence
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, read_write
 
 from lmlab.errors import UserError
 
+LOCAL = "hydra_plugins.lmlab_launcher.launchers.LocalLauncher"
+
 
 class GridSweeper(BasicSweeper):
-    """Hydra's basic sweeper, without its composing every job once more to see whether it can be."""
+    """Hydra's basic sweeper: one batch, and each job is composed once, by the launcher."""
+
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        super().__init__(max_batch_size=None, params=params)
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Create the launcher: `local` unless the command line or the sweep's file names one.
+
+        The primary configuration cannot name it, as its choice would override a sweep's file.
+        """
+        if config.hydra.runtime.choices["hydra/launcher"] == "basic":
+            with read_write(config):
+                config.hydra.launcher._target_ = LOCAL
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     @staticmethod
     def split_arguments(

@@ -1,19 +1,19 @@
 """Serve the folders experiments/ and sweeps/ as the Hydra groups `experiment` and `sweep`.
 
-Hydra's own `hydra.searchpath` is relative to the working directory, so from elsewhere it finds
-nothing and the default configuration is trained without a word; this looks beside the primary
-configuration folder instead.
+They lie beside the primary configuration folder or in the working directory, whose folders (and
+`conf/`) come first. Hydra's own `hydra.searchpath` knows neither groups with folders of other names
+nor paths relative to the primary configuration folder.
 """
 
 from pathlib import Path
 
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-FOLDERS = {"experiment": "experiments", "sweep": "sweeps"}
+from lmlab.locations import FOLDERS, roots
 
 
 class FolderSource(ConfigSource):
@@ -72,12 +72,19 @@ class FolderSource(ConfigSource):
 
 
 class FolderSearchPath(SearchPathPlugin):
-    """Puts the folders beside the primary configuration folder on the search path."""
+    """Adds the folders beside `conf`, and before all the user's in the working directory."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the source when the primary folder has such neighbours."""
+        """Add each root that has such folders."""
         for entry in list(search_path.get_path()):
-            if entry.provider == "main" and entry.path:
-                root = Path(entry.path.removeprefix("file://")).parent
+            if entry.provider != "main" or not entry.path:
+                continue
+            *users, own = roots(Path(entry.path.removeprefix("file://")))
+            main = SearchPathQuery(provider="main")
+            if any((own / folder).is_dir() for folder in FOLDERS.values()):
+                search_path.append("lmlab", f"folders://{own}", anchor=main)
+            for root in users:
+                if (root / "conf").is_dir():
+                    search_path.prepend("user", f"file://{root / 'conf'}", anchor=main)
                 if any((root / folder).is_dir() for folder in FOLDERS.values()):
-                    search_path.append("lmlab", f"folders://{root}")
+                    search_path.prepend("user", f"folders://{root}", anchor=main)

@@ -1,1 +1,1 @@
-"""What a model costs: parameters and floating-point operations, counted on the built model."""
+"""Parameters, FLOPs and memory of a model, counted on the built model."""

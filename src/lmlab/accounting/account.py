@@ -1,4 +1,4 @@
-"""What a configured model costs, before anything runs."""
+"""Parameters, FLOPs and memory of a configured model, before anything runs."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from lmlab.accounting.count import activations, count_parameters, flops_by_part
+from lmlab.accounting.count import activations, count_parameters, flops_by_part, least_activations
 from lmlab.accounting.tree import tree
 from lmlab.model import build
 from lmlab.model.config import ModelConfig
@@ -14,7 +14,6 @@ from lmlab.optim import build_optimizer
 from lmlab.optim.config import OptimizerConfig
 
 FLOAT32 = 4
-SECONDS_PER_DAY = 86400
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,14 @@ class Account:
     optimizer_bytes: int
     activation_bytes: int
     """Of one sequence."""
+    least_activation_bytes: int
+    """Lower bound of the activations of one sequence, without logits."""
+    logit_bytes_per_token: int
+    """Logits of one token, in the precision of the activations."""
     cache_bytes: int
     """Of one sequence of `context_length` tokens."""
     cache_bytes_per_token: float
-    """The above by token; in a cache with bounds, most tokens cost less than the first."""
+    """Mean over the tokens; caches of bounded size grow by less for later tokens."""
     tree: str
 
     @property
@@ -44,20 +47,20 @@ class Account:
 
     @property
     def flops_per_token(self) -> float:
-        """FLOPs of training on one token: a backward pass costs two forward ones."""
+        """FLOPs of training on one token: three forward passes."""
         return 3 * self.flops / self.context_length
 
     @property
     def fixed_bytes(self) -> int:
-        """Memory that does not depend on the batch."""
+        """Bytes that do not depend on the batch."""
         return self.weight_bytes + self.gradient_bytes + self.optimizer_bytes
 
     def largest_batch(self, memory: float) -> int:
-        """Return how many sequences can be trained on at once in `memory` bytes; 0: not one."""
+        """Return the largest micro-batch in `memory` bytes; 0: none fits."""
         return max(0, int((memory - self.fixed_bytes) // self.activation_bytes))
 
     def training_seconds(self, tokens: float, peak: float, mfu: float) -> float:
-        """Return the time of training on `tokens` with a share `mfu` of `peak` FLOP/s."""
+        """Return the seconds of training on `tokens` at a fraction `mfu` of `peak` FLOP/s."""
         return tokens * self.flops_per_token / (peak * mfu)
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,14 +75,14 @@ def account(
     precision: str = "fp32",
     checkpoint_activations: bool = False,
 ) -> Account:
-    """Count a configured model: activations in `precision`, all else in float32.
+    """Return the counts of a configured model: activations in `precision`, all else in float32.
 
-    The cache too: text is generated without autocast, from weights that are float32.
+    The cache is float32 too: text is generated without autocast.
     """
     model = build(config, vocab_size, device="meta")
     length = config.context_length
     parameters = count_parameters(model)
-    kept = activations(model, length, checkpoint_activations)
+    bytes_each = FLOAT32 if precision == "fp32" else 2
     cache = model.cache_elements(length) * FLOAT32
     return Account(
         parameters=parameters,
@@ -89,7 +92,10 @@ def account(
         weight_bytes=parameters * FLOAT32,
         gradient_bytes=parameters * FLOAT32,
         optimizer_bytes=_state_elements(build_optimizer(optimizer, model)) * FLOAT32,
-        activation_bytes=kept * (FLOAT32 if precision == "fp32" else 2),
+        activation_bytes=activations(model, length, checkpoint_activations) * bytes_each,
+        least_activation_bytes=least_activations(model, length, checkpoint_activations)
+        * bytes_each,
+        logit_bytes_per_token=model.vocab_size * bytes_each,
         cache_bytes=cache,
         cache_bytes_per_token=cache / length,
         tree=tree(model, length),
@@ -97,7 +103,7 @@ def account(
 
 
 def _state_elements(optimizer: Optimizer) -> int:
-    """Return how many numbers the optimizer keeps, by stepping once on the meta device."""
+    """Return the number of elements in the optimizer state, from a step on the meta device."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.empty_like(parameter)

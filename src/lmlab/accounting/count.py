@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and activations of a model, counted by running it on the meta device."""
+"""Parameters, FLOPs and activations of a model, counted by a forward pass on the meta device."""
 
 from collections import Counter
 from typing import Any
@@ -17,13 +17,15 @@ from lmlab.model.norm import LayerNorm, RMSNorm
 from lmlab.model.transformer import Transformer
 
 PARTS = ("projections", "scores", "ffn", "head")
-"""Where FLOPs go: Q, K, V, output; scores and weighted sums; feed-forward; output head."""
+"""Parts of the FLOPs: Q, K, V, output; scores and weighted sums; feed-forward; output head."""
 KEPT = {getattr(torch.ops.aten, name) for name in ("mm", "addmm", "bmm", "exp", "_softmax")}
 """Operations whose results are kept; `exp` is the one inside `layers.softmax`."""
+LINEAR = {torch.ops.aten.mm, torch.ops.aten.addmm}
+"""Operations of linear layers, whose results every backend and compiler keeps."""
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters, shared ones once."""
+    """Return the number of parameters; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -36,7 +38,7 @@ def forward_flops(model: nn.Module, context_length: int) -> int:
 
 
 def flops_by_module(model: nn.Module, context_length: int) -> dict[str, int]:
-    """Return the FLOPs of one sequence's forward pass that each module does itself, by its name."""
+    """Return the FLOPs of one sequence's forward pass by module, without those of its children."""
     with FlopCounterMode(display=False) as counter:
         _run(model, context_length)
     root = type(model).__name__
@@ -51,7 +53,7 @@ def flops_by_module(model: nn.Module, context_length: int) -> dict[str, int]:
         if name:
             parent = name
             while (parent := parent.rpartition(".")[0]) and parent not in totals:
-                pass  # a list of modules is never called, and has no total
+                pass  # a list of modules is never called
             own[parent] -= flops
     return {name: flops for name, flops in own.items() if flops}
 
@@ -75,15 +77,39 @@ def _part(model: nn.Module, name: str) -> str:
     return "head"
 
 
-def activations(model: Transformer, context_length: int, checkpointed: bool = False) -> int:
-    """Return the numbers that one sequence's forward pass and loss keep for the backward pass.
+def least_activations(model: Transformer, context_length: int, checkpointed: bool = False) -> int:
+    """Return a lower bound of what one sequence keeps for the backward pass, without logits.
 
-    The convention: every result of a matrix product, of a norm and of a softmax (the loss has one
-    over the logits) is kept, and what is done element by element between them is computed again.
-    With checkpointed activations: the inputs of all blocks, what the largest block keeps while it
-    is computed again, and what is outside of the blocks.
+    The results of linear layers; fused attention and compilers save the rest. With checkpointed
+    activations: the inputs of all blocks and the results in the smallest block.
     """
-    kept, inputs, blocks = _Kept(), list[int](), list[int]()
+    outside, inputs, blocks, _ = _kept(model, context_length, LINEAR, norms=())
+    head = model.vocab_size * context_length
+    return outside - head + (sum(inputs) + min(blocks) if checkpointed else sum(blocks))
+
+
+def activations(model: Transformer, context_length: int, checkpointed: bool = False) -> int:
+    """Return the elements that one sequence's forward pass and loss save for the backward pass.
+
+    By convention the results of matrix products, norms and softmaxes (the loss has one over the
+    logits) are saved, and elementwise operations are computed again. With checkpointed activations:
+    the inputs of all blocks, the results in the largest block, and those outside of blocks.
+    """
+    norms = (RMSNorm, LayerNorm)
+    outside, inputs, blocks, logits = _kept(model, context_length, KEPT, norms)
+    outside += logits
+    return outside + (sum(inputs) + max(blocks) if checkpointed else sum(blocks))
+
+
+def _kept(
+    model: Transformer,
+    context_length: int,
+    operations: set[Any],
+    norms: tuple[type[nn.Module], ...],
+) -> tuple[int, list[int], list[int], int]:
+    """Return the elements of the results outside of blocks, the blocks' inputs and results,
+    and the logits."""
+    kept, inputs, blocks = _Kept(operations), list[int](), list[int]()
 
     def normed(norm: nn.Module, args: Any, out: Tensor) -> None:
         kept.numbers += out.numel()
@@ -95,8 +121,7 @@ def activations(model: Transformer, context_length: int, checkpointed: bool = Fa
     def left(block: nn.Module, args: Any, out: Tensor) -> None:
         blocks[-1] += kept.numbers
 
-    norms = [m for m in model.modules() if isinstance(m, RMSNorm | LayerNorm)]
-    hooks = [norm.register_forward_hook(normed) for norm in norms]
+    hooks = [m.register_forward_hook(normed) for m in model.modules() if isinstance(m, norms)]
     hooks += [block.register_forward_pre_hook(entered) for block in model.blocks]
     hooks += [block.register_forward_hook(left) for block in model.blocks]
     try:
@@ -105,26 +130,26 @@ def activations(model: Transformer, context_length: int, checkpointed: bool = Fa
     finally:
         for hook in hooks:
             hook.remove()
-    outside = kept.numbers - sum(blocks) + logits.numel()
-    return outside + (sum(inputs) + max(blocks) if checkpointed else sum(blocks))
+    return kept.numbers - sum(blocks), inputs, blocks, logits.numel()
 
 
 class _Kept(TorchDispatchMode):
-    """Adds up the sizes of what the operations in `KEPT` return."""
+    """Adds up the sizes of the results of some operations."""
 
-    def __init__(self) -> None:
+    def __init__(self, operations: set[Any]) -> None:
         super().__init__()
+        self.operations = operations
         self.numbers = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func.overloadpacket in KEPT:
+        if func.overloadpacket in self.operations:
             self.numbers += out.numel()
         return out
 
 
 def _run(model: nn.Module, context_length: int) -> Tensor:
-    """Run one sequence with attention written out, whatever its back end, and not in training."""
+    """Run one sequence in evaluation mode, with eager attention."""
     attentions = [m for m in model.modules() if isinstance(m, SoftmaxAttention)]
     backends = [attention.backend for attention in attentions]
     training = model.training
@@ -132,7 +157,7 @@ def _run(model: nn.Module, context_length: int) -> Tensor:
     try:
         model.eval()
         for attention in attentions:
-            attention.backend = "written_out"
+            attention.backend = "eager"
         with torch.no_grad():
             logits: Tensor = model(torch.zeros(1, context_length, dtype=torch.long, device=device))
     finally:

@@ -1,6 +1,7 @@
-"""What an account says, in a paragraph or in full."""
+"""An account as text: one line or in full."""
 
-from lmlab.accounting.account import SECONDS_PER_DAY, Account
+from lmlab.accounting.account import Account
+from lmlab.text import duration
 
 TITLES = {
     "projections": "Q, K, V, output",
@@ -9,7 +10,7 @@ TITLES = {
     "head": "output head",
 }
 STEP_FLOPS = {"adamw": 14}
-"""Of one optimizer step for each parameter, about; roots and divisions count as one each."""
+"""FLOPs of one optimizer step per parameter; roots and divisions count as one."""
 
 
 def short(account: Account) -> str:
@@ -79,11 +80,3 @@ def amount(size: float) -> str:
             break
         size /= 1000
     return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.2f} {unit}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the largest unit that it fills."""
-    for unit, length in (("days", SECONDS_PER_DAY), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.1f} {unit}"
-    return f"{seconds:,.1f} seconds"

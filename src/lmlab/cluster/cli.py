@@ -1,7 +1,8 @@
-"""`lmlab runs` and `lmlab sweep status | cancel | resume`: looking after what was submitted."""
+"""`lmlab runs` and `lmlab sweep status | cancel | resume`: watching and controlling runs."""
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -21,31 +22,33 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     """Add `runs` and `sweep` to the `lmlab` command."""
     runs = commands.add_parser(
         "runs",
-        help="list runs: queued, running, finished, failed, and how far they are",
-        description="List the runs below a folder, and what has become of them.",
+        help="list runs with their state and progress",
+        description="List the runs below a folder with their state, progress and losses.",
     )
     runs.add_argument("directory", nargs="?", type=Path, default=Path("runs"), metavar="DIR")
-    runs.add_argument("--watch", action="store_true", help="again and again until all have ended")
+    runs.add_argument("--watch", action="store_true", help="refresh until all have exited")
     runs.set_defaults(run=show)
 
-    sweep = commands.add_parser("sweep", help="look after a sweep: status, cancel, resume")
+    sweep = commands.add_parser("sweep", help="control a sweep: status, cancel, resume")
     actions = sweep.add_subparsers(metavar="ACTION", required=True)
     for name, action, text in (
         ("status", show, "list the runs of a sweep"),
-        ("cancel", cancel, "cancel what is queued or running; running ones save first"),
-        ("resume", resume, "submit again what has neither finished nor is queued or running"),
+        ("cancel", cancel, "cancel queued and running runs; running ones save first"),
+        ("resume", resume, "submit the runs again that are not finished, queued or running"),
     ):
         parser = actions.add_parser(name, help=text, description=f"{text.capitalize()}.")
         parser.add_argument("directory", type=Path, metavar="DIR", help="runs/sweeps/NAME")
         if name == "status":
-            parser.add_argument("--watch", action="store_true", help="until all have ended")
+            parser.add_argument(
+                "--watch", action="store_true", help="refresh until all have exited"
+            )
         if name == "resume":
             parser.add_argument(
                 "overrides",
                 nargs="*",
                 default=[],
                 metavar="slurm.KEY=VALUE",
-                help="ask Slurm for something else",
+                help="other resources",
             )
             parser.add_argument(
                 "--parallel",
@@ -57,18 +60,20 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _count(text: str) -> int:
-    """Read a number of at least 1; argparse says of which argument the error is."""
+    """Return a number of at least 1; argparse adds the name of the argument to the error."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number > 0, got '{text}'")
+        raise argparse.ArgumentTypeError(f"must be an integer > 0, got '{text}'")
     return int(text)
 
 
 def show(options: argparse.Namespace) -> None:
     """Print the table of runs, with --watch until none is active."""
-    from lmlab.cluster.table import table
+    from lmlab.cluster.run_table import table
 
+    fixed = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     while True:
-        text, active = table(_runs(options.directory), options.directory)
+        width = None if fixed else shutil.get_terminal_size().columns
+        text, active = table(_runs(options.directory), options.directory, width)
         watching = options.watch and active
         print((CLEAR if options.watch and sys.stdout.isatty() else "") + text, flush=True)
         if not watching:
@@ -81,18 +86,19 @@ def cancel(options: argparse.Namespace) -> None:
     from lmlab.cluster.cancel import cancel_runs
 
     runs = _runs(options.directory)
-    cancelled, left = cancel_runs(runs)
-    if cancelled or not left:
+    cancelled, unreached = cancel_runs(runs)
+    if cancelled or not unreached:
         print(f"cancelled {cancelled} of {len(runs)} runs" if cancelled else "nothing to cancel")
-    if left:
-        raise UserError("; ".join(left))
+    if unreached:
+        raise UserError("; ".join(unreached))
 
 
 def resume(options: argparse.Namespace) -> None:
-    """Submit the runs of a sweep again that have not finished, where they were submitted before."""
-    from lmlab.cluster.local import run_here
+    """Submit the unfinished runs of a sweep again, where they were submitted before."""
+    from lmlab.cluster.launch_processes import run_in_processes
+    from lmlab.cluster.launch_slurm import submit_to_slurm
     from lmlab.cluster.records import SUBMISSION, read_record
-    from lmlab.cluster.submission import Job, submit_to_slurm
+    from lmlab.cluster.submission import Job
     from lmlab.config import load_yaml
 
     runs = _runs(options.directory)
@@ -101,7 +107,7 @@ def resume(options: argparse.Namespace) -> None:
     if len(clusters) != 1:
         problem = "was not submitted" if not clusters else "is partly on Slurm, partly local"
         raise UserError(
-            f"{options.directory} {problem}; start it with train.py -m, which skips what is done"
+            f"{options.directory} {problem}; start it with train.py -m, which skips finished runs"
         )
     jobs = []
     for path in runs:
@@ -109,17 +115,17 @@ def resume(options: argparse.Namespace) -> None:
         jobs.append(Job(path.absolute(), config, path.name))
     cwd = next(record["cwd"] for record in records if record)
     if not Path(cwd).is_dir():
-        raise UserError(f"the folder that {options.directory} was submitted in is gone: {cwd}")
+        raise UserError(f"the working directory of {options.directory} does not exist: {cwd}")
     os.chdir(cwd)  # paths in configurations are relative to it
     on_slurm = clusters == {"slurm"}
-    submission = submit_to_slurm(jobs) if on_slurm else run_here(jobs, options.parallel)
+    submission = submit_to_slurm(jobs) if on_slurm else run_in_processes(jobs, options.parallel)
     for name, job in submission.submitted.items():
         print(f"  {name}: {job.settings}")
     print(submission.summary())
 
 
 def _changed(config: "RunConfig", overrides: Sequence[str]) -> "RunConfig":
-    """Return the configuration with other values under `slurm`."""
+    """Return the configuration with the overrides of `slurm`."""
     import yaml
 
     from lmlab.config import load
@@ -128,7 +134,9 @@ def _changed(config: "RunConfig", overrides: Sequence[str]) -> "RunConfig":
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key.startswith("slurm."):
-            raise UserError(f"'{override}' is not slurm.KEY=VALUE; a run's own settings stay")
+            raise UserError(
+                f"'{override}' is not slurm.KEY=VALUE; other keys of a run cannot change"
+            )
         node = values
         *parents, last = key.split(".")
         for parent in parents:
@@ -143,7 +151,7 @@ def _changed(config: "RunConfig", overrides: Sequence[str]) -> "RunConfig":
 
 
 def _runs(directory: Path) -> list[Path]:
-    from lmlab.cluster.status import find_runs
+    from lmlab.runs.read import find_runs
 
     if not directory.is_dir():
         raise UserError(f"{directory} is not a folder; name one that holds runs, such as runs/")

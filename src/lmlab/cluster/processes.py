@@ -1,46 +1,54 @@
-"""Processes of this machine, told from later ones that got the same number."""
+"""Processes of this machine, distinguished from later ones with the same number."""
 
 import os
 import socket
-from pathlib import Path
 from typing import Any
+
+import psutil
+
+_SAME = 2.0
+"""Seconds by which two readings of one start time may differ when the clock is adjusted."""
 
 
 def this_process() -> dict[str, Any]:
-    """Return what a record needs for `alive` to know this process again."""
+    """Return what a record needs for `is_alive` to recognise this process."""
     pid = os.getpid()
-    return {"pid": pid, "host": socket.gethostname(), "born": born(pid)}
+    return {"pid": pid, "host": socket.gethostname(), "start_time": start_time(pid)}
 
 
 def is_here(host: object) -> bool:
-    """Whether a record is of this machine; one that does not say is."""
+    """Return whether a record was written on this machine; without a host it was."""
     return host in (None, socket.gethostname())
 
 
-def alive(pid: object, host: object, since: object = None) -> bool:
-    """Whether a process exists that was born then; one of another machine is taken for alive."""
+def is_alive(pid: object, host: object, since: object = None) -> bool:
+    """Return whether the process that started at `since` runs; assumed on another machine."""
     if not is_here(host):
         return True
-    try:
-        os.kill(int(str(pid)), 0)
-    except (ValueError, ProcessLookupError):
+    process = _process(pid)
+    if process is None:
         return False
-    except PermissionError:
-        return True
-    state, birth = _stat(pid)
-    return state != "Z" and (since is None or birth in (None, since))
-
-
-def born(pid: object) -> str | None:
-    """Return when a process was born, in ticks since the machine was; None where nobody knows."""
-    return _stat(pid)[1]
-
-
-def _stat(pid: object) -> tuple[str | None, str | None]:
-    """Return state and birth of a process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None, None
-    fields = text.rpartition(")")[2].split()  # before it is the command, which may hold anything
-    return fields[0], fields[19]
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return not isinstance(since, float) or abs(process.create_time() - since) < _SAME
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def start_time(pid: object) -> float | None:
+    """Return when a process started, in seconds since 1970; None when it is unknown."""
+    process = _process(pid)
+    try:
+        return process.create_time() if process is not None else None
+    except psutil.Error:
+        return None
+
+
+def _process(pid: object) -> psutil.Process | None:
+    try:
+        return psutil.Process(int(str(pid)))
+    except (ValueError, OverflowError, psutil.Error):
+        return None

@@ -14,7 +14,7 @@ ATTEMPTS = 4
 """A second apart, so that they fit into the shortest time of grace."""
 GRACE = 10.0
 """Seconds that all attempts have together: a job asks twice, and is killed after 30 (KillWait)."""
-PATIENCE = 30.0
+ANSWER_TIMEOUT = 30.0
 """Seconds that a person waits for an answer; Slurm itself gives up after 10 (MessageTimeout)."""
 
 
@@ -69,7 +69,7 @@ def cancel(jobs: Iterable[str]) -> None:
         raise UserError(f"scancel: {_problem(done)}")
 
 
-def _ask(*command: str, seconds: float = PATIENCE) -> "subprocess.CompletedProcess[str]":
+def _ask(*command: str, seconds: float = ANSWER_TIMEOUT) -> "subprocess.CompletedProcess[str]":
     """Run a command of Slurm's; one that gives no answer in time has failed."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=seconds)

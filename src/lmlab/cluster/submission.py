@@ -1,26 +1,32 @@
-"""Submitting runs: every directory written first, then one array; finished runs are left alone."""
+"""What all launchers share: the jobs of a sweep, which of them are left to run, and their records.
+
+Several launchers may start the same sweep at once. Each holds the sweep's lock while it looks which
+runs are left and records that it takes them, so that every run is taken once.
+"""
 
 import contextlib
-import io
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from lmlab.cluster import slurm, snapshot
-from lmlab.cluster.config import SlurmConfig
-from lmlab.cluster.records import SUBMISSION, WORK, write_record
-from lmlab.cluster.start import start
-from lmlab.cluster.status import ACTIVE, OVER, state_of
+from filelock import FileLock
+
+from lmlab.cluster.records import SUBMISSION, WORK, read_record, write_record
+from lmlab.cluster.run_state import ACTIVE, FINISHED, state_of
 from lmlab.config import RunConfig, difference, load_yaml
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
-from lmlab.runs.run import CONFIG
+from lmlab.layout import CONFIG
 
 Cluster = Literal["slurm", "local"]
+LOCK = "lock"
+POLL, LONGEST_POLL = 0.5, 10.0
+"""Seconds between two looks at runs of another process."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +36,16 @@ class Job:
     directory: Path
     config: RunConfig
     settings: str
-    """How it differs from the others, for people."""
+    """What the sweep sets for this run alone, as overrides."""
 
 
 @dataclass
 class Submission:
-    """What came of submitting."""
+    """The outcome of a submission."""
 
     submitted: dict[str, Job] = field(default_factory=dict)
-    """By Slurm's name of the job."""
-    over: list[Job] = field(default_factory=list)
+    """By the job's name on the cluster."""
+    finished: list[Job] = field(default_factory=list)
     """Finished before."""
     active: list[Job] = field(default_factory=list)
     """Queued or running before."""
@@ -48,84 +54,93 @@ class Submission:
         """Return one line of text."""
         parts = [f"submitted {_runs(len(self.submitted))}"]
         if self.submitted:
-            names = list(self.submitted)
-            array = names[0].partition("_")[0]
+            array = next(iter(self.submitted)).partition("_")[0]
             parts[0] += f" as job {array}"
-        if self.over:
-            parts.append(f"{_runs(len(self.over))} finished before")
-        if self.active:
-            parts.append(f"{_runs(len(self.active))} queued or running already")
-        return ", ".join(parts)
+        return ", ".join([*parts, *self.skipped()])
+
+    def skipped(self) -> list[str]:
+        """Return why runs were not submitted, one text for each reason."""
+        reasons = [(self.finished, "finished before"), (self.active, "queued or running already")]
+        return [f"{_runs(len(jobs))} {reason}" for jobs, reason in reasons if jobs]
 
 
-def sort_out(jobs: Sequence[Job]) -> tuple[list[Job], Submission]:
-    """Return the runs still to be done, and the others; refuses directories of other runs."""
+def partition_jobs(jobs: Sequence[Job]) -> tuple[list[Job], Submission]:
+    """Return the runs that are left, and the others as a submission; writes nothing.
+
+    Raises UserError for the directory of another run, and when slurm.* varies.
+    """
     for job in jobs:
         saved = job.directory / CONFIG
         changes = difference(load_yaml(saved), job.config) if saved.exists() else ""
         if changes:
             raise UserError(
-                f"{_short(job.directory)} was started with another configuration ({changes}); "
-                "give the sweep another name=, or remove that directory"
+                f"{os.path.relpath(job.directory)} was started with another configuration "
+                f"({changes}); give the sweep another name=, or remove that directory"
             )
     by_directory = {job.directory: job for job in jobs}
-    todo: list[Job] = []
-    done = Submission()
+    left: list[Job] = []
+    submission = Submission()
     states = state_of(list(by_directory))
     for directory, job in by_directory.items():
         state = states[directory].name
-        (done.over if state in OVER else done.active if state in ACTIVE else todo).append(job)
-    left = {job.directory for job in todo}
-    settings = {job.config.slurm.model_dump_json() for job in jobs if job.directory in left}
+        if state in FINISHED:
+            submission.finished.append(job)
+        elif state in ACTIVE:
+            submission.active.append(job)
+        else:
+            left.append(job)
+    directories = {job.directory for job in left}
+    settings = {job.config.slurm.model_dump_json() for job in jobs if job.directory in directories}
     if len(settings) > 1:
         raise UserError("slurm.* cannot vary within a sweep: its runs are submitted as one array")
-    return todo, done
+    return left, submission
 
 
-def submit_to_slurm(jobs: Sequence[Job]) -> Submission:
-    """Submit what is still to be done as one array, and return at once.
+@contextlib.contextmanager
+def sweep_lock(jobs: Sequence[Job]) -> Iterator[None]:
+    """Hold the lock of the sweep; a second launcher waits for the seconds that the first needs."""
+    folder = work_folder(jobs)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / LOCK):
+        yield
 
-    Raises UserError, with nothing submitted and nothing left behind, when Slurm refuses.
-    """
-    if not slurm.available():
-        raise UserError(
-            "there is no Slurm on this machine (sbatch is not on the PATH); "
-            "take hydra/launcher=submitit_local or hydra/launcher=local"
-        )
-    todo, submission = sort_out(jobs)
-    if not todo:
-        return submission
-    folder = work_folder(todo)
-    with written(todo):
-        executor = _executor(folder, todo[0].config.slurm, todo[0].config.name)
-        cwd, code = str(Path.cwd()), pinned(folder, todo[0].config.slurm)
-        columns = [[str(j.directory) for j in todo]] + [[v] * len(todo) for v in (cwd, *code)]
-        handles = _submitted(executor, columns)
-    for handle, job in zip(handles, todo, strict=True):
-        submission.submitted[handle.job_id] = job
-        write_submission(job, "slurm", handle.job_id, str(handle.paths.stdout))
-    return submission
+
+def take_locally(jobs: Sequence[Job]) -> tuple[list[Job], Submission]:
+    """Write the directories of the runs that are left and record that this process runs them."""
+    from lmlab.cluster.processes import this_process
+
+    left, submission = partition_jobs(jobs)
+    if left:
+        with sweep_lock(jobs):
+            left, submission = partition_jobs(jobs)  # another launcher may have been first
+            with written(left):
+                for job in left:
+                    write_submission(job, "local", "", "", **this_process())
+    return left, submission
+
+
+def wait_for_others(jobs: Sequence[Job]) -> None:
+    """Return when none of the runs, which other launchers run, is queued or running any more."""
+    pending, pause = {job.directory for job in jobs}, POLL
+    while pending := {path for path, state in state_of(sorted(pending)).items() if state.active}:
+        if pause == POLL:
+            print(f"waiting for {_runs(len(pending))} of {_owner(min(pending))}", flush=True)
+        time.sleep(pause)
+        pause = min(LONGEST_POLL, pause * 1.2)
+
+
+def _owner(directory: Path) -> str:
+    record = read_record(directory / SUBMISSION)
+    if not record:
+        return "another process"
+    if record["cluster"] == "slurm":
+        return f"job {record['job']}"
+    return f"process {record['pid']} on {record['host']}"
 
 
 def work_folder(jobs: Sequence[Job]) -> Path:
-    """Return the folder for scripts, logs and copies of the code, beside the run directories."""
+    """Return the folder for lock, scripts, logs and copies of the code, beside the runs."""
     return Path(os.path.commonpath([job.directory.parent for job in jobs])) / WORK
-
-
-def pinned(folder: Path, config: SlurmConfig) -> tuple[str | None, str | None]:
-    """Return the last two arguments of `start`: the copy of the code, or the hash it must have."""
-    if config.code == "snapshot":
-        return str(snapshot.take(folder / "code")), None
-    return None, snapshot.digest()
-
-
-def pickled_by_value() -> None:
-    """Have `start` pickled with its code, as it must run before this package is imported."""
-    import cloudpickle
-
-    from lmlab.cluster import start as module
-
-    cloudpickle.register_pickle_by_value(module)
 
 
 def write_submission(job: Job, cluster: Cluster, name: str, log: str, **more: Any) -> None:
@@ -137,7 +152,7 @@ def write_submission(job: Job, cluster: Cluster, name: str, log: str, **more: An
 
 @contextlib.contextmanager
 def written(jobs: Sequence[Job]) -> Iterator[None]:
-    """Write the configurations that the jobs will read; take new directories back on an error."""
+    """Write the configurations that the jobs will read; remove new directories on an error."""
     new: list[Path] = []
     try:
         for job in jobs:
@@ -151,51 +166,6 @@ def written(jobs: Sequence[Job]) -> Iterator[None]:
         for directory in new:
             shutil.rmtree(directory, ignore_errors=True)
         raise
-
-
-def _executor(folder: Path, config: SlurmConfig, name: str) -> Any:
-    import submitit
-
-    folder.mkdir(parents=True, exist_ok=True)
-    # Signals that come while Python starts are ignored: the default would end the job, and a job
-    # that ends by itself is not requeued after a preemption.
-    python = """bash -c 'trap "" TERM USR2; exec "$@"' lmlab """ + submitit_python()
-    executor = submitit.SlurmExecutor(folder=folder, python=python)
-    values = config.model_dump(exclude={"timeout_min", "tasks_per_node", "mem_gb", "extra", "code"})
-    del values["max_restarts"]
-    values |= {"time": config.timeout_min, "ntasks_per_node": config.tasks_per_node}
-    values |= {"job_name": name, "setup": config.setup or None}
-    if config.mem_gb is not None:
-        values["mem"] = f"{round(config.mem_gb * 1024)}M"
-    values["srun_args"] = ["--kill-on-bad-exit=1"]
-    values["additional_parameters"] = {"requeue": True, **config.extra}
-    executor.update_parameters(**{k: v for k, v in values.items() if v is not None})
-    return executor
-
-
-def submitit_python() -> str:
-    """Return this interpreter for a shell."""
-    import shlex
-    import sys
-
-    return shlex.quote(sys.executable)
-
-
-def _submitted(executor: Any, columns: Sequence[Sequence[Any]]) -> list[Any]:
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    pickled_by_value()
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):  # submitit prints what sbatch said
-            return list(executor.map_array(start, *columns))
-    except (FailedJobError, FailedSubmissionError) as error:
-        problem = " ".join((said.getvalue() or str(error)).replace("sbatch: error: ", "").split())
-        raise UserError(f"sbatch refused, nothing was submitted: {problem}") from error
-
-
-def _short(path: Path) -> str:
-    return os.path.relpath(path)
 
 
 def _runs(count: int) -> str:

@@ -1,6 +1,6 @@
-"""Token shards to batches; which ones depends on (seed, step) alone."""
+"""From token shards to batches: windows that depend on (seed, step) alone."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,22 +12,43 @@ from lmlab.errors import DataError
 Tokens = Integer[np.ndarray, " length"]
 
 
+class Windows(NamedTuple):
+    """A batch of next-token prediction."""
+
+    inputs: Int64[Tensor, "batch context"]
+    targets: Int64[Tensor, "batch context"]
+    """The inputs shifted by one."""
+
+
 class Batches:
     """The batches of a run, `batches(step)`: windows at random places, drawn anew at each step.
 
     The windows of a step are a function of (seed, step), by a counter-based generator (Philox;
     Salmon et al., 2011): resuming needs no loader state, and the batch is the same for any number
-    of processes.
+    of processes, each of which gets its part of it.
     """
 
-    def __init__(self, tokens: Tokens, batch_size: int, context_length: int, seed: int) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        batch_size: int,
+        context_length: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        if batch_size % processes:
+            raise ValueError(f"batch_size={batch_size} is not divisible by {processes} processes")
         self._places = count_starts(tokens, context_length)
         self.tokens = tokens
         self.batch_size = batch_size
         self.context_length = context_length
         self.seed = seed
+        self._first = rank * (batch_size // processes)
+        self._count = batch_size // processes
 
     def starts(self, step: int) -> Int64[np.ndarray, " batch"]:
         """Return where the windows of `step` begin: uniform over [0, length - context - 1]."""
@@ -36,11 +57,17 @@ class Batches:
         # Scaled by exact integers; NumPy's own distributions may change between its versions.
         return np.array([int(bits) * self._places >> 64 for bits in raw], np.int64)
 
-    def __call__(
-        self, step: int
-    ) -> tuple[Int64[Tensor, "batch context"], Int64[Tensor, "batch context"]]:
-        """Return the inputs of `step` and their targets, the same shifted by one; on the CPU."""
-        return windows(self.tokens, self.starts(step), self.context_length)
+    def __call__(self, step: int) -> Windows:
+        """Return this process's windows of `step`, on the CPU."""
+        starts = self.starts(step)[self._first : self._first + self._count]
+        return windows(self.tokens, starts, self.context_length)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: a batch depends on (seed, step) alone."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take nothing back."""
 
 
 def get_batch(
@@ -77,15 +104,13 @@ def validation_starts(
     return np.arange(wanted, dtype=np.int64) * available // wanted * context_length
 
 
-def windows(
-    tokens: Tokens, starts: Int64[np.ndarray, " batch"], context_length: int
-) -> tuple[Int64[Tensor, "batch context"], Int64[Tensor, "batch context"]]:
+def windows(tokens: Tokens, starts: Int64[np.ndarray, " batch"], context_length: int) -> Windows:
     """Return the inputs that begin at `starts`, and their targets, the same shifted by one."""
     block = np.empty((len(starts), context_length + 1), np.int64)
     for row, start in zip(block, starts, strict=True):
         row[:] = tokens[start : start + context_length + 1]
     both: Any = torch.from_numpy(block)
-    return both[:, :-1].contiguous(), both[:, 1:].contiguous()
+    return Windows(both[:, :-1].contiguous(), both[:, 1:].contiguous())
 
 
 def count_starts(tokens: Tokens, context_length: int) -> int:

@@ -1,27 +1,25 @@
 """Directories that are complete or absent: built once, checked when opened, rebuilt if damaged."""
 
 import contextlib
-import errno
 import json
 import os
 import secrets
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lmlab.data.progress import say
-from lmlab.errors import DataError
+from lmlab.data.download import STORAGE
 from lmlab.files import fsync_directory
+from lmlab.io.locks import locked, storage_errors
+from lmlab.io.progress import say
 
 META = "meta.json"
 _SAMPLES, _SAMPLE = 64, 1 << 16
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -31,20 +29,20 @@ class Entry:
     directory: Path
     meta: dict[str, Any]
     reused: bool
-    """It was there already."""
+    """It existed before."""
 
 
-def obtain(root: Path, name: str, build: Callable[[Path], dict[str, Any]]) -> Entry:
-    """Return the directory `root`/`name`, built by `build` where it is missing or damaged.
+def get_or_build(root: Path, name: str, build: Callable[[Path], dict[str, Any]]) -> Entry:
+    """Return the directory `root`/`name`, built by `build` when it is missing or damaged.
 
-    `build` fills the empty directory it is given and returns what meta.json shall say; nothing is
-    seen under the final name before it is complete. Any number of processes may ask at once: one
-    builds, the others wait. Raises DataError when the disk is full or may not be written.
+    `build` fills the empty directory it is given and returns the content of meta.json. The final
+    name appears when everything is complete. When several processes ask at once, one builds and
+    the others wait. Raises DataError when the disk is full or cannot be written.
     """
     directory = root / name
     if (meta := _meta(directory)) is not None:
         return Entry(directory, meta, reused=True)
-    with storage_errors(root, "preparing data"):
+    with storage_errors(root, "preparing data", STORAGE):
         root.mkdir(parents=True, exist_ok=True)
         with locked(_lock_path(root, name), f"preparing {directory}"):
             if (meta := _meta(directory, tell=True)) is not None:
@@ -64,22 +62,8 @@ def obtain(root: Path, name: str, build: Callable[[Path], dict[str, Any]]) -> En
             return Entry(directory, json.loads((directory / META).read_text()), reused=False)
 
 
-@contextlib.contextmanager
-def storage_errors(where: Path, doing: str) -> Iterator[None]:
-    """Turn an operating system's refusal to write into one line that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        advice = "set data.cache_dir, or $LMLAB_DATA, to a directory that can be written"
-        if error.errno in _FULL:
-            advice = "free some space, or set data.cache_dir (or $LMLAB_DATA) to a larger disk"
-        elif error.errno not in _FORBIDDEN:
-            advice = f"see to {error.filename}" if error.filename else "see to that disk"
-        raise DataError(f"{where}: {error.strerror or error} while {doing}; {advice}") from error
-
-
 def _meta(directory: Path, tell: bool = False) -> dict[str, Any] | None:
-    """Return the meta of a sound directory, None for a missing or damaged one."""
+    """Return the meta of an intact directory, None for a missing or damaged one."""
     if not directory.exists():
         return None
     try:
@@ -99,7 +83,7 @@ def _meta(directory: Path, tell: bool = False) -> dict[str, Any] | None:
 
 
 def _seal(directory: Path, meta: dict[str, Any]) -> None:
-    """Write meta.json, which makes the directory whole, and get everything onto the disk."""
+    """Write meta.json, which marks the directory as complete, and flush everything to the disk."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
     files = {
         path.relative_to(directory).as_posix(): [path.stat().st_size, _checksum(path)]
@@ -114,7 +98,7 @@ def _seal(directory: Path, meta: dict[str, Any]) -> None:
 
 
 def _checksum(path: Path) -> int:
-    """CRC-32 of a small file, or of samples of a big one: a start must not read gigabytes."""
+    """Return the CRC-32 of a small file, or of samples of a large one, so that a start is quick."""
     size = path.stat().st_size
     checksum = 0
     with path.open("rb") as file:
@@ -123,21 +107,6 @@ def _checksum(path: Path) -> int:
                 file.seek(index * (size - _SAMPLE) // (_SAMPLES - 1))
             checksum = zlib.crc32(file.read(_SAMPLE), checksum)
     return checksum
-
-
-@contextlib.contextmanager
-def locked(path: Path, doing: str) -> Iterator[None]:
-    """Hold the lock file `path`, waiting for it (and saying so) while another process does."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0.5)
-    except Timeout:
-        say(f"another process is {doing}; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _lock_path(root: Path, name: str) -> Path:
@@ -150,10 +119,10 @@ def _temporary(root: Path, name: str) -> Path:
 
 
 def _remove_leftovers(root: Path, mine: str) -> None:
-    """Remove the temporary directories of killed processes: those whose lock nobody holds."""
+    """Remove the temporary directories of killed processes: those whose lock is free."""
     for path in root.glob(".*.*.tmp"):
         name = path.name.removeprefix(".").rsplit(".", 2)[0]
-        if name == mine:  # we hold that lock
+        if name == mine:  # this process holds that lock
             shutil.rmtree(path, ignore_errors=True)
         else:
             with contextlib.suppress(Timeout), FileLock(_lock_path(root, name), timeout=0):

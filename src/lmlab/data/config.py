@@ -2,20 +2,30 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from lmlab.data.separator import decode_separator
 from lmlab.schema import Config
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
+def _check_separator(written: str) -> str:
+    decode_separator(written)
+    return written  # as written: a stored configuration must mean the same when it is read again
+
+
+Separator = Annotated[str, Field(min_length=1), AfterValidator(_check_separator)]
+
+
 class _Cached(Config):
+    NOT_IDENTITY = frozenset({"cache_dir"})
     cache_dir: str | None
-    """Where downloads and prepared data lie; null: the directory $LMLAB_DATA, or else data/."""
+    """Directory of downloads and prepared data; null: $LMLAB_DATA, or data/ without it."""
 
 
 class StdlibConfig(_Cached):
-    """The source files of the running Python's standard library: real text, on every machine."""
+    """The source files of the running Python's standard library: real text on every machine."""
 
     kind: Literal["stdlib"]
     validation_fraction: Fraction
@@ -23,51 +33,53 @@ class StdlibConfig(_Cached):
 
 
 class TextConfig(_Cached):
-    """Your own files: plain text (.txt, .md, ...) or .jsonl, also packed as .gz or .zst."""
+    """Your own files: plain text (.txt, .md, ...) or JSON lines, also as .gz or .zst."""
 
     kind: Literal["text"]
     paths: list[str]
-    """Files or globs (`**` descends); files are read in sorted order, each once."""
+    """Files, folders or patterns (`**` descends). Of a folder, every text file below it is read;
+    hidden files are left out, and links to folders inside it are not followed. Files are read in
+    sorted order, each once."""
     validation_paths: list[str] | None
-    """Files or globs held out for validation; null: validation_fraction of the documents is."""
+    """Files, folders or patterns held out for validation; null: validation_fraction is held out."""
     validation_fraction: Fraction
-    """Share of the documents (chosen by a hash of their text) held out without validation_paths."""
-    separator: Annotated[str, Field(min_length=1)] | None
-    r"""What stands between two documents of a plain text file (`\n` and `\t` are understood);
-    null: each file is one document."""
+    """Share of the text held out without validation_paths: documents chosen by a hash of their
+    text. Of a long document (fewer than five of its length would fill the share), the last part is
+    held out instead, cut at a line end: of one file of text, its last validation_fraction."""
+    format: Literal["text", "jsonl"] | None
+    """How files are read: `text` as they are, `jsonl` as one JSON object a line; null: by name
+    (.jsonl, .ndjson, .jl) and content."""
+    separator: Separator | None
+    r"""What stands between two documents of a plain text file; null: each file is one document.
+    Escapes: \n, \r, \t, \f, \\, \xHH, \uHHHH (so \r\n\r\n, and \x5cnewpage for \newpage). An
+    unknown escape, or one with a letter after it (\newpage), is refused."""
     jsonl_field: str
-    """The field of each line of a .jsonl file that holds the document."""
+    """The field of each JSON object that holds the document."""
 
     @field_validator("paths", "validation_paths", mode="before")
     @classmethod
     def _one_path(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
-    @field_validator("separator", mode="after")
-    @classmethod
-    def _escapes(cls, value: str | None) -> str | None:
-        # A command line cannot easily carry a real newline.
-        return value and value.replace(r"\n", "\n").replace(r"\t", "\t")
-
 
 class RemoteFile(Config):
     """A file on the web."""
 
     url: str
-    """Where it is."""
+    """Its address."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
-    """What its bytes must hash to; null: not checked."""
+    """Expected hash of its bytes; null: not checked."""
 
 
 class _Downloaded(_Cached):
     train: RemoteFile
-    """The training text, plain or packed as .gz or .zst."""
+    """The training text: plain text or JSON lines, also compressed by gzip or zstd."""
     validation: RemoteFile
-    """The validation text; training documents that also stand here are left out."""
-    separator: Annotated[str, Field(min_length=1)]
-    """What stands between two documents."""
+    """The validation text; documents that are also here are left out of the training text."""
+    separator: Separator
+    """What stands between two documents; escapes as for data=text."""
     license: str
-    """Shown before the first download."""
+    """Printed before the first download."""
 
 
 class TinyStoriesConfig(_Downloaded):

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmlab.data.cache import Entry, obtain
+from lmlab.data.cache import Entry, get_or_build
 from lmlab.data.config import DataConfig
 from lmlab.data.corpus import Corpus, Counts, cache_root, identify, open_corpus
-from lmlab.data.progress import bar
 from lmlab.data.shards import END_OF_DOCUMENT, Shard, Xz, id_type
 from lmlab.errors import ConfigError, DataError
+from lmlab.io.progress import bar, say
 
 if TYPE_CHECKING:
     from lmlab.tokenizer import Tokenizer
     from lmlab.tokenizer.config import TokenizerConfig
 
-FORMAT = 1
-"""Part of every fingerprint; raise it when prepared data of before must not be used any more."""
+FORMAT = 2
+"""Part of every fingerprint; raise it when the same configuration prepares other data."""
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What prepared data consist of; bytes are those of the UTF-8 text without separators."""
+    """Description of prepared data; bytes count the UTF-8 text without separators."""
 
     fingerprint: str
     corpus: str
@@ -40,14 +40,16 @@ class Meta:
     train_documents: int
     val_documents: int
     duplicates: int
-    """Training documents left out because the corpus's own validation files have them too."""
+    """Training documents left out because they are also in the validation files."""
+    divided_documents: int
+    """Long documents whose last part is held out; both parts count as documents."""
     skipped_files: int
-    """Files left out because they are no UTF-8."""
+    """Files of folders left out because they are not UTF-8 text."""
     train_hash: str
-    """Hash of the training documents, the same for the same text wherever it lies."""
+    """Hash of the training documents; it does not depend on where the files are."""
     val_hash: str
     xz_bits_per_byte: float
-    """What `xz -9e` needs for the validation text (its first 64 MiB), in bits per byte."""
+    """Bits per byte of the validation text (its first 64 MiB) compressed by `xz -9e`."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +63,19 @@ class Prepared:
     directory: Path
     meta: Meta
     reused: bool
-    """They were prepared by an earlier start."""
+    """An earlier start prepared them."""
 
 
 def prepare(data: DataConfig, tokenizer: "TokenizerConfig", *, progress: bool = True) -> Prepared:
-    """Return the token shards of a corpus, preparing them unless that was done before.
+    """Return the token shards of a corpus, prepared now unless they are in the cache.
 
-    They lie in `<cache_dir>/<kind>-<fingerprint>/`, where the fingerprint covers the corpus, the
-    tokenizer's configuration and the content of its files; a damaged directory is built again.
-    Raises DataError or ConfigError for text, files, disks or settings that do not serve.
+    Their directory is `<cache_dir>/<kind>-<fingerprint>/`; the fingerprint covers the corpus, the
+    tokenizer's configuration and the content of its files. A damaged directory is built again.
+    Raises DataError for files and disks, ConfigError for settings that cannot be used.
     """
     from lmlab.tokenizer import identify as identify_tokenizer
 
-    if END_OF_DOCUMENT not in tokenizer.special_tokens:
+    if tokenizer.kind != "saved" and END_OF_DOCUMENT not in tokenizer.special_tokens:
         raise ConfigError(
             "tokenizer.special_tokens", f"lacks {END_OF_DOCUMENT!r}, which ends every document"
         )
@@ -91,7 +93,7 @@ def prepare(data: DataConfig, tokenizer: "TokenizerConfig", *, progress: bool = 
             )
         return {"fingerprint": fingerprint, "corpus": data.kind, **meta}
 
-    return _open(obtain(root, f"{data.kind}-{fingerprint}", build))
+    return _open(get_or_build(root, f"{data.kind}-{fingerprint}", build))
 
 
 def require_context(prepared: Prepared, context_length: int) -> None:
@@ -127,7 +129,7 @@ def _build(
     directory: Path,
     progress: bool,
 ) -> dict[str, Any]:
-    """Fill `directory`: three passes over the text, none of which holds it in memory."""
+    """Fill `directory` in three passes over the text; memory holds one document at a time."""
     counts, hashes = _survey(corpus, progress)
     settings = {"format": FORMAT, "text": hashes["train_hash"], "tokenizer": identity}
     tokenizer = _tokenizer(corpus, config, settings, root, progress)
@@ -135,6 +137,7 @@ def _build(
     measured = _encode(corpus, tokenizer, counts, directory, progress)
     return {
         **vars(counts),
+        "skipped_files": corpus.skipped_files,
         **hashes,
         **measured,
         "dtype": id_type(tokenizer).str,
@@ -143,14 +146,14 @@ def _build(
 
 
 def _survey(corpus: Corpus, progress: bool) -> tuple[Counts, dict[str, str]]:
-    """Read everything once, so that bad text is found before the long work begins."""
+    """Read everything once, so that invalid text is found before the long work begins."""
     counts = Counts()
     digests = {True: blake2b(digest_size=16), False: blake2b(digest_size=16)}
     with bar("corpus", corpus.size, progress) as shown:
-        for held_out, text in corpus.documents(counts, shown.update):
-            encoded = text.encode()
-            digests[held_out].update(b"%d:%b" % (len(encoded), encoded))
-            counts.add(held_out, len(encoded))
+        for held_out, document in corpus.documents(counts, shown.update):
+            digests[held_out].update(b"%d:" % len(document))
+            digests[held_out].update(document)
+            counts.add(held_out, len(document))
     advice = (
         "add text, change data.validation_fraction, name data.validation_paths, "
         "or set data.separator if a file holds several documents"
@@ -166,6 +169,13 @@ def _survey(corpus: Corpus, progress: bool) -> tuple[Counts, dict[str, str]]:
                 f"too small a corpus: none of its {total:,} documents{dropped} is left for "
                 f"{split}; {advice}"
             )
+    if counts.divided_documents:
+        share = counts.val_bytes / (counts.val_bytes + counts.train_bytes)
+        plural = "s" if counts.divided_documents > 1 else ""
+        say(
+            f"held out for validation: {counts.val_bytes:,} bytes ({share:.1%} of the text), with "
+            f"the end{plural} of {counts.divided_documents:,} long document{plural}"
+        )
     return counts, {"train_hash": digests[False].hexdigest(), "val_hash": digests[True].hexdigest()}
 
 
@@ -179,15 +189,19 @@ def _tokenizer(
         build(config, partial(_training, corpus), progress).save(directory / "tokenizer")
         return settings
 
-    entry = obtain(root / "tokenizers", f"{config.kind}-{_hash(settings)}", train)
+    if config.kind == "saved":
+        tokenizer = Tokenizer.load(config.path)
+        if END_OF_DOCUMENT not in tokenizer.special_tokens:
+            raise DataError(f"{config.path}: has no {END_OF_DOCUMENT!r}, which ends every document")
+        return tokenizer
+    entry = get_or_build(root / "tokenizers", f"{config.kind}-{_hash(settings)}", train)
     return Tokenizer.load(entry.directory / "tokenizer")
 
 
-def _training(corpus: Corpus) -> Iterator[str]:
-    # The mark keeps merges from reaching out of one document into the next.
-    for held_out, text in corpus.documents(Counts()):
+def _training(corpus: Corpus) -> Iterator[bytes]:
+    for held_out, document in corpus.documents(Counts()):
         if not held_out:
-            yield text + END_OF_DOCUMENT
+            yield bytes(document)
 
 
 def _encode(
@@ -200,12 +214,11 @@ def _encode(
         Shard(directory / "val.bin", tokenizer) as val,
         bar("encoding", corpus.size, progress) as shown,
     ):
-        for held_out, text in corpus.documents(counts, shown.update):
-            encoded = text.encode()
-            counts.add(held_out, len(encoded))
-            (val if held_out else train).add(text)
+        for held_out, document in corpus.documents(counts, shown.update):
+            counts.add(held_out, len(document))
+            (val if held_out else train).add(document)
             if held_out:
-                xz.add(encoded)
+                xz.add(document)
         bits_per_byte = xz.bits_per_byte()
     if counts != expected:
         raise DataError("the files of the corpus changed while they were read; start again")

@@ -82,7 +82,7 @@ class Int8(Packed):
     """int8 with one scale for each output channel; inputs and outputs are bfloat16."""
 
     MULTIPLE = 64
-    """torch's kernel reads whole vectors, even past the end of a narrower row, so both are padded."""
+    """torch's kernel reads whole vectors, even past the end of a row: both are padded."""
 
     def pack(self, weight: Weight) -> None:
         """Round to the nearest of 255 levels between minus and plus the row's largest value."""

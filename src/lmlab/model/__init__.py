@@ -1,4 +1,4 @@
-"""The Transformer and its parts, written from scratch; `build` makes the configured model."""
+"""The Transformer and its layers; `build` returns the configured model."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,9 @@ __getattr__ = lazy_exports(
 
 
 def build(config: "ModelConfig", vocab_size: int, device: Any = None) -> "Transformer":
-    """Build the configured model for a tokenizer's vocabulary; on `device="meta"` it has no memory.
+    """Return the configured model for a vocabulary, with weights drawn by torch's seed.
 
+    On `device="meta"` nothing is allocated; `to_empty` and `reset_parameters` draw the weights.
     Raises ConfigError when `model.vocab_size` is smaller than the tokenizer's vocabulary.
     """
     from lmlab.errors import ConfigError
@@ -51,6 +52,6 @@ def build(config: "ModelConfig", vocab_size: int, device: Any = None) -> "Transf
         raise ConfigError(
             "model.vocab_size",
             f"{config.vocab_size} is less than the tokenizer's {vocab_size}; "
-            "take null or a larger one",
+            "set null or a larger one",
         )
     return Transformer(config, config.vocab_size or vocab_size, device)

@@ -1,4 +1,4 @@
-"""One Transformer block: how residual branches are wrapped, and how they follow each other."""
+"""Transformer blocks: residual branches in series or in parallel."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lmlab.model.config import BlockKind, NormPlacement
-from lmlab.model.context import Context
+from lmlab.model.context import NO_CONTEXT, Context
 
-Stream = Float[Tensor, "batch time d_model"]
+Stream = Float[Tensor, "*batch time d_model"]
 
 
 class Residual(nn.Module):
-    """Add a branch to the residual stream, normalised where `placement` says.
+    """Add a branch to the residual stream, with norms by `placement`.
 
     pre `x + f(N(x))`, post `N(x + f(x))`, double `x + N(f(N(x)))`, none `x + f(x)`.
     """
@@ -48,7 +48,7 @@ class Serial(nn.Module):
         self.attention = wrap(attention)
         self.ffn = wrap(ffn)
 
-    def forward(self, x: Stream, context: Context) -> Stream:
+    def forward(self, x: Stream, context: Context = NO_CONTEXT) -> Stream:
         """Apply both branches."""
         return self.ffn(self.attention(x, context))
 
@@ -62,8 +62,8 @@ class Parallel(nn.Module):
         super().__init__()
         self.both = wrap(Sum(attention, ffn))
 
-    def forward(self, x: Stream, context: Context) -> Stream:
-        """Apply the one branch."""
+    def forward(self, x: Stream, context: Context = NO_CONTEXT) -> Stream:
+        """Apply both in one branch."""
         return self.both(x, context)
 
 
@@ -75,7 +75,7 @@ class Sum(nn.Module):
         self.attention = attention
         self.ffn = ffn
 
-    def forward(self, x: Stream, context: Context) -> Stream:
+    def forward(self, x: Stream, context: Context = NO_CONTEXT) -> Stream:
         """Return the sum of both."""
         return self.attention(x, context) + self.ffn(x)
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lmlab.model.attention.masks import Mask, Visibility
+from lmlab.model.attention.masks import AttentionPattern, Mask
 
 ALL_ROWS = slice(None)
 
@@ -14,7 +14,7 @@ ALL_ROWS = slice(None)
 class Slots:
     """Where tokens are stored in the caches of all layers with the same mask.
 
-    A mask maps a position to a slot. A window reuses the slots of tokens that no later token sees.
+    A mask maps a position to a slot; a window reuses the slots of hidden tokens.
     """
 
     def __init__(self, mask: Mask, rows: int, context_length: int, device: torch.device) -> None:
@@ -23,7 +23,7 @@ class Slots:
         self.positions = torch.full((rows, self.capacity), -1, device=device)
         self.rows = ALL_ROWS
         self.used = 0
-        self.visible: Visibility
+        self.pattern: AttentionPattern
         self.target: int | Tensor | None = None
         """Slot of a single new token, of all rows or (rows, 1, 1, 1); None: several tokens."""
         self.old_keys: int | None = None
@@ -47,7 +47,9 @@ class Slots:
         self.used = self.mask.slots(highest + 1)
         self.target = int(slot[0, 0]) if equal else slot[:, :, None, None]
         keys = here[:, : self.used]
-        self.visible = Visibility(self.mask, positions, keys, equal and self.mask.sees_all_slots)
+        self.pattern = AttentionPattern(
+            self.mask, positions, keys, equal and self.mask.attends_to_all_slots
+        )
 
     def _prepare_many(self, here: Tensor, positions: Tensor, lowest: int, highest: int) -> None:
         self.target = None
@@ -59,10 +61,14 @@ class Slots:
         if bool((here < 0).all()):
             self.old_keys = None
             whole = lowest == 0 and highest == time - 1
-            self.visible = Visibility(self.mask, *((None, None) if whole else (positions,) * 2))
+            self.pattern = AttentionPattern(
+                self.mask, *((None, None) if whole else (positions,) * 2)
+            )
         else:
             self.old_keys = self.capacity
-            self.visible = Visibility(self.mask, positions, torch.cat((here, positions), dim=1))
+            self.pattern = AttentionPattern(
+                self.mask, positions, torch.cat((here, positions), dim=1)
+            )
         here[row, self.kept[2]] = stored
 
 
@@ -80,7 +86,7 @@ class KeyValueCache:
         k: Float[Tensor, "rows kv_heads time d_k"],
         v: Float[Tensor, "rows kv_heads time d_k"],
     ) -> tuple[Float[Tensor, "rows kv_heads keys d_k"], Float[Tensor, "rows kv_heads keys d_k"]]:
-        """Store the new keys and values, and return all that `slots.visible` is about."""
+        """Store the new keys and values, and return all that `slots.pattern` is about."""
         slots = self.slots
         if self.keys is None or self.values is None:
             rows = len(slots.positions)

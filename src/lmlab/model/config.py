@@ -1,4 +1,4 @@
-"""Configuration of the Transformer: a size is a field, what has parameters of its own a group."""
+"""Configuration of the Transformer."""
 
 from typing import Annotated, Literal, Self
 
@@ -14,7 +14,7 @@ BlockKind = Literal["serial", "parallel"]
 InitKind = Literal["xavier", "gpt2", "depth_scaled", "zero_residual"]
 Count = Annotated[int, Field(ge=1)]
 NORM_EPS = 1e-5
-"""What conf/model chooses for `norm_eps`."""
+"""Default of `norm_eps` in conf/model."""
 
 
 class RoPEConfig(Config):
@@ -38,7 +38,7 @@ class LearnedPositionConfig(Config):
 
 
 class NoPositionConfig(Config):
-    """No position at all: the causal mask alone tells the order (NoPE, Kazemnejad et al. 2023)."""
+    """No position encoding; the causal mask alone gives the order (Kazemnejad et al. 2023)."""
 
     kind: Literal["none"]
 
@@ -72,18 +72,18 @@ class ModelConfig(Config):
     norm: NormKind
     """Kind of normalisation."""
     norm_eps: Annotated[float, Field(gt=0)]
-    """Added to the variance before its root."""
+    """Added to the variance before the square root."""
     norm_placement: NormPlacement
-    """Where a residual branch is normalised: before it, after the sum, on both ends, nowhere."""
+    """pre: norm before each branch; post: after the sum; double: before and after; none."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
     """Probability of dropping an element of embeddings and residual branches in training."""
     logit_softcap: Annotated[float, Field(gt=0)] | None
-    """Squash the logits to cap * tanh(logit / cap) (Gemma 2); null: do not."""
+    """Cap the logits at cap * tanh(logit / cap) (Gemma 2); null: no cap."""
     init: InitKind
-    """Initial weights: by fan-in and fan-out; GPT-2's; xavier with residual outputs divided by
-    sqrt(2 layers); xavier with residual outputs of zero."""
+    """Initial weights. xavier: by fan-in and fan-out; gpt2: N(0, 0.02^2), and depth_scaled: xavier,
+    both with residual outputs divided by sqrt(2 layers); zero_residual: residual outputs are 0."""
     tie_embeddings: bool
-    """Use the embedding's weight for the output head too."""
+    """Share the weight of the embedding with the output head."""
     scale_embeddings: bool
     """Multiply the embeddings by sqrt(d_model) (Vaswani et al. 2017, section 3.4)."""
     attention: AttentionConfig
@@ -105,12 +105,10 @@ class ModelConfig(Config):
         if self.head_dim is None and self.d_model % self.num_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} does not divide d_model={self.d_model}; "
-                "choose one that does, or give head_dim"
+                "choose a divisor, or set head_dim"
             )
         if self.attention_width % 2 and self.position.kind == "rope":
-            raise ValueError(
-                f"rope rotates pairs, so a head's width must be even, got {self.attention_width}"
-            )
+            raise ValueError(f"rope needs an even head width, got {self.attention_width}")
         for layer in range(self.num_layers):
             kv = of_layer(self.attention, layer).num_kv_heads
             if kv is not None and self.num_heads % kv:
@@ -122,29 +120,27 @@ class ModelConfig(Config):
         nowhere = self.norm_placement == "none"
         if nowhere and self.norm == "layernorm":
             raise ValueError(
-                "norm=layernorm is used nowhere with norm_placement=none; "
-                "take another norm_placement, or norm=none"
+                "norm=layernorm is not used with norm_placement=none; "
+                "set another norm_placement, or norm=none"
             )
         if self.norm == "none" and self.norm_placement in ("post", "double"):
             raise ValueError(
-                f"norm_placement={self.norm_placement} has nothing to place with norm=none; "
-                "take a norm, or norm_placement=none"
+                f"norm_placement={self.norm_placement} needs a norm, got norm=none; "
+                "set norm=rmsnorm, or norm_placement=none"
             )
         layers = range(self.num_layers)
         qk_norm = any(of_layer(self.attention, layer).qk_norm for layer in layers)
         if self.norm_eps != NORM_EPS and (nowhere or self.norm == "none") and not qk_norm:
             raise ValueError(
-                f"norm_eps={self.norm_eps:g} is used by no norm with norm={self.norm}, "
-                f"norm_placement={self.norm_placement} and no qk_norm; leave it {NORM_EPS:g}"
+                f"norm_eps={self.norm_eps:g} is not used by any norm with norm={self.norm}, "
+                f"norm_placement={self.norm_placement} and no qk_norm; set it to {NORM_EPS:g}"
             )
         return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.position.kind == "sinusoidal" and self.d_model % 2:
-            raise ValueError(
-                f"sinusoidal positions come in pairs, so d_model must be even, got {self.d_model}"
-            )
+            raise ValueError(f"sinusoidal positions need an even d_model, got {self.d_model}")
         if self.ffn.kind == "moe" and self.ffn_width % self.ffn.granularity:
             raise ValueError(
                 f"granularity={self.ffn.granularity} does not divide d_ff={self.ffn_width}"
@@ -153,7 +149,7 @@ class ModelConfig(Config):
             length = len(self.attention.pattern)
             if length > self.num_layers:
                 raise ValueError(
-                    f"the attention pattern has {length} entries for num_layers={self.num_layers}; "
-                    "the last would have no layer"
+                    f"the attention pattern has {length} entries, more than "
+                    f"num_layers={self.num_layers}; shorten the pattern"
                 )
         return self

@@ -1,6 +1,7 @@
-"""What a block needs besides its input."""
+"""The inputs of a block besides the residual stream."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -8,12 +9,17 @@ if TYPE_CHECKING:
     from lmlab.model.cache import LayerCache
 
 
-class Context(NamedTuple):
-    """Positions, their rotation and the cache, handed down to the attention of each layer."""
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Positions, rotation and cache, passed to the attention of each layer."""
 
     positions: Tensor | None = None
-    """Of the inputs, (time) or (batch, time); negative ones are padding. None: 0, 1, 2, ..."""
+    """Position of each token, (time) or (*batch, time); negative: padding; None: 0, 1, 2, ..."""
     rotation: Tensor | None = None
-    """Cosines and sines for queries and keys, (..., time, half, 2); None: they are not rotated."""
+    """Cosine and sine for queries and keys, (..., time, half, 2); None: no rotation."""
     cache: "LayerCache | None" = None
-    """Keys and values of the tokens before; None: there are none."""
+    """Cache of the layer; None: there are no earlier tokens."""
+
+
+NO_CONTEXT = Context()
+"""Positions 0, 1, 2, ..., no rotation, no cache."""

@@ -1,4 +1,4 @@
-"""Initial weights; `INITS` are the choices of `model.init`, changes to what the layers drew."""
+"""Initial weights; `INITS` holds the choices of `model.init`, applied to the layers' weights."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from lmlab.model.config import InitKind
 
 RESIDUAL_OUTPUTS = ("output_proj.weight", "w2.weight", ".w2")
-"""Ends of the names of the matrices whose result is added to the residual stream."""
+"""Suffixes of the names of weights whose output is added to the residual stream."""
 
 
 def truncated_normal_(weight: Tensor, std: float) -> Tensor:
-    """Fill with N(0, std^2) truncated at 3 standard deviations; on the meta device do nothing."""
+    """Fill with N(0, std^2) truncated at 3 standard deviations; no-op on the meta device."""
     if weight.device.type == "meta":
         return weight
     with torch.no_grad():
@@ -20,7 +20,7 @@ def truncated_normal_(weight: Tensor, std: float) -> Tensor:
 
 
 def xavier(model: nn.Module, num_layers: int) -> None:
-    """Keep N(0, 2 / (d_in + d_out)) cut at 3 sigma, as the layers are made."""
+    """Keep the layers' N(0, 2 / (d_in + d_out)) truncated at 3 sigma."""
 
 
 def gpt2(model: nn.Module, num_layers: int) -> None:
@@ -32,12 +32,12 @@ def gpt2(model: nn.Module, num_layers: int) -> None:
 
 
 def depth_scaled(model: nn.Module, num_layers: int) -> None:
-    """Divide residual outputs by sqrt(2 layers): the stream does not grow with the depth."""
+    """Divide residual outputs by sqrt(2 layers), so the stream does not grow with depth."""
     _scale_residual_outputs(model, (2 * num_layers) ** -0.5)
 
 
 def zero_residual(model: nn.Module, num_layers: int) -> None:
-    """Begin with residual branches that add nothing (Zhang et al. 2019)."""
+    """Set residual outputs to 0 (Zhang et al. 2019)."""
     _scale_residual_outputs(model, 0.0)
 
 

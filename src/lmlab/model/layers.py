@@ -1,6 +1,7 @@
-"""Linear, Embedding and the functions that a Transformer is made of."""
+"""Linear, Embedding and the functions of a Transformer."""
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +15,7 @@ from lmlab.model.products import linear
 class Linear(nn.Module):
     """Linear map `y = W x`, plus b if `bias`; weight (d_out, d_in).
 
-    W begins as N(0, 2 / (d_in + d_out)) cut at 3 sigma (Glorot and Bengio 2010), b as 0.
+    Initial W: N(0, 2 / (d_in + d_out)) truncated at 3 sigma (Glorot and Bengio 2010); initial b: 0.
     """
 
     bias: nn.Parameter | None
@@ -30,17 +31,28 @@ class Linear(nn.Module):
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(d_out, d_in, device=device, dtype=dtype))
+        empty = partial(torch.empty, d_out, device=device, dtype=dtype)
+        self.bias = nn.Parameter(empty()) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw initial weights."""
+        d_out, d_in = self.weight.shape
         truncated_normal_(self.weight, std=(2 / (d_in + d_out)) ** 0.5)
-        self.bias = nn.Parameter(torch.zeros(d_out, device=device, dtype=dtype)) if bias else None
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
-        """Map the last dimension."""
+        """Return `W x + b` over the last dimension."""
         y = linear(x, self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 class Embedding(nn.Module):
-    """Table of vectors looked up by id; weight (num_embeddings, d_model), N(0, 1) cut at 3."""
+    """Table of vectors by id; weight (num_embeddings, d_model).
+
+    Initial weight: N(0, 1) truncated at 3.
+    """
 
     def __init__(
         self,
@@ -52,11 +64,15 @@ class Embedding(nn.Module):
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_embeddings, d_model, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw initial weights."""
         truncated_normal_(self.weight, std=1.0)
 
     def forward(self, ids: Int[Tensor, "..."]) -> Float[Tensor, "... d_model"]:
         """Return the vector of each id."""
-        return F.embedding(ids, self.weight)  # weight[ids], whose backward is one slow scatter
+        return F.embedding(ids, self.weight)  # weight[ids] has a slow backward pass
 
 
 def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -65,13 +81,13 @@ def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def softmax(x: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
-    """Return the softmax over `dim`, less the maximum inside, so that nothing overflows."""
+    """Return the softmax over `dim`; the maximum is subtracted first, against overflow."""
     exponentials = torch.exp(x - x.amax(dim=dim, keepdim=True))
     return exponentials / exponentials.sum(dim=dim, keepdim=True)
 
 
 def softcap(x: Float[Tensor, "..."], cap: float) -> Float[Tensor, "..."]:
-    """Return `cap * tanh(x / cap)`: near x while that is small, never beyond the cap."""
+    """Return `cap * tanh(x / cap)`: close to x when x is small, bounded by the cap."""
     return cap * torch.tanh(x / cap)
 
 
@@ -86,14 +102,14 @@ def scaled_dot_product_attention(
 ) -> Float[Tensor, "... queries d_v"]:
     """Return `softmax(Q K^T / sqrt(d_k)) V` (Vaswani et al. 2017, section 3.2.1).
 
-    Where `mask` is False the probability is exactly 0; a query that may see no key gets 0. The
-    scores can be soft-capped before the softmax, and probabilities dropped after it.
+    Where `mask` is False the probability is exactly 0; a query with no key returns 0. The scores
+    can be soft-capped before the softmax, and probabilities dropped after it.
     """
     scores = q @ k.mT * q.shape[-1] ** -0.5
     if logit_softcap is not None:
         scores = softcap(scores, logit_softcap)
     if mask is not None:
-        # The lowest finite number instead of -inf: a row of -inf alone would become NaN.
+        # The lowest finite number instead of -inf: the softmax of a row of -inf is NaN.
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     probabilities = softmax(scores)
     if mask is not None:
@@ -104,7 +120,7 @@ def scaled_dot_product_attention(
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Return the context in which autocast leaves float32 as it is."""
-    if device.type == "meta":  # which knows no autocast
+    """Return a context without autocast on the device."""
+    if device.type == "meta":  # has no autocast
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

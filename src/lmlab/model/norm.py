@@ -1,4 +1,4 @@
-"""Normalisation of the residual stream; `NORMS` maps `model.norm` to its module."""
+"""Norms; `NORMS` holds the choices of `model.norm`."""
 
 from collections.abc import Callable
 
@@ -20,8 +20,14 @@ class RMSNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(d_model, device=device))
 
+    def reset_parameters(self) -> None:
+        """Set the gain to 1."""
+        nn.init.ones_(self.weight)
+
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """Normalise the last dimension; the result has the dtype of `x`."""
+        if x.shape[-1:] != self.weight.shape:  # would broadcast
+            raise ValueError(f"RMSNorm({len(self.weight)}) got an input of shape {tuple(x.shape)}")
         x32 = x.float()
         inverse = torch.rsqrt(x32.square().mean(dim=-1, keepdim=True) + self.eps)
         return (x32 * inverse * self.weight).to(x.dtype)
@@ -38,9 +44,14 @@ class LayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(d_model, device=device))
         self.bias = nn.Parameter(torch.zeros(d_model, device=device))
 
+    def reset_parameters(self) -> None:
+        """Set the gain to 1 and the bias to 0."""
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """Normalise the last dimension; the result has the dtype of `x`."""
-        # One kernel in place of nine; RMSNorm has no such kernel on the CPU.
+        # One kernel instead of nine; torch has none for RMSNorm on the CPU.
         gain, bias = self.weight.float(), self.bias.float()
         normed = F.layer_norm(x.float(), gain.shape, gain, bias, self.eps)
         return normed.to(x.dtype)
@@ -49,7 +60,7 @@ class LayerNorm(nn.Module):
 def no_norm(
     d_model: int, eps: float = NORM_EPS, *, device: torch.device | str | None = None
 ) -> nn.Module:
-    """Return the identity, in the place of a norm."""
+    """Return the identity."""
     return nn.Identity()
 
 

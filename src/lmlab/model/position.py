@@ -1,4 +1,4 @@
-"""How a model knows where a token stands; `POSITIONS` are the choices of `model/position`."""
+"""Position encodings; `POSITIONS` holds the choices of `model/position`."""
 
 from collections.abc import Callable
 
@@ -11,20 +11,27 @@ from lmlab.model.config import ModelConfig, RoPEConfig
 from lmlab.model.layers import Embedding
 
 Rotation = Float[Tensor, "*batch time half 2"]
-"""Cosine and sine of each position's angles."""
+"""Cosine and sine of the angles of each position."""
 
 
 class Position(nn.Module):
-    """A model without positions; the choices override what they do."""
+    """No position encoding; the base of all others."""
 
     def add(
-        self, x: Float[Tensor, "batch time d_model"], positions: Int[Tensor, "*batch time"]
-    ) -> Float[Tensor, "batch time d_model"]:
-        """Return the embeddings with their positions added."""
+        self, x: Float[Tensor, "*batch time d_model"], positions: Int[Tensor, "*batch time"]
+    ) -> Float[Tensor, "*batch time d_model"]:
+        """Return the embeddings with their positions added.
+
+        `positions` is (time) or has the leading dimensions of `x`; else ValueError.
+        """
+        check_positions(positions.shape, x.shape[:-1])
         return x
 
+    def reset_parameters(self) -> None:
+        """Compute tables anew, on the device they are on."""
+
     def rotation(self, positions: Int[Tensor, "*batch time"]) -> Rotation | None:
-        """Return what queries and keys are rotated by; None: they are not."""
+        """Return the rotation of queries and keys, or None for no rotation."""
         return None
 
 
@@ -42,24 +49,54 @@ class RotaryEmbedding(Position):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        table = torch.stack(angles(theta, d_k, max_length), dim=-1)
-        self.register_buffer("table", table.to(device), persistent=False)
+        self.theta = theta
+        table = torch.empty(max_length, (d_k + 1) // 2, 2, device=device)
+        self.register_buffer("table", table, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Compute the table anew."""
+        if self.table.is_meta:
+            return
+        length, half, _ = self.table.shape
+        self.table.copy_(torch.stack(angles(self.theta, 2 * half, length), dim=-1))
 
     def rotation(self, positions: Int[Tensor, "*batch time"]) -> Rotation:
-        """Return the angles' cosines and sines at the given positions."""
+        """Return cosine and sine at the given positions."""
         return self.table[positions]
 
     def forward(
         self, x: Float[Tensor, "... time d_k"], positions: Int[Tensor, "*batch time"]
     ) -> Float[Tensor, "... time d_k"]:
-        """Rotate queries or keys at the given positions."""
+        """Return queries or keys rotated at the given positions.
+
+        `positions` is (time) or has the leading dimensions of `x`, 1 where they are shared; else
+        ValueError.
+        """
+        check_positions(positions.shape, x.shape[:-1])
         return rotate(x, self.rotation(positions))
+
+
+def check_positions(positions: torch.Size, tokens: torch.Size) -> None:
+    """Raise ValueError unless positions are (time) or have the dimensions of the tokens.
+
+    A dimension of 1 before the time is shared. Other shapes would broadcast to wrong pairs.
+    """
+    shared = len(positions) == 1 or (
+        len(positions) == len(tokens)
+        and all(p in (1, n) for p, n in zip(positions, tokens, strict=True))
+    )
+    if not shared or positions[-1:] != tokens[-1:]:
+        raise ValueError(
+            f"positions of shape {tuple(positions)} do not fit tokens of shape {tuple(tokens)}; "
+            f"give (time) or all {len(tokens)} dimensions, 1 where they are shared"
+        )
 
 
 def angles(theta: float, d: int, length: int) -> tuple[Tensor, Tensor]:
     """Return cosine and sine of `position * theta^(-2j / d)`, each (length, d / 2).
 
-    In float64 until the last moment: at position 1000 a float32 angle is off in the fifth digit.
+    Computed in float64: at position 1000 a float32 angle is wrong in the fifth digit.
     """
     frequency = theta ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
     angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency)
@@ -69,11 +106,11 @@ def angles(theta: float, d: int, length: int) -> tuple[Tensor, Tensor]:
 def rotate(x: Float[Tensor, "... time d_k"], rotation: Rotation) -> Float[Tensor, "... time d_k"]:
     """Rotate adjacent pairs of the last dimension; float32 inside, the dtype of `x` outside."""
     pairs = x.float().unflatten(-1, (-1, 2))
-    # A compiler fuses real arithmetic, but not complex, of which MPS lacks parts.
+    # A compiler fuses real arithmetic only, and MPS lacks some complex operations.
     if torch.compiler.is_compiling() or x.device.type == "mps":
         (even, odd), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
         turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    else:  # the same as one kernel: (even + i odd) (cos + i sin)
+    else:  # the same in one kernel: (even + i odd) (cos + i sin)
         turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotation))
     return turned.flatten(-2).to(x.dtype)
 
@@ -87,14 +124,23 @@ class SinusoidalPosition(Position):
         self, d_model: int, max_length: int, *, device: torch.device | str | None = None
     ) -> None:
         super().__init__()
-        cos, sin = angles(10000.0, d_model, max_length)
-        table = torch.stack((sin, cos), dim=-1).flatten(-2)
-        self.register_buffer("table", table.to(device), persistent=False)
+        table = torch.empty(max_length, d_model, device=device)
+        self.register_buffer("table", table, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Compute the table anew."""
+        if self.table.is_meta:
+            return
+        length, d_model = self.table.shape
+        cos, sin = angles(10000.0, d_model, length)
+        self.table.copy_(torch.stack((sin, cos), dim=-1).flatten(-2))
 
     def add(
-        self, x: Float[Tensor, "batch time d_model"], positions: Int[Tensor, "*batch time"]
-    ) -> Float[Tensor, "batch time d_model"]:
+        self, x: Float[Tensor, "*batch time d_model"], positions: Int[Tensor, "*batch time"]
+    ) -> Float[Tensor, "*batch time d_model"]:
         """Return the embeddings with their positions added."""
+        check_positions(positions.shape, x.shape[:-1])
         return x + F.embedding(positions, self.table)
 
 
@@ -108,9 +154,10 @@ class LearnedPosition(Position):
         self.embedding = Embedding(max_length, d_model, device=device)
 
     def add(
-        self, x: Float[Tensor, "batch time d_model"], positions: Int[Tensor, "*batch time"]
-    ) -> Float[Tensor, "batch time d_model"]:
+        self, x: Float[Tensor, "*batch time d_model"], positions: Int[Tensor, "*batch time"]
+    ) -> Float[Tensor, "*batch time d_model"]:
         """Return the embeddings with their positions added."""
+        check_positions(positions.shape, x.shape[:-1])
         return x + self.embedding(positions)
 
 

@@ -1,9 +1,8 @@
-"""bfloat16 on x86 processors that have no arithmetic for it.
+"""Matrix products in bfloat16 on x86 processors without bfloat16 instructions.
 
-There torch's own kernels convert number by number and are five times slower than those for
-float32. The product of two bfloat16 numbers is exact in float32, in which the sums are kept anyway:
-so these functions multiply in float32 and round the result, which is the same up to the order of
-the sums.
+torch's own kernels convert each number there and are five times slower than float32. The product of
+two bfloat16 numbers is exact in float32, the type of the sums. So these functions multiply in
+float32 and round the result, which differs by the order of the sums only.
 """
 
 import platform
@@ -18,11 +17,11 @@ from torch.amp import custom_bwd, custom_fwd
 FAST_BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 """Whether this is an x86 processor that multiplies bfloat16 faster than float32."""
 SLOW_BFLOAT16 = platform.machine().lower() in ("x86_64", "amd64") and not FAST_BFLOAT16
-"""Whether this is an x86 processor that cannot multiply bfloat16 at all."""
+"""Whether this is an x86 processor without bfloat16 instructions."""
 
 
 def upcasts(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether products of `dtype` on the device are those of float32, rounded."""
+    """Return whether products of `dtype` on the device are computed in float32 and rounded."""
     return SLOW_BFLOAT16 and device.type == "cpu" and dtype == torch.bfloat16
 
 
@@ -50,9 +49,9 @@ def _upcasts_now(x: Tensor) -> bool:
 
 
 class _UpcastLinear(torch.autograd.Function):
-    """Keeps its arguments as bfloat16 for the backward pass, which multiplies in float32 too.
+    """Saves its arguments as bfloat16; the backward pass multiplies in float32 too.
 
-    The gradient of a weight is not rounded: it is of float32, as the weight is.
+    The gradient of the weight is float32 and not rounded.
     """
 
     @staticmethod
@@ -66,5 +65,5 @@ class _UpcastLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         grad = grad.float()
-        weight_grad = grad.flatten(0, -2).mT @ x.float().flatten(0, -2)
+        weight_grad = grad.reshape(-1, grad.shape[-1]).mT @ x.float().reshape(-1, x.shape[-1])
         return (grad @ weight.float()).bfloat16(), weight_grad

@@ -21,12 +21,15 @@ from lmlab.model.position import POSITIONS
 
 
 class Transformer(nn.Module):
-    """Token embedding, blocks, a last norm and a linear head; returns logits."""
+    """Token embedding, blocks, final norm and linear head; returns logits."""
 
     def __init__(
         self, config: ModelConfig, vocab_size: int, device: torch.device | str | None = None
     ) -> None:
         super().__init__()
+        target = torch.device(device) if device is not None else torch.get_default_device()
+        device = "meta"  # each weight is allocated and drawn once, at the end
+        self.config = config
         self.context_length = config.context_length
         self.vocab_size = vocab_size
         self.logit_softcap = config.logit_softcap
@@ -44,53 +47,76 @@ class Transformer(nn.Module):
             )
             for attention in attentions
         )
-        # Post-norm has just normalised the stream; without norms there is none here either.
+        # After post-norm the stream is normalised already.
         last = config.norm_placement in ("pre", "double")
         self.final_norm = norm() if last else nn.Identity()
         self.lm_head = Linear(d_model, vocab_size, device=device)
-        if config.tie_embeddings:
-            self.lm_head.weight = self.token_embedding.weight
-        if config.tie_embeddings or config.scale_embeddings:
-            # N(0, 1) would give a tied head logits of size sqrt(d_model), and so would the scale.
-            truncated_normal_(self.token_embedding.weight, std=d_model**-0.5)
-        INITS[config.init](self, config.num_layers)
         self.checkpoint_activations = False
-        self._attentions = attentions  # in a list, unlike the modules that hold the parameters
+        self._attentions = attentions  # a list, so not registered twice
         self._moes = [module for module in self.modules() if isinstance(module, MoE)]
         self._loads: Tensor | None = None
+        self._tie()
+        if target.type != "meta":
+            self.to_empty(device=target)
+            self.reset_parameters()
+
+    def _tie(self) -> None:
+        if self.config.tie_embeddings:
+            self.lm_head.weight = self.token_embedding.weight
+
+    def reset_parameters(self) -> None:
+        """Draw all weights and compute all tables, on the device they are on.
+
+        For a model built on the meta device, after `to_empty` and sharding. The weights depend on
+        torch's seed alone.
+        """
+        self._tie()  # `to_empty` unties
+        done: set[nn.Module] = {self}
+        for part in (self.token_embedding, self.position, *self._attentions, self):
+            for module in part.modules():
+                reset = getattr(module, "reset_parameters", None)
+                if module not in done and callable(reset):
+                    reset()
+                done.add(module)
+        if self.config.tie_embeddings or self.config.scale_embeddings:
+            # With N(0, 1) a tied head or the scale would give logits of size sqrt(d_model).
+            truncated_normal_(self.token_embedding.weight, std=self.config.d_model**-0.5)
+        INITS[self.config.init](self, self.config.num_layers)
 
     def forward(
         self,
-        ids: Int[Tensor, "batch time"],
+        ids: Int[Tensor, "*batch time"],
         positions: Int[Tensor, "*batch time"] | None = None,
         cache: Cache | None = None,
-    ) -> Float[Tensor, "batch time vocab"]:
+    ) -> Float[Tensor, "*batch time vocab"]:
         """Return the logits of the next token at each position, up to the context length.
 
-        With a cache the tokens follow those it has read; padding has negative `positions`.
+        With a cache, `ids` follow the tokens in the cache. Padding has negative `positions`.
         """
         return self.logits(self.hidden(ids, positions, cache))
 
     def logits(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
-        """Return the logits of what `hidden` returned, or of a part of it."""
+        """Return the logits of hidden states."""
         logits = self.lm_head(hidden)
         return logits if self.logit_softcap is None else softcap(logits, self.logit_softcap)
 
     def hidden(
         self,
-        ids: Int[Tensor, "batch time"],
+        ids: Int[Tensor, "*batch time"],
         positions: Int[Tensor, "*batch time"] | None = None,
         cache: Cache | None = None,
-    ) -> Float[Tensor, "batch time d_model"]:
-        """Return what the head reads, arguments as in `forward`.
+    ) -> Float[Tensor, "*batch time d_model"]:
+        """Return the input of the head; arguments as in `forward`.
 
-        With `checkpoint_activations` a block keeps its input alone, and is computed again in the
-        backward pass (Chen et al. 2016).
+        With `checkpoint_activations` a block saves its input only, and is computed again in the
+        backward pass (Chen et al. 2016). Raises ValueError beyond the context length.
         """
-        time, before = ids.shape[1], cache.length if cache is not None else 0
+        if ids.ndim == 0:
+            raise ValueError("ids need a time dimension, got a single id")
+        time, before = ids.shape[-1], cache.length if cache is not None else 0
         if before + time > self.context_length and (positions is None or cache is None):
             raise ValueError(
-                f"{before + time} tokens are more than the context of {self.context_length}"
+                f"{before + time} tokens exceed the context length of {self.context_length}"
             )
         where = positions
         if where is None:
@@ -106,7 +132,7 @@ class Transformer(nn.Module):
             cache.prepare(where if positions is None else positions, len(ids))
         for layer, block in enumerate(self.blocks):
             layer_cache = cache.layers[layer] if cache is not None else None
-            context = Context(positions, rotation, layer_cache)
+            context = Context(positions=positions, rotation=rotation, cache=layer_cache)
             if self.checkpoint_activations and torch.is_grad_enabled():
                 x = checkpoint(block, x, context, use_reentrant=False)
             else:
@@ -121,11 +147,11 @@ class Transformer(nn.Module):
         return Cache(layers, self.context_length, num_rows)
 
     def cache_elements(self, length: int) -> int:
-        """Return the numbers that a cache must hold for one sequence of `length` tokens."""
+        """Return the number of elements in the cache of one sequence of `length` tokens."""
         return sum(attention.cache_elements(length) for attention in self._attentions)
 
     def auxiliary_losses(self) -> dict[str, Float[Tensor, ""]]:
-        """Return what the last forward pass adds to the objective, by name, weighted."""
+        """Return the weighted auxiliary losses of the last forward pass by name."""
         losses: dict[str, list[Tensor]] = {}
         for moe in self._moes:
             if moe.routing is not None:
@@ -139,16 +165,13 @@ class Transformer(nn.Module):
     def _add_loads(self, tokens: int) -> None:
         routings = [moe.routing for moe in self._moes if moe.routing is not None]
         loads = tokens * torch.stack([routing.load.detach() for routing in routings])
-        # Loads add up as gradients do: those of a step begin where there are none yet.
+        # Loads add up over micro-batches, as gradients do.
         if self._loads is not None and self.lm_head.weight.grad is not None:
             loads = loads + self._loads
         self._loads = loads
 
     def metrics(self) -> dict[str, Float[Tensor, ""]]:
-        """Return what the last step is worth watching for: the load of each expert.
-
-        Over all micro-batches of the step; of several processes, over those of this one.
-        """
+        """Return the load of each expert in the last step, over this process's micro-batches."""
         if self._loads is None:
             return {}
         loads = self._loads / self._loads.sum(dim=-1, keepdim=True)
@@ -157,5 +180,5 @@ class Transformer(nn.Module):
             for layer, row in enumerate(loads.unbind())
             for expert, load in enumerate(row.unbind())
         }
-        # 1 is balance, num_experts a layer that uses one expert only.
+        # 1: balanced; num_experts: one expert only.
         return metrics | {"moe/largest_load": loads.max() * loads.shape[1]}

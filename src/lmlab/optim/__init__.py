@@ -1,4 +1,4 @@
-"""Optimizers, schedules, parameter groups and clipping, written from scratch."""
+"""Optimizers, schedules, parameter groups and gradient clipping."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""AdamW: written out on torch's list kernels, and its one fused kernel as a back end."""
+"""AdamW on torch's list operations, with torch's fused kernel as a backend."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -15,8 +15,8 @@ class AdamW(Optimizer):
 
     With `t` from 1: `m = b1 m + (1-b1) g`, `v = b2 v + (1-b2) g^2`, `theta -= lr * wd * theta`,
     `theta -= lr sqrt(1-b2^t) / (1-b1^t) * m / (sqrt(v) + eps sqrt(1-b2^t))`.
-    Parameters without a gradient are left alone. `foreach` is the definition; `fused` is torch's
-    kernel, one pass over the memory instead of seven, and what `auto` takes on CPU and CUDA.
+    Parameters without a gradient are not changed. Backends: `foreach` is the definition, `fused`
+    torch's kernel with one pass over memory instead of seven; `auto` is fused on CPU and CUDA.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class AdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Update all parameters once; returns the closure's loss when there is one."""
+        """Update all parameters once; return the closure's loss, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -47,7 +47,7 @@ class AdamW(Optimizer):
                 if not self.state[p]:
                     self.state[p] = self._new_state(p, group)
                 self.state[p]["step"] += 1
-            # Parameters that missed steps have another bias correction: one call for each count.
+            # The bias correction depends on the number of steps: one call for each number.
             for t in {self.state[p]["step"] for p in params}:
                 same = [p for p in params if self.state[p]["step"] == t]
                 self._update(same, t, group)

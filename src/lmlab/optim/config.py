@@ -27,21 +27,21 @@ class AdamWConfig(Config):
     weight_decay: Decay
     """Decoupled decay of weights."""
     decay_embeddings: bool
-    """Decay embeddings too; norms and biases never are."""
+    """Decay embeddings too; norms and biases are never decayed."""
     backend: Literal["auto", "foreach", "fused"]
-    """foreach is the definition, fused torch's one kernel; auto: the faster one that can."""
+    """foreach: the definition; fused: torch's kernel; auto: fused on CPU and CUDA."""
 
 
 class MuonConfig(Config):
-    """Orthogonal momentum on hidden matrices, AdamW on the rest (Jordan et al. 2024)."""
+    """Muon on hidden matrices, AdamW on all other parameters (Jordan et al. 2024)."""
 
     kind: Literal["muon"]
     lr: LearningRate
-    """Peak learning rate, of both parts: Muon's updates are scaled to the size of AdamW's."""
+    """Peak learning rate of Muon and AdamW; Muon's updates are scaled to the size of AdamW's."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
-    """Of Muon's part, Nesterov's form."""
+    """Nesterov momentum of Muon."""
     newton_schulz_steps: Annotated[int, Field(ge=1)]
-    """Of the iteration that makes an update orthogonal; fewer are faster and less exact."""
+    """Newton-Schulz iterations that orthogonalize an update; fewer are faster and less exact."""
     beta1: Annotated[float, Field(ge=0, lt=1)]
     """Decay of AdamW's first moment."""
     beta2: Annotated[float, Field(ge=0, lt=1)]
@@ -51,28 +51,28 @@ class MuonConfig(Config):
     weight_decay: Decay
     """Decoupled decay of weights."""
     decay_embeddings: bool
-    """Decay embeddings too; norms and biases never are."""
+    """Decay embeddings too; norms and biases are never decayed."""
 
 
 class SGDConfig(Config):
-    """Stochastic gradient descent with optional (Nesterov) momentum."""
+    """Stochastic gradient descent with optional Nesterov momentum."""
 
     kind: Literal["sgd"]
     lr: LearningRate
     """Peak learning rate."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
-    """Of the velocity; 0 is plain SGD."""
+    """Momentum; 0: plain SGD."""
     nesterov: bool
-    """Look ahead along the velocity; needs momentum."""
+    """Use Nesterov momentum; needs momentum > 0."""
     weight_decay: Decay
     """Decoupled decay of weights."""
     decay_embeddings: bool
-    """Decay embeddings too; norms and biases never are."""
+    """Decay embeddings too; norms and biases are never decayed."""
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov=true looks along the velocity, which momentum=0 has not")
+            raise ValueError("nesterov=true needs momentum > 0, got 0; set optimizer.momentum=0.9")
         return self
 
 
@@ -80,19 +80,19 @@ OptimizerConfig = Annotated[AdamWConfig | MuonConfig | SGDConfig, Field(discrimi
 
 
 class ConstantConfig(Config):
-    """The same learning rate at every step, after a linear warm-up."""
+    """The same learning rate at every step, after a linear warmup."""
 
     kind: Literal["constant"]
     warmup: Warmup
-    """Steps of linear warm-up; below 1, the fraction of all steps."""
+    """Steps of linear warmup; below 1, the fraction of all steps."""
 
 
 class CosineConfig(Config):
-    """Linear warm-up, then half a cosine down to the minimum (Loshchilov and Hutter 2017)."""
+    """Linear warmup, then cosine decay to the minimum (Loshchilov and Hutter 2017)."""
 
     kind: Literal["cosine"]
     warmup: Warmup
-    """Steps of linear warm-up; below 1, the fraction of all steps."""
+    """Steps of linear warmup; below 1, the fraction of all steps."""
     end: Annotated[float, Field(gt=0)]
     """Step at which the minimum is reached; up to 1, the fraction of all steps."""
     min_ratio: Fraction
@@ -100,11 +100,11 @@ class CosineConfig(Config):
 
 
 class LinearConfig(Config):
-    """Linear warm-up, then a straight line down to the minimum."""
+    """Linear warmup, then linear decay to the minimum."""
 
     kind: Literal["linear"]
     warmup: Warmup
-    """Steps of linear warm-up; below 1, the fraction of all steps."""
+    """Steps of linear warmup; below 1, the fraction of all steps."""
     end: Annotated[float, Field(gt=0)]
     """Step at which the minimum is reached; up to 1, the fraction of all steps."""
     min_ratio: Fraction
@@ -112,19 +112,19 @@ class LinearConfig(Config):
 
 
 class InverseSqrtConfig(Config):
-    """Linear warm-up, then `peak * sqrt(warmup / step)` (Vaswani et al. 2017)."""
+    """Linear warmup, then `peak * sqrt(warmup / step)` (Vaswani et al. 2017)."""
 
     kind: Literal["inverse_sqrt"]
     warmup: Warmup
-    """Steps of linear warm-up, at least one; below 1, the fraction of all steps."""
+    """Steps of linear warmup, at least one; below 1, the fraction of all steps."""
 
 
 class WSDConfig(Config):
-    """Warm up, stay, and decay in a straight line at the end (Hu et al. 2024)."""
+    """Warmup, constant rate, linear decay at the end (WSD; Hu et al. 2024)."""
 
     kind: Literal["wsd"]
     warmup: Warmup
-    """Steps of linear warm-up; below 1, the fraction of all steps."""
+    """Steps of linear warmup; below 1, the fraction of all steps."""
     decay: Annotated[float, Field(ge=0)]
     """Steps of decay at the end; up to 1, the fraction of all steps."""
     min_ratio: Fraction

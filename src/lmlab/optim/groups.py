@@ -1,4 +1,4 @@
-"""Which parameters are decayed."""
+"""Parameter groups: with weight decay, without, and for Muon."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return the groups with and without decay; norms and biases (below 2-D) never decay.
 
-    With `muon` the hidden matrices, all but embeddings and the head, are a group of their own.
+    With `muon` all matrices except embeddings and the head form their own group.
     Raises AssertionError unless every parameter is in exactly one group.
     """
     hidden: list[nn.Parameter] = []

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are made orthogonal, AdamW for everything else."""
+"""Muon: orthogonalized momentum for matrices, AdamW for all other parameters."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,16 +10,16 @@ from torch import Tensor
 from lmlab.optim.adamw import AdamW
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the odd quintic whose slope at 0 is steepest while [0, 1] stays near 1 (Jordan 2024)."""
+"""Coefficients of the quintic iteration, with a large slope at 0 (Jordan et al. 2024)."""
 
 
 def newton_schulz(
     matrix: Float[Tensor, "*batch rows columns"], steps: int = 5
 ) -> Float[Tensor, "*batch rows columns"]:
-    """Return the matrix with its singular values moved to about 1, between 0.7 and 1.2.
+    """Return the matrix with singular values of about 1, between 0.7 and 1.2.
 
     Five steps of `X <- a X + (b A + c A^2) X`, `A = X X^T`, from `X = M / |M|` (Jordan et al.
-    2024); bfloat16 on CUDA, where that is fast, and the matrix's own precision elsewhere.
+    2024). Computed in bfloat16 on CUDA, else in the precision of the matrix.
     """
     a, b, c = COEFFICIENTS
     x = matrix.bfloat16() if matrix.is_cuda else matrix
@@ -35,8 +35,8 @@ def newton_schulz(
 class Muon(AdamW):
     """Muon (Jordan et al. 2024) for the groups with `muon=True`, AdamW for the others.
 
-    An orthogonal update is scaled by `0.2 sqrt(max(rows, columns))`, the size of AdamW's updates
-    (Liu et al. 2025), so that one learning rate and one weight decay serve both.
+    Updates are scaled by `0.2 sqrt(max(rows, columns))` to the size of AdamW's (Liu et al. 2025),
+    so both share one learning rate and weight decay.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Muon(AdamW):
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         nesterov = torch._foreach_lerp(grads, buffers, momentum)
         torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        # Matrices of one shape are one batched product: many small kernels become few large ones.
+        # One batched product for all matrices of a shape: few large kernels.
         for shape in dict.fromkeys(p.shape for p in params):
             same = [i for i, p in enumerate(params) if p.shape == shape]
             stacked = torch.stack([nesterov[i] for i in same])

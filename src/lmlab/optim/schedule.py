@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the rate of step t, counted from 0."""
+"""Learning-rate schedules: functions of the step t, counted from 0."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Schedule = Callable[[int], float]
 def cosine_schedule(
     t: int, max_lr: float, min_lr: float, warmup_steps: int, cosine_steps: int
 ) -> float:
-    """Return `t/Tw * max` before `Tw`, half a cosine from max to min until `Tc`, then min."""
+    """Return `t/Tw * max` before `Tw`, cosine decay from max to min until `Tc`, then min."""
     if t < warmup_steps:
         return t / warmup_steps * max_lr
     if t >= cosine_steps:
@@ -23,7 +23,7 @@ def cosine_schedule(
 def linear_schedule(
     t: int, max_lr: float, min_lr: float, warmup_steps: int, end_step: int
 ) -> float:
-    """Return `t/Tw * max` before `Tw`, a straight line from max to min until the end, then min."""
+    """Return `t/Tw * max` before `Tw`, linear decay from max to min until the end, then min."""
     if t < warmup_steps:
         return t / warmup_steps * max_lr
     if t >= end_step:
@@ -44,16 +44,16 @@ def inverse_sqrt_schedule(t: int, max_lr: float, warmup_steps: int) -> float:
 def wsd_schedule(
     t: int, max_lr: float, min_lr: float, warmup_steps: int, decay_start: int, total_steps: int
 ) -> float:
-    """Return warm-up, max until `decay_start`, then a straight line to min (Hu et al. 2024)."""
+    """Return warmup, max until `decay_start`, then linear decay to min (Hu et al. 2024)."""
     if t < decay_start:
         return constant_schedule(t, max_lr, warmup_steps)
     return linear_schedule(t, max_lr, min_lr, decay_start, total_steps)
 
 
 def steps_of(value: float, total: int, *, whole: bool) -> int:
-    """Return a number of steps given as steps or as a fraction of `total`.
+    """Return the number of steps for a value in steps, or below 1 as a fraction of `total`.
 
-    Below 1 it is a fraction; 1 itself is all steps when `whole`, else one step.
+    The value 1 means all steps when `whole`, else one step.
     """
     fraction = value < 1 or (whole and value == 1)
     return round(value * total) if fraction else round(value)

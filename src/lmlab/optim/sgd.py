@@ -1,4 +1,4 @@
-"""Stochastic gradient descent, written from scratch."""
+"""Stochastic gradient descent."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 class SGD(Optimizer):
     """`theta -= lr * g`, with optional (Nesterov) momentum and decoupled weight decay.
 
-    With momentum `u`: `b = u b + g`, and `g` becomes `b`, or `g + u b` (Sutskever et al. 2013).
+    With momentum `u`, `b = u b + g` replaces `g`; with Nesterov momentum `g + u b` does
+    (Sutskever et al. 2013).
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class SGD(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Update all parameters once; returns the closure's loss when there is one."""
+        """Update all parameters once; return the closure's loss, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -13,8 +13,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "collect",
         help="make a table of a sweep's results",
         description="Make a table of a sweep's results: mean, standard deviation and 95 % "
-        "confidence interval over seeds for each setting, which is best and whether that is more "
-        "than noise, and a line for each run. Example: lmlab collect runs/sweeps/lr_tuning "
+        "confidence interval over seeds for each setting, the best one and whether the difference "
+        "is significant, and a line for each run. Example: lmlab collect runs/sweeps/lr_tuning "
         "--plot lr_tuning.png",
     )
     collect.add_argument("--format", choices=("markdown", "csv"), default="markdown")
@@ -60,8 +60,8 @@ def write_table(options: argparse.Namespace) -> None:
 
 def write_page(options: argparse.Namespace) -> None:
     """Write the page of a sweep or of a run, and say where it is."""
+    from lmlab.layout import CONFIG
     from lmlab.runs.report import write_report
-    from lmlab.runs.run import CONFIG
     from lmlab.runs.sweep_report import write_sweep_report
 
     folder = _folder(options.directory)

@@ -1,16 +1,15 @@
-"""The results of a sweep: what was varied, what came out, and how sure that is."""
+"""The results of a sweep: what was varied, and the metric of each setting with its uncertainty."""
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmlab.errors import UserError
-from lmlab.runs.read import Run, read_run
-from lmlab.runs.run import CONFIG
+from lmlab.runs.names import short, show
+from lmlab.runs.read import RunRecord, find_runs, read_run
 from lmlab.runs.statistics import Estimate, estimate
 from lmlab.schema import flatten
 
@@ -33,7 +32,7 @@ METRICS = {
     "train_loss": "training loss",
     "best_val_loss": "best validation loss",
 }
-"""How metrics are called in a sentence, where that is not their key."""
+"""Names of metrics in sentences, where they differ from the key."""
 HIGHER_IS_BETTER = ("tokens_per_second",)
 Settings = tuple[tuple[str, Any], ...]
 
@@ -42,9 +41,9 @@ Settings = tuple[tuple[str, Any], ...]
 class Row:
     """One run of a sweep."""
 
-    run: Run
+    run: RunRecord
     settings: Settings
-    """What is varied, as (key, value), the seed aside."""
+    """What is varied except the seed, as (key, value)."""
     seed: Any
     metric: float | None
     """None for a run that has no result, or diverged."""
@@ -57,7 +56,7 @@ class Setting:
     settings: Settings
     rows: tuple[Row, ...]
     estimate: Estimate
-    """Over the runs that ended with a finite metric."""
+    """Over the runs that finished with a finite metric."""
     diverged: int
     unfinished: int
 
@@ -65,6 +64,11 @@ class Setting:
     def values(self) -> list[float]:
         """The metric of each run that has one."""
         return [row.metric for row in self.rows if row.metric is not None]
+
+    @property
+    def by_seed(self) -> dict[str, float]:
+        """The metric of each run that has one, by its seed."""
+        return {show(row.seed): row.metric for row in self.rows if row.metric is not None}
 
     def __str__(self) -> str:
         return describe(self.settings)
@@ -80,7 +84,7 @@ class Sweep:
     rows: tuple[Row, ...]
     settings: tuple[Setting, ...]
     copies: int
-    """Runs left out, as a newer one has the same settings and seed: it would count as a seed."""
+    """Runs left out because a newer one has the same settings and seed."""
 
     @property
     def metric_name(self) -> str:
@@ -89,23 +93,23 @@ class Sweep:
 
     @property
     def sign(self) -> int:
-        """What the metric is multiplied by for the lowest to be the best."""
+        """Factor of the metric that makes the lowest value the best."""
         return -1 if self.metric in HIGHER_IS_BETTER else 1
 
     @property
     def note(self) -> str:
-        """What is not in it, in a sentence; nothing when it is whole."""
+        """What is left out, in a sentence; nothing when all runs are included."""
         if not self.copies:
             return ""
         runs = "1 run is" if self.copies == 1 else f"{self.copies} runs are"
-        return f"{runs} left out, for newer ones with the same settings and seed."
+        return f"{runs} left out: newer ones have the same settings and seed."
 
 
 def collect(directory: Path, metric: str = "val_loss") -> Sweep:
     """Read the runs below a folder; raises UserError when there are none."""
     if metric not in RESULTS:
         raise UserError(f"'{metric}' is not one of {', '.join(RESULTS)}")
-    runs = [read_run(path) for path in _find(directory)]
+    runs = [read_run(path) for path in find_runs(directory)]
     if not runs:
         raise UserError(f"there are no runs in {directory}; name a sweep's folder")
     varied = [_varied(run.config) for run in runs]
@@ -125,7 +129,7 @@ def collect(directory: Path, metric: str = "val_loss") -> Sweep:
 
 
 def find_axes(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the keys that differ between runs, without those that only follow another one.
+    """Return the keys that differ between runs, without those that depend on another one.
 
     `optimizer.lr` follows `lr`; what a choice brings along follows its `kind`.
     """
@@ -154,39 +158,16 @@ def _determines(first: Sequence[str], second: Sequence[str]) -> bool:
 
 
 def describe(settings: Settings) -> str:
-    """Return `lr=0.001, ffn=glu`; a sweep of seeds only has nothing to say."""
+    """Return `lr=0.001, ffn=glu`; `all runs` for a sweep of seeds only."""
     return ", ".join(f"{short(key)}={show(value)}" for key, value in settings) or "all runs"
-
-
-def short(key: str) -> str:
-    """Return the last part of a key that says something: `model.ffn.kind` is `ffn`."""
-    parts = key.split(".")
-    return parts[-2] if parts[-1] == "kind" and len(parts) > 1 else parts[-1]
-
-
-def show(value: Any) -> str:
-    """Return a value as one would write it on the command line."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _find(directory: Path) -> list[Path]:
-    found = []
-    for folder, folders, files in os.walk(directory):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if CONFIG in files:
-            found.append(Path(folder))
-            folders.clear()
-    return sorted(found)
 
 
 def _varied(config: Mapping[str, Any]) -> dict[str, Any]:
     return flatten({key: value for key, value in config.items() if key not in NOT_VARIED})
 
 
-def result_of(run: Run, key: str) -> Any:
-    """Return what result.json says; the training loss is the mean of the last tenth of the run."""
+def result_of(run: RunRecord, key: str) -> Any:
+    """Return a value of result.json; the training loss is the mean of the last tenth of the run."""
     if key != "train_loss":
         return run.result.get(key)
     steps, losses = run.series("train/loss")
@@ -194,7 +175,7 @@ def result_of(run: Run, key: str) -> Any:
     return math.fsum(last) / len(last) if last else None
 
 
-def _metric(run: Run, metric: str) -> float | None:
+def _metric(run: RunRecord, metric: str) -> float | None:
     value = result_of(run, metric)
     if not isinstance(value, int | float) or not math.isfinite(value):
         return None

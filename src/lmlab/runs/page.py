@@ -1,4 +1,4 @@
-"""What the pages made of runs share: their templates, plotly.js, how numbers and text are shown."""
+"""What the pages of runs share: templates, plotly.js, the format of numbers and text."""
 
 import base64
 import gzip
@@ -6,6 +6,8 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from lmlab import text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # What a browser drops, what acts on the text around it, what UTF-8 cannot hold.
@@ -37,7 +39,7 @@ def plotly() -> str:
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
-def visible(text: str) -> str:
+def visible(content: str) -> str:
     """Show control characters as what Unicode has for them, instead of letting them act."""
 
     def picture(match: re.Match[str]) -> str:
@@ -46,7 +48,7 @@ def visible(text: str) -> str:
             return chr(0x2400 + code)
         return "\u2421" if code == 0x7F else f"\\u{code:04x}"
 
-    return _CONTROL.sub(picture, text)
+    return _CONTROL.sub(picture, content)
 
 
 def count(value: float | None) -> str:
@@ -68,11 +70,5 @@ def count(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time in seconds, minutes or hours."""
-    if seconds is None:
-        return "–"
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, left = divmod(rest, 60)
-    if hours:
-        return f"{hours}\u202fh {minutes:02}\u202fmin"
-    return f"{minutes}\u202fmin {left:02}\u202fs" if minutes else f"{seconds:.3g}\u202fs"
+    """Return a time whose units stay on the line of their number; a dash when it is unknown."""
+    return "–" if seconds is None else re.sub(" (?=[a-z])", "\u202f", text.duration(seconds))

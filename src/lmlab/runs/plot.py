@@ -11,7 +11,7 @@ from numpy import multiply
 
 from lmlab.files import atomic_write
 from lmlab.runs.curves import smooth, smoothing_weight, wants_log_scale
-from lmlab.runs.read import Run, read_run
+from lmlab.runs.read import RunRecord, read_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def write_loss_plot(run_dir: Path) -> Path:
     return path
 
 
-def _draw(axes: Axes, run: Run, x: str, divisor: float) -> None:
+def _draw(axes: Axes, run: RunRecord, x: str, divisor: float) -> None:
     """Draw training loss, validation loss and the marks that belong to them against `x`."""
 
     def curve(key: str) -> tuple[list[float], list[float]]:
@@ -118,7 +118,7 @@ def _draw(axes: Axes, run: Run, x: str, divisor: float) -> None:
         )
 
 
-def _bits_axis(axes: Axes, run: Run) -> None:
+def _bits_axis(axes: Axes, run: RunRecord) -> None:
     """Give `axes` a second scale on the right: the validation loss in bits per byte."""
     ratio = run.bits_per_byte_over_loss()
     if ratio is None:
@@ -132,7 +132,7 @@ def _bits_axis(axes: Axes, run: Run) -> None:
         scale.yaxis.set_minor_formatter("")
 
 
-def _time_unit(run: Run) -> tuple[float, str]:
+def _time_unit(run: RunRecord) -> tuple[float, str]:
     """Return the seconds of the unit in which the run's time reads well, and its name."""
     longest = max((row.get("seconds", 0.0) for row in run.rows), default=0.0)
     if not math.isfinite(longest) or longest < 180:
@@ -140,7 +140,7 @@ def _time_unit(run: Run) -> tuple[float, str]:
     return (60.0, "minutes") if longest < 3 * 3600 else (3600.0, "hours")
 
 
-def _title(run: Run) -> str:
+def _title(run: RunRecord) -> str:
     best, title = run.best(), run.name
     if best:
         title += f"   best validation loss {best['val/loss']:.3f}"

@@ -1,9 +1,10 @@
-"""Reading a run directory back, however far the run got."""
+"""Reading a run directory, at any stage of the run."""
 
 import json
 import math
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import yaml
 
 from lmlab.errors import DataError
+from lmlab.layout import CONFIG
+from lmlab.runs.run import LINEAGE
 
 _SAMPLE_HEAD = re.compile(r"^=== step (\d+) ===[ \t]*$", re.MULTILINE)
 _FILES = ("metrics.jsonl", "config.yaml", "result.json", "environment.json", "samples.txt")
@@ -25,18 +28,20 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a run directory holds; of files that are not there (yet), nothing."""
+class RunRecord:
+    """The content of a run directory; empty for files that do not exist (yet)."""
 
     directory: Path
     rows: tuple[dict[str, float], ...]
-    """One row a step, ascending: all that was logged at that step, `nan` and `inf` included."""
+    """One row a step, ascending, with all values logged at that step, also `nan` and `inf`."""
     unreadable_lines: int
-    """Lines of metrics.jsonl that hold no row (a last line that is still being written aside)."""
+    """Lines of metrics.jsonl that hold no row, except a last line that is being written."""
     config: dict[str, Any]
     result: dict[str, Any]
     environment: dict[str, Any]
     account: dict[str, Any]
+    lineage: dict[str, Any]
+    """Of a run that started from another's weights: parent, step, fingerprint, optimizer."""
     samples: tuple[Sample, ...]
 
     @property
@@ -46,7 +51,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """What result.json says; `unfinished` while there is none."""
+        """The status in result.json; `unfinished` while there is none."""
         return str(self.result.get("status", "unfinished"))
 
     def series(self, key: str, x: str = "step") -> tuple[list[float], list[float]]:
@@ -68,13 +73,13 @@ class Run:
         return min(rows, key=lambda row: row["val/loss"], default=None)
 
     def diverged_at(self) -> dict[str, float] | None:
-        """Return the first row with a loss that is no number."""
+        """Return the first row with a loss that is not finite."""
         losses = ("train/loss", "val/loss")
         bad = (row for row in self.rows if not all(math.isfinite(row.get(k, 0.0)) for k in losses))
         return next(bad, None)
 
     def bits_per_byte_over_loss(self) -> float | None:
-        """Return what turns validation loss (nats per token) into bits per byte, when known.
+        """Return the factor from validation loss (nats per token) to bits per byte, when known.
 
         It is a constant of the validation text and the tokenizer: tokens / (bytes * ln 2).
         """
@@ -82,24 +87,45 @@ class Run:
         return bits[-1] / losses[-1] if losses and losses[-1] > 0 else None
 
     def xz_bits_per_byte(self) -> float | None:
-        """Return what xz needs for the validation text, when the run recorded it."""
+        """Return the bits per byte of xz on the validation text, when the run recorded it."""
         value = _number((self.environment | self.result).get("xz_bits_per_byte"))
         return value if value is not None and math.isfinite(value) else None
 
 
-def read_run(directory: Path) -> Run:
-    """Read a run directory; raise DataError when it is none or when one of its files is damaged."""
+def lineage_text(lineage: Mapping[str, Any]) -> str:
+    """Return the run and the step that a run started from; nothing for one from random weights."""
+    if not lineage.get("parent"):
+        return ""
+    name = Path(str(lineage["parent"])).name
+    step = lineage.get("step")
+    return f"{name} at step {step:,}" if isinstance(step, int) else name
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Return the run directories at and below `root`, sorted by path."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if CONFIG in files:
+            found.append(Path(folder))
+            folders.clear()
+    return sorted(found)
+
+
+def read_run(directory: Path) -> RunRecord:
+    """Read a run directory; raises DataError for another folder or a damaged file."""
     if not any((directory / name).is_file() for name in _FILES):
-        raise DataError(f"{directory}: no run directory; expected one with {', '.join(_FILES[:3])}")
+        raise DataError(f"{directory}: not a run directory; expected {', '.join(_FILES[:3])}")
     rows, unreadable = _read_metrics(directory / "metrics.jsonl")
-    return Run(
+    return RunRecord(
         directory=directory,
         rows=rows,
         unreadable_lines=unreadable,
-        config=_read_mapping(directory / "config.yaml"),
+        config=_read_mapping(directory / CONFIG),
         result=_read_mapping(directory / "result.json"),
         environment=_read_mapping(directory / "environment.json"),
         account=_read_mapping(directory / "account.json"),
+        lineage=_read_mapping(directory / LINEAGE),
         samples=tuple(_read_samples(directory / "samples.txt")),
     )
 

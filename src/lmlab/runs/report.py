@@ -9,7 +9,8 @@ from typing import Any
 from lmlab.files import atomic_write
 from lmlab.runs.curves import smoothing_weight, wants_log_scale
 from lmlab.runs.page import environment, plotly
-from lmlab.runs.read import Run, read_run
+from lmlab.runs.read import RunRecord, lineage_text, read_run
+from lmlab.runs.run import LINEAGE
 
 _PLACE = ("step", "tokens", "seconds")
 _LOSSES = ("train/loss", "val/loss", "val/bits_per_byte")
@@ -26,6 +27,7 @@ _FILES = (
     "config.yaml",
     "account.json",
     "environment.json",
+    LINEAGE,
 )
 _NOT_DRAWN = ("train/moe/load/",)  # a chart for each expert of each layer would bury the others
 
@@ -39,6 +41,7 @@ def write_report(run_dir: Path) -> Path:
         .render(
             run=run,
             headline=_headline(run),
+            lineage=lineage_text(run.lineage),
             curves=_curves(run),
             validation=[row for row in run.rows if "val/loss" in row],
             losses_at={row["step"]: row["val/loss"] for row in run.rows if "val/loss" in row},
@@ -60,8 +63,8 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
-def _headline(run: Run) -> dict[str, float | None]:
-    """Return the numbers that the page begins with: the result's, or as far as the run got."""
+def _headline(run: RunRecord) -> dict[str, float | None]:
+    """Return the numbers at the top of the page: of the result, or the last ones logged."""
     numbers: dict[str, float | None] = {}
     logged = {"val_loss": "val/loss", "val_bits_per_byte": "val/bits_per_byte"}
     for name in (
@@ -82,8 +85,8 @@ def _headline(run: Run) -> dict[str, float | None]:
     }
 
 
-def _curves(run: Run) -> dict[str, Any]:
-    """Return the data of the charts: a column a key, null where nothing was logged."""
+def _curves(run: RunRecord) -> dict[str, Any]:
+    """Return the data of the charts: a column for each key, null where nothing was logged."""
     keys = dict.fromkeys(key for row in run.rows for key in row)
     columns = {
         key: [value if math.isfinite(value := row.get(key, math.nan)) else None for row in run.rows]

@@ -1,32 +1,36 @@
-"""The run directory: the log of a run, and its one result."""
+"""The run directory: configuration, tokenizer, checkpoints, metrics, result."""
 
 import contextlib
-import errno
 import json
 import math
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from lmlab.errors import UserError
-from lmlab.files import atomic_write, remove_if_empty
+from lmlab.errors import NO_SPACE, UserError
+from lmlab.files import atomic_write, fsync_directory, remove_if_empty
+from lmlab.layout import CONFIG, TOKENIZER
+
+if TYPE_CHECKING:
+    from lmlab.tokenizer import Tokenizer
 
 METRICS, SAMPLES, RESULT = "metrics.jsonl", "samples.txt", "result.json"
-CONFIG, ENVIRONMENT, ACCOUNT, LOCK = "config.yaml", "environment.json", "account.json", ".lock"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ENVIRONMENT, ACCOUNT, LOCK = "environment.json", "account.json", ".lock"
+DATA, LINEAGE = "data.json", "lineage.json"
 
 
 class Run:
     """A directory that one process at a time writes a run into; use it as a context manager.
 
-    Raises UserError when another process has the directory, or when it cannot be written to. A
-    directory in which nothing was begun is removed when the context ends with an exception.
+    Raises UserError when another process uses the directory, or when it cannot be written to. A
+    new run that fails by a UserError before its first metrics leaves no directory.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -41,26 +45,36 @@ class Run:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise UserError(f"{self.directory} is in use by another process") from None
+        self._is_new = not (self.directory / CONFIG).exists()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
         self._lock.release()
-        if error is not None and [path.name for path in self.directory.iterdir()] == [LOCK]:
-            (self.directory / LOCK).unlink()
-            remove_if_empty(self.directory)
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        never_began = isinstance(error, UserError) and self._is_new and not self._size(METRICS)
+        names = [path.name for path in self.directory.iterdir()]
+        if never_began or (error is not None and names == [LOCK]):
+            self._remove()
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise UserError(
                 f"{error.strerror} while writing in {self.directory}; "
-                f"make room and continue with resume={self.directory}"
+                f"free disk space and continue with resume={self.directory}"
             ) from error
+
+    def _remove(self) -> None:
+        """Remove what this class wrote, and the directory when nothing else is in it."""
+        for name in (LOCK, CONFIG, ENVIRONMENT, ACCOUNT, DATA, LINEAGE):
+            (self.directory / name).unlink(missing_ok=True)
+        for name in (TOKENIZER, f".{TOKENIZER}.tmp"):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+        remove_if_empty(self.directory)
 
     @contextlib.contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
-        """SIGINT, SIGTERM and SIGUSR2 stop the run after its step; a second SIGINT at once.
+        """Let SIGINT, SIGTERM and SIGUSR2 stop the run after its step; a second SIGINT at once.
 
-        SIGUSR2 is what Slurm sends when a job's time is about to end.
+        Slurm sends SIGUSR2 before a job's time limit.
         """
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
         before = [signal.signal(number, self._on_signal) for number in numbers]
@@ -73,7 +87,7 @@ class Run:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.stop_signal is signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.stop_signal is None:  # the first says why: Slurm ends a job's time by two
+        if self.stop_signal is None:  # the first is the reason: Slurm sends two at a time limit
             self.stop_signal = signal.Signals(number)
             self.say(f"{self.stop_signal.name}: saving and stopping after this step")
 
@@ -121,7 +135,7 @@ class Run:
             file.write("\n")
 
     def begin(self, config: str, environment: dict[str, Any]) -> None:
-        """Record what is run and on what; a resumed run keeps both and adds where it goes on."""
+        """Write config.yaml and environment.json; a resumed run keeps both and notes the resume."""
         path = self.directory / ENVIRONMENT
         if path.exists() and (self.directory / CONFIG).exists():
             first = json.loads(path.read_text(encoding="utf-8"))
@@ -131,12 +145,40 @@ class Run:
             self._write_text(CONFIG, config)
         self.write_json(ENVIRONMENT, environment)
 
+    def has_tokenizer(self) -> bool:
+        """Whether the directory has its own tokenizer."""
+        return (self.directory / TOKENIZER).is_dir()
+
+    def keep_data(self, tokenizer: "Tokenizer", record: dict[str, Any]) -> None:
+        """Keep the tokenizer, and in data.json what the data were; both are published atomically.
+
+        Raises UserError when a resumed run has other data than it began with.
+        """
+        path = self.directory / DATA
+        if path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            changed = [k for k in before if k != "fingerprint" and before[k] != record.get(k)]
+            if changed:
+                raise UserError(
+                    f"{self.directory}: its data are no longer those it began with (another "
+                    f"{', '.join(changed)}); put them back, or start a new run with "
+                    f"init_from={self.directory}"
+                )
+        if not self.has_tokenizer():
+            temporary = self.directory / f".{TOKENIZER}.tmp"
+            shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
+            tokenizer.save(temporary)
+            temporary.replace(self.directory / TOKENIZER)
+            fsync_directory(self.directory)
+        if not path.exists():
+            self.write_json(DATA, record)
+
     def _write_text(self, name: str, text: str) -> None:
         with atomic_write(self.directory / name) as file:
             file.write(text)
 
     def result(self) -> dict[str, Any] | None:
-        """Return the result of a run that has ended, None for one that has not."""
+        """Return the result of a finished or diverged run, None for any other."""
         path = self.directory / RESULT
         if not path.exists():
             return None
@@ -148,8 +190,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Onlooker(Run):
-    """The run directory in a process beside the one that writes it: it listens to signals alone."""
+class NullRun(Run):
+    """The run directory in a process other than rank 0: it receives signals and writes nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -158,19 +200,22 @@ class Onlooker(Run):
         pass
 
     def log(self, row: dict[str, Any]) -> None:
-        """Leave it to the writing process."""
+        """Leave it to rank 0."""
 
     def sample(self, step: int, text: str) -> None:
-        """Leave it to the writing process."""
+        """Leave it to rank 0."""
 
     def rewind(self, position: dict[str, int]) -> None:
-        """Leave it to the writing process."""
+        """Leave it to rank 0."""
 
     def say(self, text: str) -> None:
-        """Leave it to the writing process."""
+        """Leave it to rank 0."""
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        """Leave it to the writing process."""
+        """Leave it to rank 0."""
 
     def begin(self, config: str, environment: dict[str, Any]) -> None:
-        """Leave it to the writing process."""
+        """Leave it to rank 0."""
+
+    def keep_data(self, tokenizer: "Tokenizer", record: dict[str, Any]) -> None:
+        """Leave it to rank 0."""

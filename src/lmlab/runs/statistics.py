@@ -1,16 +1,29 @@
-"""What a few seeds allow to say: a mean with its uncertainty, and whether two settings differ."""
+"""Means over seeds with their uncertainty, and tests of whether settings of a sweep differ."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
+NOISY = 0.01
+"""Level of the F-test by which a setting's variance is excluded from the pooled one."""
+FEWEST_DEGREES = 2
+"""Degrees of freedom that the analysis paired by seed must leave; fewer have no power."""
+
+Array = NDArray[np.float64]
+Values = Mapping[object, float]
+"""The metric of one setting by seed."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds; without at least two of them nothing is known about its uncertainty."""
+    """A mean over seeds; its uncertainty is unknown with fewer than two of them."""
 
     n: int
     mean: float
@@ -45,36 +58,183 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much lower one mean is than another."""
+    """A difference of two means and its test."""
 
     value: float
     low: float | None
-    """Lower end of its 95 % confidence interval (Welch)."""
+    """Lower end of its 95 % confidence interval, simultaneous for all pairs of settings."""
     high: float | None
     p: float | None
-    """Of Welch's t-test, two-sided, that there is none; None where a setting has one seed only."""
+    """Two-sided, adjusted for all pairs of settings; None without any repeated seed."""
 
 
-def welch(better: Sequence[float], worse: Sequence[float]) -> Difference:
-    """Compare two settings by Welch's t-test, which lets them have different variances."""
-    value = estimate(worse).mean - estimate(better).mean
-    if min(len(better), len(worse)) < 2:
-        return Difference(value, None, None, None)
-    if len(set(better)) == len(set(worse)) == 1:  # no noise at all: what differs, differs
-        return Difference(value, value, value, 1.0 if value == 0 else 0.0)
-    from scipy.stats import ttest_ind
+@dataclass(frozen=True)
+class Noise:
+    """The deviation between seeds that settings are compared by."""
 
-    test = ttest_ind(worse, better, equal_var=False)
-    interval = test.confidence_interval(CONFIDENCE)
-    return Difference(value, float(interval.low), float(interval.high), float(test.pvalue))
+    deviation: float
+    """Pooled standard deviation of a single run, in the metric's unit."""
+    degrees: int
+    """Degrees of freedom of its estimate."""
+    paired: bool
+    """Whether what the settings have in common at a seed is subtracted first."""
+    excluded: frozenset[int]
+    """Indices of the settings with a larger deviation, which are compared by their own."""
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for there being several (Holm 1979), in the same order."""
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+class Comparisons:
+    """Comparisons between the settings of a sweep, by one pooled deviation.
+
+    Runs with the same seed see the same batches, so `metric = setting + seed + noise` is fitted by
+    least squares and its residuals give the deviation (randomised block design; with two settings
+    this is the paired t-test). Where the seeds do not match, or too few of them leave degrees of
+    freedom, it is `metric = setting + noise` (with two settings the t-test with pooled variance).
+    The choice depends on the seeds alone, never on the results.
+
+    p-values and intervals are those of Tukey and Kramer for all pairs of settings, so they stay
+    valid when the best setting is chosen by the same results. A setting whose own variance is
+    larger than the pooled one (F-test at 1 %, as close to divergence) is excluded from the pool and
+    compared by its own (Games and Howell). Tukey 1949; Kramer 1956; Games and Howell 1976.
+    """
+
+    def __init__(self, settings: Sequence[Values]) -> None:
+        self._settings = settings
+        self.noise = _noise(settings)
+
+    def difference(self, first: int, second: int) -> Difference:
+        """Return how much larger the mean of the second setting is than that of the first."""
+        noise = self.noise
+        means = [_mean(self._settings[index]) for index in (first, second)]
+        value = means[1] - means[0]
+        if noise is None:
+            return Difference(value, None, None, None)
+        alone = noise.excluded.intersection((first, second))
+        if alone:
+            error, degrees = self._own_error(first, second)
+        else:
+            value, share = self._contrast(first, second)
+            error, degrees = noise.deviation * math.sqrt(share), float(noise.degrees)
+        if error == 0:  # no noise at all
+            return Difference(value, value, value, 1.0 if value == 0 else 0.0)
+        half = critical_range(len(self._settings), degrees) / math.sqrt(2) * error
+        p = _range_p(math.sqrt(2) * abs(value) / error, len(self._settings), degrees)
+        return Difference(value, value - half, value + half, p)
+
+    def _contrast(self, first: int, second: int) -> tuple[float, float]:
+        """Return the fitted difference, and its variance in units of the noise's variance."""
+        assert self.noise is not None
+        values = [
+            {} if index in self.noise.excluded else setting
+            for index, setting in enumerate(self._settings)
+        ]
+        a, b = values[first], values[second]
+        if not self.noise.paired or a.keys() == b.keys():
+            return _mean(b) - _mean(a), 1 / len(a) + 1 / len(b)
+        design, y = _design(values, paired=True)
+        direction = np.zeros(design.shape[1])
+        direction[first], direction[second] = -1, 1
+        inverse = np.linalg.pinv(design.T @ design)
+        return float(direction @ inverse @ design.T @ y), float(direction @ inverse @ direction)
+
+    def _own_error(self, first: int, second: int) -> tuple[float, float]:
+        """Return standard error and degrees of freedom (Welch, Satterthwaite)."""
+        assert self.noise is not None
+        parts = []
+        for index in (first, second):
+            setting = self._settings[index]
+            if index in self.noise.excluded:
+                variance, degrees = _variance(setting), len(setting) - 1
+            else:
+                variance, degrees = self.noise.deviation**2, self.noise.degrees
+            parts.append((variance / len(setting), degrees))
+        total = sum(variance for variance, _ in parts)
+        if total == 0:
+            return 0.0, 1.0
+        return math.sqrt(total), total**2 / sum(v**2 / degrees for v, degrees in parts)
+
+
+@cache
+def critical_range(groups: int, degrees: float) -> float:
+    """Return the 95 % quantile of the studentized range."""
+    from scipy.stats import studentized_range
+
+    return float(studentized_range.ppf(CONFIDENCE, max(2, groups), degrees))
+
+
+def _range_p(statistic: float, groups: int, degrees: float) -> float:
+    from scipy.stats import studentized_range
+
+    return float(np.clip(studentized_range.sf(statistic, max(2, groups), degrees), 0, 1))
+
+
+def _noise(settings: Sequence[Values]) -> Noise | None:
+    """Return the pooled deviation, None where no setting has two seeds."""
+    excluded = _noisy(settings)
+    kept = [{} if index in excluded else setting for index, setting in enumerate(settings)]
+    for paired in (True, False):
+        found = _fit(kept, paired=paired)
+        if found is not None and found[1] >= (FEWEST_DEGREES if paired else 1):
+            return Noise(math.sqrt(found[0]), found[1], paired, excluded)
+    return None
+
+
+def _fit(settings: Sequence[Values], *, paired: bool) -> tuple[float, int] | None:
+    """Return residual variance and its degrees of freedom; None where the seeds do not match."""
+    design, y = _design(settings, paired=paired)
+    used = design[:, design.any(axis=0)]
+    rank = int(np.linalg.matrix_rank(used)) if used.size else 0
+    if paired and rank < used.shape[1] - 1:  # a setting shares no seed with the others
+        return None
+    degrees = len(y) - rank
+    if degrees < 1:
+        return None
+    residual = y - used @ np.linalg.lstsq(used, y, rcond=None)[0]
+    variance = float(residual @ residual) / degrees
+    scale = float(np.max(np.abs(y)))
+    return (variance if math.sqrt(variance) > 1e-12 * scale else 0.0), degrees
+
+
+def _design(settings: Sequence[Values], *, paired: bool) -> tuple[Array, Array]:
+    """Return a column for each setting and, paired, for each seed; and the values."""
+    seeds = {seed: i for i, seed in enumerate(dict.fromkeys(itertools.chain(*settings)))}
+    rows, values = [], []
+    for index, setting in enumerate(settings):
+        for seed, value in setting.items():
+            row = np.zeros(len(settings) + len(seeds) * paired)
+            row[index] = 1
+            if paired:
+                row[len(settings) + seeds[seed]] = 1
+            rows.append(row)
+            values.append(value)
+    return np.array(rows).reshape(len(rows), -1), np.array(values)
+
+
+def _noisy(settings: Sequence[Values]) -> frozenset[int]:
+    """Return the settings whose variance is larger than the pooled one of the others."""
+    from scipy.stats import f
+
+    repeated = [index for index, setting in enumerate(settings) if len(setting) > 1]
+    excluded: set[int] = set()
+    while len(rest := [index for index in repeated if index not in excluded]) > 2:
+        worst = max(rest, key=lambda index: _variance(settings[index]))
+        others = [index for index in rest if index != worst]
+        degrees = sum(len(settings[index]) - 1 for index in others)
+        squares = sum(_variance(settings[i]) * (len(settings[i]) - 1) for i in others)
+        own = _variance(settings[worst])
+        if squares == 0 or own == 0:
+            break
+        # the largest of several variances, hence Bonferroni's correction
+        p = f.sf(own / (squares / degrees), len(settings[worst]) - 1, degrees)
+        if p * len(rest) > NOISY:
+            break
+        excluded.add(worst)
+    return frozenset(excluded)
+
+
+def _mean(setting: Values) -> float:
+    return math.fsum(setting.values()) / len(setting)
+
+
+def _variance(setting: Values) -> float:
+    mean = _mean(setting)
+    return math.fsum((value - mean) ** 2 for value in setting.values()) / (len(setting) - 1)

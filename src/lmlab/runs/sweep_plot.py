@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmlab.files import atomic_write
-from lmlab.runs.collect import Setting, Settings, Sweep, describe, short
+from lmlab.runs.collect import Setting, Settings, Sweep, describe
 from lmlab.runs.curves import wants_log_scale
+from lmlab.runs.names import short
 from lmlab.runs.plot import INK, STYLE
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import Any
 from urllib.parse import quote
 
 from lmlab.files import atomic_write
-from lmlab.runs.collect import Row, Sweep, collect, describe, short, show
+from lmlab.runs.collect import Row, Sweep, collect, describe
 from lmlab.runs.curves import wants_log_scale
+from lmlab.runs.names import short, show
 from lmlab.runs.page import duration, environment, plotly
 from lmlab.runs.verdict import judge
 

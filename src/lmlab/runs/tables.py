@@ -3,11 +3,12 @@
 import csv
 import io
 import os
-from collections.abc import Sequence
 from typing import Any
 
-from lmlab.runs.collect import RESULTS, SEED, Row, Sweep, result_of, short, show
+from lmlab.runs.collect import RESULTS, SEED, Row, Sweep, result_of
+from lmlab.runs.names import short, show
 from lmlab.runs.verdict import judge
+from lmlab.text import markdown_table
 
 
 def to_csv(sweep: Sweep) -> str:
@@ -28,10 +29,9 @@ def to_csv(sweep: Sweep) -> str:
 
 
 def to_markdown(sweep: Sweep) -> str:
-    """Return the settings with mean, sd and 95 % interval, which is best, and a line a run."""
+    """Return a table of the settings with mean, sd and 95 % interval, the verdict, all runs."""
     names = [short(axis) for axis in sweep.axes]
-    head = [*names, "seeds", sweep.metric, "sd", "95 % interval", "diverged"]
-    lines = [_line(head), _line(["---"] * len(head))]
+    rows = []
     for setting in sweep.settings:
         e = setting.estimate
         interval = f"{e.low:.4f} to {e.high:.4f}" if e.low is not None else "–"
@@ -39,24 +39,27 @@ def to_markdown(sweep: Sweep) -> str:
         cells += [str(e.n), f"{e.mean:.4f}" if e.n else "–"]
         cells += [f"{e.sd:.4f}" if e.sd is not None else "–", interval]
         cells.append(f"{setting.diverged} of {len(setting.rows)}" if setting.diverged else "")
-        lines.append(_line(cells))
+        rows.append(cells)
+    head = [*names, "seeds", sweep.metric, "sd", "95 % interval", "diverged"]
+    settings = markdown_table(head, rows, text=len(names))
     verdict = judge(sweep)
-    lines += ["", f"Best: {verdict.headline}. {verdict.support}".rstrip()]
+    best = " ".join(filter(None, [f"Best: {verdict.headline}.", verdict.support, verdict.noise]))
     head = ["run", *names, SEED, "status", "val_loss", "bits per byte", "steps", "tokens/s"]
-    lines += ["", _line(head), _line(["---"] * len(head))]
-    for row in sweep.rows:
-        result = row.run.result
-        cells = [f"`{_name(row, sweep)}`", *(show(value) for _, value in row.settings)]
-        cells += [show(row.seed), row.run.status]
-        for key, format_ in (
-            ("val_loss", ".4f"),
-            ("val_bits_per_byte", ".4f"),
-            ("steps", ",.0f"),
-            ("tokens_per_second", ",.0f"),
-        ):
-            cells.append(_number(result.get(key), format_))
-        lines.append(_line(cells))
-    return "\n".join(lines) + "\n"
+    runs = markdown_table(head, [_run_cells(row, sweep) for row in sweep.rows], text=len(names) + 3)
+    return f"{settings}\n\n{best}\n\n{runs}\n"
+
+
+def _run_cells(row: Row, sweep: Sweep) -> list[str]:
+    cells = [f"`{_name(row, sweep)}`", *(show(value) for _, value in row.settings)]
+    cells += [show(row.seed), row.run.status]
+    for key, format_ in (
+        ("val_loss", ".4f"),
+        ("val_bits_per_byte", ".4f"),
+        ("steps", ",.0f"),
+        ("tokens_per_second", ",.0f"),
+    ):
+        cells.append(_number(row.run.result.get(key), format_))
+    return cells
 
 
 def _name(row: Row, sweep: Sweep) -> str:
@@ -65,7 +68,3 @@ def _name(row: Row, sweep: Sweep) -> str:
 
 def _number(value: Any, format_: str) -> str:
     return format(value, format_) if isinstance(value, int | float) else "–"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"

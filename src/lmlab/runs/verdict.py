@@ -1,13 +1,13 @@
-"""The answer of a sweep in a sentence, and how much of it the seeds support."""
+"""The result of a sweep in a sentence, and whether it is significant."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lmlab.runs.collect import Setting, Sweep
-from lmlab.runs.statistics import SIGNIFICANT, Difference, holm, welch
+from lmlab.runs.statistics import SIGNIFICANT, Comparisons, Difference, Noise
 
 SHOWN = 4
-"""Settings that a sentence names, at most."""
+"""Most settings that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,11 @@ class Comparison:
 
     setting: Setting
     difference: Difference
-    p: float | None
-    """Adjusted for the number of comparisons (Holm); None where a setting has one seed only."""
 
     @property
-    def clear(self) -> bool:
-        """Whether the difference is larger than the noise of the seeds."""
-        return self.p is not None and self.p < SIGNIFICANT
+    def significant(self) -> bool:
+        """Whether the difference is significant at 5 %."""
+        return self.difference.p is not None and self.difference.p < SIGNIFICANT
 
 
 @dataclass(frozen=True)
@@ -33,63 +31,73 @@ class Verdict:
     comparisons: tuple[Comparison, ...]
     headline: str
     support: str
-    """Whether the difference is larger than the seeds' noise, in a sentence."""
+    """Whether the difference is significant, in a sentence."""
+    noise: str
+    """The deviation between seeds and how settings are compared by it, in a sentence."""
 
 
 def judge(sweep: Sweep) -> Verdict:
-    """Find the best setting and compare the others with it by Welch's t-tests.
+    """Find the best setting and compare the others with it, as `Comparisons` describes.
 
-    A setting that diverged with some seed is neither taken for the best nor compared: the seeds
-    that are left of it are the lucky ones.
+    A setting that diverged with some seed is neither taken for the best nor compared: its remaining
+    seeds are a biased sample.
     """
     sound = [s for s in sweep.settings if s.estimate.n and not s.diverged]
     if not sound:
-        said = "No run has finished yet." if _any_open(sweep) else "Every setting diverged."
-        return Verdict(None, (), said, "")
+        text = "No run has finished yet." if _any_open(sweep) else "Every setting diverged."
+        return Verdict(None, (), text, "", "")
     sign = sweep.sign
     best = min(sound, key=lambda setting: sign * setting.estimate.mean)
-    others = [setting for setting in sound if setting is not best]
-    differences = [
-        welch([sign * v for v in best.values], [sign * v for v in setting.values])
-        for setting in others
-    ]
-    known = [d.p for d in differences if d.p is not None]
-    adjusted = iter(holm(known))
+    tests = Comparisons([{seed: sign * v for seed, v in s.by_seed.items()} for s in sound])
     comparisons = [
-        Comparison(setting, difference, next(adjusted) if difference.p is not None else None)
-        for setting, difference in zip(others, differences, strict=True)
+        Comparison(setting, tests.difference(sound.index(best), index))
+        for index, setting in enumerate(sound)
+        if setting is not best
     ]
     comparisons.sort(key=lambda comparison: comparison.difference.value)
     seeds = f"{best.estimate.n} seed{'s' if best.estimate.n > 1 else ''}"
     headline = f"{best}: {sweep.metric_name} {best.estimate} ({seeds})"
-    support = " ".join([_support(comparisons), *_unsound(sweep, best)])
-    return Verdict(best, tuple(comparisons), headline, support)
+    support = " ".join([_support(comparisons, len(sound)), *_unsound(sweep, best)])
+    noise = _describe_noise(tests.noise, sound) if comparisons else ""
+    return Verdict(best, tuple(comparisons), headline, support, noise)
 
 
-def _support(comparisons: Sequence[Comparison]) -> str:
+def _support(comparisons: Sequence[Comparison], settings: int) -> str:
     if not comparisons:
         return "There is no other setting to compare it with that finished and did not diverge."
     nearest = comparisons[0]
+    p = nearest.difference.p
     text = f"{nearest.difference.value:.4f} better than the next, {nearest.setting}"
-    if nearest.p is None:
-        return f"{text}; with one seed a setting, nothing says whether that is more than noise."
-    tests = len([c for c in comparisons if c.p is not None])
-    p = f"Welch's t-test, p {_p(nearest.p)}" + (
-        f" after Holm's correction for {tests} comparisons" if tests > 1 else ""
+    if p is None:
+        return f"{text}; without a second seed the significance is unknown."
+    test = f"p {format_p(p)}" + (
+        f", adjusted for all pairs of {settings} settings" if settings > 2 else ""
     )
-    if nearest.clear:
-        return f"{text}: larger than the noise of the seeds ({p})."
-    alike = [str(c.setting) for c in comparisons if not c.clear]
+    if nearest.significant:
+        return f"{text}: significant ({test})."
+    alike = [str(c.setting) for c in comparisons if not c.significant]
     if len(alike) > SHOWN:
         alike = [*alike[: SHOWN - 1], f"{len(alike) - SHOWN + 1} more"]
     return (
-        f"{text}: not larger than the noise of the seeds ({p}). "
-        f"Not told apart from the best: {'; '.join(alike)}."
+        f"{text}: not significant ({test}). "
+        f"Not significantly different from the best: {'; '.join(alike)}."
     )
 
 
+def _describe_noise(noise: Noise | None, settings: Sequence[Setting]) -> str:
+    if noise is None:
+        return ""
+    how = "paired by seed" if noise.paired else "not paired by seed"
+    text = f"Pooled deviation of a run: {noise.deviation:.4f} ({noise.degrees} degrees of freedom, "
+    text += f"{how})."
+    if noise.excluded:
+        names = "; ".join(str(settings[index]) for index in sorted(noise.excluded))
+        text += f" By their own, larger deviation: {names}."
+    return text
+
+
 def _unsound(sweep: Sweep, best: Setting) -> Iterator[str]:
-    """Name the settings whose surviving seeds were better than the best."""
+    """Name the settings that diverged with some seeds and were better than the best with others."""
     better = "lower" if sweep.sign > 0 else "higher"
     for setting in sweep.settings:
         survived = setting.estimate
@@ -102,5 +110,6 @@ def _any_open(sweep: Sweep) -> bool:
     return any(setting.unfinished for setting in sweep.settings)
 
 
-def _p(value: float) -> str:
+def format_p(value: float) -> str:
+    """Return a p-value behind its sign."""
     return f"= {value:.3f}" if value >= 0.001 else "< 0.001"

@@ -1,4 +1,9 @@
-"""What is trained for: `run` starts the configured task."""
+"""What a model is trained for: `run` starts the configured task.
+
+A task (`base.py`) brings its data, objective and evaluation; `lifecycle.py` and `setup.py` are
+shared by all. To add one: a class in `config.py`, a YAML in conf/task/, a subclass of `Task`, and
+a line in `run`.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +14,8 @@ if TYPE_CHECKING:
 
 def run(config: "RunConfig", directory: Path) -> None:
     """Run the configured task in a run directory."""
-    from lmlab.task.pretrain import run as pretrain
+    from lmlab.task.lifecycle import run_task
+    from lmlab.task.pretrain import Pretrain
 
-    pretrain(config, directory)
+    tasks = {"pretrain": Pretrain}
+    run_task(config, directory, tasks[config.task.kind])

@@ -1,6 +1,8 @@
-"""What a run says about itself: one line before it starts, a few when it has ended."""
+"""What a run prints: one line before it starts, a few when it has finished."""
 
 import os
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +26,39 @@ def describe(
     )
 
 
-def summarise(result: dict[str, Any], directory: Path, report: Path, plot: Path) -> str:
-    """Return the end of a run: how good, how fast, what it writes, where to look."""
-    lines = ["", f"{result['status']} after {result['steps']:,} steps, {result['seconds']:.0f} s"]
-    lines.append(f"  validation loss   {result['val_loss']:.4f} nats per token")
-    bits, xz = result["val_bits_per_byte"], result["xz_bits_per_byte"]
-    lines.append(f"  bits per byte     {bits:.3f} (xz needs {xz:.3f} for the same files)")
-    lines.append(f"  speed             {result['tokens_per_second']:,.0f} tokens/s")
-    samples = directory / "samples.txt"
-    if samples.exists():
-        last = samples.read_text(encoding="utf-8").rpartition("=== step ")[2]
-        text = last.partition("\n")[2].strip("\n")
-        lines += ["  sample", *(f"    | {line}" for line in text.splitlines())]
-    lines += [f"  report            {_short(report)}", f"  loss curve        {_short(plot)}"]
-    return "\n".join(lines)
+def summarise(result: dict[str, Any], lines: list[str], report: Path, plot: Path) -> str:
+    """Return the end of a run: the task's own lines, speed, and where to look."""
+    return "\n".join(
+        [
+            "",
+            f"{result['status']} after {result['steps']:,} steps, {result['seconds']:.0f} s",
+            *lines,
+            f"  speed             {result['tokens_per_second']:,.0f} tokens/s",
+            f"  report            {_short(report)}",
+            f"  loss curve        {_short(plot)}",
+        ]
+    )
+
+
+def first_and_last_sample(directory: Path) -> list[str]:
+    """Return the oldest text of samples.txt, shortened, and the newest one, in lines."""
+    path = directory / "samples.txt"
+    if not path.exists():
+        return []
+    _, *parts = re.split(r"^=== step (\d+) ===$", path.read_text(encoding="utf-8"), flags=re.M)
+    samples = list(zip(parts[::2], parts[1::2], strict=True))
+    lines = []
+    for step, text in samples[:-1][:1]:
+        printable = "".join(c if c.isprintable() else " " for c in text)
+        shortened = textwrap.shorten(printable, 240, placeholder=" ...")
+        lines += [f"  sample at step {step}", *_quoted(textwrap.wrap(shortened, 80))]
+    for step, text in samples[-1:]:
+        lines += [f"  sample at step {step}", *_quoted(text.strip("\n").splitlines())]
+    return lines
+
+
+def _quoted(lines: list[str]) -> list[str]:
+    return [f"    | {line}" for line in lines]
 
 
 def _short(path: Path) -> str:

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lmlab.errors import DataError
-from lmlab.tokenizer import formats, interchange
+from lmlab.io.compression import read_plain
+from lmlab.tokenizer import formats, interchange, ranks
 from lmlab.tokenizer.engine import Encoded, Engine
-from lmlab.tokenizer.inputs import read_chunks
 from lmlab.tokenizer.native import Errors, Ids
 from lmlab.tokenizer.outputs import check_apart, writing
+from lmlab.tokenizer.pretokenize import Special
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
 PathLike = str | Path
@@ -22,9 +23,14 @@ PathLike = str | Path
 class Tokenizer:
     """Byte-level BPE over a finished vocabulary; ids equal tiktoken's for the same ranks.
 
-    Special tokens stay whole, the longest one winning where several match; those the vocabulary
-    lacks are appended to it. What is not registered as special is ordinary text. `pattern` is
-    gpt2, cl100k, o200k, or any pattern of the `regex` package that matches every character.
+    Special tokens that the vocabulary lacks are appended to it. What is not registered as special
+    is ordinary text. `pattern` is gpt2, cl100k, o200k, or any pattern of the `regex` package that
+    matches every character.
+
+    Every method that encodes takes `special`, which says how special tokens in the text are read:
+    `"parse"` (the default) keeps them whole, the longest one where several match; `"text"` encodes
+    them like any other text, as a corpus needs it, whose documents may mention them; `"error"`
+    raises a DataError that names the first.
     """
 
     def __init__(
@@ -86,41 +92,55 @@ class Tokenizer:
         return np.dtype(np.uint16) if self.vocab_size <= 1 << 16 else np.dtype(np.uint32)
 
     def byte_lengths(self) -> npt.NDArray[np.int64]:
-        """The bytes of text behind each id, shape (vocab_size,); 0 for special tokens."""
+        """The bytes of text behind each id, shape (vocab_size,).
+
+        0 for special tokens, except those that text becomes too, such as a registered `"a"`.
+        """
         lengths = np.zeros(self.vocab_size, np.int64)
         for i, token in self.vocab.items():
             lengths[i] = len(token)
-        lengths[list(self.special_tokens.values())] = 0
+        also_text = self._vocabulary.ordinary_ids.values()
+        lengths[list(set(self.special_tokens.values()).difference(also_text))] = 0
         return lengths
 
     # Encoding
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: Special = "parse") -> list[int]:
         """The ids of `text`."""
-        ids: list[int] = self.encode_array(text).tolist()
+        ids: list[int] = self.encode_array(text, special=special).tolist()
         return ids
 
-    def encode_array(self, text: str | bytes, *, errors: Errors = "strict") -> Ids:
+    def encode_array(
+        self, text: str | bytes, *, special: Special = "parse", errors: Errors = "strict"
+    ) -> Ids:
         """The ids of `text`, or of UTF-8 bytes, as an array of `dtype`, shape (tokens,).
 
         Every core takes part in a text above 1 MiB.
-        Bytes that are no UTF-8 are a DataError, or U+FFFD with `errors="replace"`.
+        Bytes that are not UTF-8 are a DataError, or U+FFFD with `errors="replace"`.
         """
         if isinstance(text, bytes) and errors == "replace":
             text = text.decode(errors="replace")
-        return self._engine.encode(text)
+        return self._engine.encode(text, special)
 
-    def encode_batch(self, texts: Sequence[str], *, num_threads: int | None = None) -> list[Ids]:
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        special: Special = "parse",
+        num_threads: int | None = None,
+    ) -> list[Ids]:
         """The ids of each text, in parallel; `num_threads` None means every core."""
-        return self._engine.encode_batch(texts, num_threads)
+        return self._engine.encode_batch(texts, special, num_threads)
 
-    def encode_iterable(self, pieces: Iterable[str]) -> Iterator[int]:
+    def encode_iterable(
+        self, pieces: Iterable[str], *, special: Special = "parse"
+    ) -> Iterator[int]:
         """The ids of the joined pieces, lazily; the same ids however the text is cut.
 
         Holds little more than one pretoken. With a pattern of your own, whose look-around could
         reach anywhere, it holds the text between two special tokens.
         """
-        for ids in self._engine.stream(pieces):
+        for ids in self._engine.stream(pieces, special):
             yield from ids.tolist()
 
     def encode_file(
@@ -128,6 +148,7 @@ class Tokenizer:
         path: PathLike | Sequence[PathLike],
         out: PathLike,
         *,
+        special: Special = "parse",
         errors: Errors = "strict",
         num_threads: int | None = None,
         progress: bool = False,
@@ -139,7 +160,7 @@ class Tokenizer:
         inputs is a UserError.
         """
         return self.measure_file(
-            path, out, errors=errors, num_threads=num_threads, progress=progress
+            path, out, special=special, errors=errors, num_threads=num_threads, progress=progress
         ).ids
 
     def measure_file(
@@ -147,6 +168,7 @@ class Tokenizer:
         path: PathLike | Sequence[PathLike],
         out: PathLike | None = None,
         *,
+        special: Special = "parse",
         errors: Errors = "strict",
         num_threads: int | None = None,
         progress: bool = False,
@@ -155,22 +177,25 @@ class Tokenizer:
         paths = _paths(path)
         if out is None:
             with Path(os.devnull).open("wb") as nowhere:
-                return self._engine.encode_files(paths, nowhere, errors, num_threads, progress)
+                return self._engine.encode_files(
+                    paths, nowhere, errors, special, num_threads, progress
+                )
         check_apart(Path(out), paths)
         with writing(Path(out), "wb") as file:
-            return self._engine.encode_files(paths, file, errors, num_threads, progress)
+            return self._engine.encode_files(paths, file, errors, special, num_threads, progress)
 
     def count_file(
         self,
         path: PathLike | Sequence[PathLike],
         *,
+        special: Special = "parse",
         errors: Errors = "strict",
         num_threads: int | None = None,
         progress: bool = False,
     ) -> int:
         """How many ids `encode_file` would write."""
         return self.measure_file(
-            path, errors=errors, num_threads=num_threads, progress=progress
+            path, special=special, errors=errors, num_threads=num_threads, progress=progress
         ).ids
 
     # Decoding
@@ -186,7 +211,7 @@ class Tokenizer:
     def decode_file(self, path: PathLike) -> Iterator[bytes]:
         """The bytes behind a file of raw ids, in pieces; a file that is cut is a DataError."""
         position, rest = 0, b""
-        for chunk in read_chunks(Path(path)):
+        for chunk in read_plain(Path(path)):
             data = rest + chunk
             whole = len(data) - len(data) % self.dtype.itemsize
             ids, rest = np.frombuffer(data[:whole], self.dtype), data[whole:]
@@ -233,7 +258,7 @@ class Tokenizer:
 
     def to_tiktoken(self, path: PathLike) -> None:
         """Write the ranks of the ordinary tokens; tiktoken takes pattern and specials apart."""
-        interchange.write_tiktoken(self._vocabulary, Path(path))
+        ranks.write_tiktoken(self._vocabulary, Path(path))
 
     @classmethod
     def from_tiktoken(
@@ -243,7 +268,7 @@ class Tokenizer:
         pattern: str = "gpt2",
     ) -> Self:
         """Load a file of tiktoken ranks."""
-        return cls._of(interchange.read_tiktoken(Path(path), special_tokens, pattern))
+        return cls._of(ranks.read_tiktoken(Path(path), special_tokens, pattern))
 
 
 def _paths(path: PathLike | Sequence[PathLike]) -> list[Path]:

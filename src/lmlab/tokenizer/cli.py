@@ -62,6 +62,13 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     _add_tokenizer(encode)
     _add_inputs(encode)
+    encode.add_argument(
+        "--special",
+        choices=("parse", "text", "error"),
+        default="parse",
+        help="special tokens in the text stay whole, are ordinary text, or are an error "
+        "(default: parse)",
+    )
     encode.add_argument("--out", type=Path, required=True, metavar="FILE.bin", help="the ids")
 
     decode = add(
@@ -118,6 +125,9 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         choices=("strict", "replace"),
         default="strict",
         help="invalid UTF-8 is an error, or reads as U+FFFD (default: strict)",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="read JSON files as plain text instead of refusing them"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: every core)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

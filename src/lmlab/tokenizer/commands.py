@@ -9,6 +9,8 @@ from pathlib import Path
 
 from lmlab.errors import UserError
 from lmlab.files import is_device_or_pipe, is_plain_file
+from lmlab.io.compression import read_blocks
+from lmlab.io.formats import recognize_format
 from lmlab.tokenizer.bpe import Tokenizer
 from lmlab.tokenizer.outputs import check_apart, writing
 from lmlab.tokenizer.train import train_bpe
@@ -16,6 +18,7 @@ from lmlab.tokenizer.train import train_bpe
 
 def train(options: argparse.Namespace) -> None:
     """Train on files and save the folder."""
+    _refuse_json(options.inputs, options)
     start = time.perf_counter()
     vocab, merges = train_bpe(
         options.inputs,
@@ -36,11 +39,13 @@ def train(options: argparse.Namespace) -> None:
 
 def encode(options: argparse.Namespace) -> None:
     """Encode files to one file of ids."""
+    _refuse_json(options.inputs, options)
     tokenizer = _open(options.tokenizer)
     start = time.perf_counter()
     count, size = tokenizer.measure_file(
         options.inputs,
         options.out,
+        special=options.special,
         errors=options.errors,
         num_threads=_threads(options),
         progress=not options.quiet,
@@ -83,6 +88,7 @@ def inspect(options: argparse.Namespace) -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Print the bytes per token of each tokenizer on each text."""
+    _refuse_json(options.on, options)
     tokenizers = [_open(path) for path in options.tokenizers]
     for path in options.on:
         if len(tokenizers) > 1 and is_device_or_pipe(path):
@@ -137,6 +143,18 @@ def show_token(token: bytes) -> str:
         return repr(token.decode())
     except UnicodeDecodeError:
         return repr(token)
+
+
+def _refuse_json(paths: Sequence[Path], options: argparse.Namespace) -> None:
+    """Raise a UserError for a JSON file, whose syntax would be taken for text."""
+    for path in paths:
+        if options.raw or not is_plain_file(path):
+            continue
+        if recognize_format(path, next(read_blocks(path), b"")) != "text":
+            raise UserError(
+                f"{path}: is JSON, which would be read as plain text; extract the text, e.g. "
+                f"jq -r .text {path.name} > TEXT, or give --raw to read it as it is"
+            )
 
 
 def _threads(options: argparse.Namespace) -> int | None:

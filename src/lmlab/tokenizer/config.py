@@ -53,4 +53,14 @@ class GPT2Config(Config):
     """Strings that stay whole; those missing from the vocabulary are appended to it."""
 
 
-TokenizerConfig = Annotated[BPEConfig | ByteConfig | GPT2Config, Field(discriminator="kind")]
+class SavedTokenizerConfig(Config):
+    """A tokenizer that `Tokenizer.save` wrote, or that a run keeps in RUN/tokenizer."""
+
+    kind: Literal["saved"]
+    path: Path
+    """Its folder."""
+
+
+TokenizerConfig = Annotated[
+    BPEConfig | ByteConfig | GPT2Config | SavedTokenizerConfig, Field(discriminator="kind")
+]

@@ -7,13 +7,15 @@ what they cannot say: pattern, special tokens, and checksums that notice a cut o
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lmlab.errors import DataError
 from lmlab.files import is_plain_file
 from lmlab.tokenizer.outputs import writing
+from lmlab.tokenizer.pretokenize import PLAIN, Cutting
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
 META, VOCAB, MERGES = "lmlab_tokenizer.json", "vocab.json", "merges.txt"
@@ -82,14 +84,19 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def tokens_from_json(path: Path, vocab: Mapping[str, Any]) -> dict[int, bytes]:
-    """Tokens by id from a mapping of printable token to id; doubtful ids are a DataError."""
+def tokens_from_json(
+    path: Path, vocab: Mapping[str, Any], literal: Collection[str] = ()
+) -> dict[int, bytes]:
+    """Tokens by id from a mapping of printable token to id; doubtful ids are a DataError.
+
+    `literal` are the special tokens among them, which stand there as they are.
+    """
     tokens: dict[int, bytes] = {}
     for text, i in vocab.items():
         if type(i) is not int or i < 0 or i in tokens:
             raise DataError(f"{path}: token {text!r} has no usable id of its own: {i!r}")
         try:
-            tokens[i] = token_from_printable(text)
+            tokens[i] = text.encode() if text in literal else token_from_printable(text)
         except UnicodeEncodeError:
             raise DataError(f"{path}: token {text!a} is no Unicode text") from None
     return tokens
@@ -112,9 +119,10 @@ def read_gpt2(
     special_tokens: Sequence[str] | Mapping[str, int] | None,
     pattern: str,
     ignore_merges: bool = False,
+    cutting: Cutting = PLAIN,
 ) -> Vocabulary:
     """Read GPT-2's two files; files that are cut or do not belong together are a DataError."""
-    tokens = tokens_from_json(vocab_path, read_json_object(vocab_path))
+    vocab = read_json_object(vocab_path)
     lines = read_text(merges_path).split("\n")
     first = 1 if lines[0].startswith("#version") else 0
     merges = [
@@ -122,20 +130,46 @@ def read_gpt2(
         for number, line in enumerate(lines[first:], first + 1)
         if line.strip()
     ]
+    literal = _literal(vocab, merges, special_tokens or ())
+    tokens = tokens_from_json(vocab_path, vocab, literal)
     try:
-        vocabulary = Vocabulary.of(tokens, merges, special_tokens, pattern, ignore_merges)
+        vocabulary = Vocabulary.of(tokens, merges, special_tokens, pattern, ignore_merges, cutting)
     except DataError as error:
         raise DataError(f"{vocab_path}, {merges_path}: {error}") from None
     vocabulary.check_complete(str(merges_path))
     return vocabulary
 
 
+def _literal(
+    vocab: Mapping[str, Any],
+    merges: Sequence[Pair],
+    special_tokens: Sequence[str] | Mapping[str, int],
+) -> set[str]:
+    """The special tokens that stand in `vocab` as they are, not in the byte alphabet.
+
+    A name that is also how an ordinary token is written, as é is byte 0xe9, is that token.
+    """
+    made = {left + right for left, right in merges}
+    found = set()
+    for name in special_tokens:
+        wanted = special_tokens[name] if isinstance(special_tokens, Mapping) else vocab.get(name)
+        token = token_from_printable(name)
+        if name in vocab and vocab[name] == wanted and len(token) > 1 and token not in made:
+            found.add(name)
+    return found
+
+
 def gpt2_files(vocabulary: Vocabulary) -> tuple[str, str]:
     """The text of `vocab.json` and of `merges.txt`."""
     ids: dict[str, int] = {}
-    special = set(vocabulary.special_tokens.values())
-    for i, token in sorted(vocabulary.tokens.items(), key=lambda item: (item[0] in special, item)):
-        ids.setdefault(to_printable(token), i)
+    also_text = vocabulary.ordinary_ids.values()
+    special = set(vocabulary.special_tokens.values()).difference(also_text)
+    for i, token in sorted(vocabulary.tokens.items()):
+        if i not in special:
+            ids.setdefault(to_printable(token), i)
+    for name, i in vocabulary.special_tokens.items():
+        if i in special:
+            ids.setdefault(name, i)
     merges = [f"{to_printable(left)} {to_printable(right)}\n" for left, right in vocabulary.merges]
     return json.dumps(ids, ensure_ascii=False), "".join(["#version: 0.2\n", *merges])
 
@@ -148,6 +182,7 @@ def save_folder(vocabulary: Vocabulary, folder: Path) -> None:
         "pattern": vocabulary.pattern,
         "special_tokens": vocabulary.special_tokens,
         "ignore_merges": vocabulary.ignore_merges,
+        **asdict(vocabulary.cutting),
         "vocab_size": vocabulary.size,
         "sha256": {VOCAB: _sha256(vocab), MERGES: _sha256(merges)},
     }
@@ -171,14 +206,25 @@ def load_folder(folder: Path) -> Vocabulary:
         if not all(type(i) is int for i in special.values()):
             raise TypeError
         ignore_merges = meta.get("ignore_merges", False)
-        if not isinstance(ignore_merges, bool):
+        nfc, isolate = meta.get("nfc", False), meta.get("isolate", False)
+        if not all(isinstance(flag, bool) for flag in (ignore_merges, nfc, isolate)):
+            raise TypeError
+        before = tuple(meta.get("before", ()))
+        if not all(isinstance(step, str) for step in before):
             raise TypeError
     except (KeyError, TypeError):
         raise DataError(f"{folder / META}: incomplete; save the tokenizer again") from None
     for name, checksum in expected.items():
         if _sha256(read_text(folder / name)) != checksum:
             raise DataError(f"{folder / name}: changed or cut since it was saved; save it again")
-    return read_gpt2(folder / VOCAB, folder / MERGES, special, pattern, ignore_merges)
+    return read_gpt2(
+        folder / VOCAB,
+        folder / MERGES,
+        special,
+        pattern,
+        ignore_merges,
+        Cutting(nfc, before, isolate),
+    )
 
 
 def _sha256(text: str) -> str:

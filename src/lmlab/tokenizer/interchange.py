@@ -1,25 +1,23 @@
-"""Vocabularies of other libraries: Hugging Face's `tokenizer.json` and tiktoken's ranks."""
+"""Hugging Face's `tokenizer.json`, out and in."""
 
-import base64
-import binascii
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import regex
+
 from lmlab.errors import DataError, UserError
-from lmlab.tokenizer import native
+from lmlab.tokenizer.dialects import from_oniguruma, to_oniguruma
 from lmlab.tokenizer.formats import (
     from_printable,
     merge_from_printable,
     read_json_object,
-    read_text,
     to_printable,
     tokens_from_json,
 )
 from lmlab.tokenizer.outputs import writing
-from lmlab.tokenizer.pretokenize import PATTERNS
+from lmlab.tokenizer.pretokenize import PATTERNS, PLAIN, Cutting
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
 
@@ -31,12 +29,15 @@ def write_huggingface(vocabulary: Vocabulary, path: Path) -> None:
         "trim_offsets": True,
         "use_regex": False,
     }
-    split = {
-        "type": "Split",
-        "pattern": {"Regex": PATTERNS.get(vocabulary.pattern, vocabulary.pattern)},
-        "behavior": "Isolated",
-        "invert": False,
-    }
+    splits = [
+        {
+            "type": "Split",
+            "pattern": {"Regex": PATTERNS.get(pattern) or _exported(path, pattern)},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+        for pattern in (*vocabulary.cutting.before, vocabulary.pattern)
+    ]
     ids: dict[str, int] = {}
     special_ids = set(vocabulary.special_tokens.values())
     for i, token in sorted(vocabulary.tokens.items()):
@@ -64,8 +65,8 @@ def write_huggingface(vocabulary: Vocabulary, path: Path) -> None:
             }
             for name, i in sorted(vocabulary.special_tokens.items(), key=lambda item: item[1])
         ],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "normalizer": {"type": "NFC"} if vocabulary.cutting.nfc else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
         "post_processor": None,
         "decoder": byte_level,
         "model": {
@@ -85,6 +86,13 @@ def write_huggingface(vocabulary: Vocabulary, path: Path) -> None:
         json.dump(content, file, ensure_ascii=False)
 
 
+def _exported(path: Path, pattern: str) -> str:
+    try:
+        return to_oniguruma(pattern)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
 def read_huggingface(path: Path) -> Vocabulary:
     """Read a byte-level BPE `tokenizer.json`; other kinds of tokenizer are a DataError.
 
@@ -97,11 +105,11 @@ def read_huggingface(path: Path) -> Vocabulary:
     for key in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise DataError(f"{path}: model.{key} = {model[key]!r} is not byte-level BPE")
-    if model.get("byte_fallback") or content.get("normalizer") is not None:
-        what = "byte_fallback" if model.get("byte_fallback") else "a normalizer"
-        raise DataError(f"{path}: {what} is not byte-level BPE, which keeps every byte as it is")
-    pattern = _huggingface_pattern(path, content.get("pre_tokenizer"))
-    special = _added_tokens(path, content.get("added_tokens") or ())
+    if model.get("byte_fallback"):
+        raise DataError(f"{path}: byte_fallback is not byte-level BPE")
+    nfc = _is_nfc(path, content.get("normalizer"))
+    pattern, cutting = _huggingface_cutting(path, content.get("pre_tokenizer"), nfc)
+    special = _added_tokens(path, content.get("added_tokens") or (), nfc)
     try:
         ordinary = {token: i for token, i in model["vocab"].items() if special.get(token) != i}
         merges = [
@@ -116,7 +124,19 @@ def read_huggingface(path: Path) -> Vocabulary:
     if ignore_merges:
         _check_byte_level(path, ordinary)
     tokens = tokens_from_json(path, ordinary)
-    return _assemble(path, tokens, merges, special, pattern, ignore_merges)
+    return assemble(path, tokens, merges, special, pattern, ignore_merges, cutting)
+
+
+def _is_nfc(path: Path, normalizer: Any) -> bool:
+    """Whether a normalizer is NFC; False without one, and others are a DataError."""
+    kind = normalizer.get("type") if isinstance(normalizer, dict) else normalizer
+    if kind == "Sequence":
+        steps = normalizer.get("normalizers")
+        if isinstance(steps, list) and len(steps) < 2:
+            return bool(steps) and _is_nfc(path, steps[0])
+    if kind not in (None, "NFC"):
+        raise DataError(f"{path}: a normalizer other than NFC, {kind!r}, is not supported")
+    return kind == "NFC"
 
 
 def _check_byte_level(path: Path, tokens: Iterable[str]) -> None:
@@ -130,7 +150,7 @@ def _check_byte_level(path: Path, tokens: Iterable[str]) -> None:
             ) from None
 
 
-def _added_tokens(path: Path, added: Any) -> dict[str, int]:
+def _added_tokens(path: Path, added: Any, nfc: bool) -> dict[str, int]:
     """The ids of the added tokens, each of which stays whole wherever it stands."""
     special: dict[str, int] = {}
     try:
@@ -143,112 +163,67 @@ def _added_tokens(path: Path, added: Any) -> dict[str, int]:
                     raise DataError(
                         f"{path}: added token {name!r} has {flag}, which is not supported"
                     )
+            if nfc and token.get("normalized"):
+                raise DataError(
+                    f"{path}: added token {name!r} is normalized, which is not supported with NFC"
+                )
             special[name] = i
     except (KeyError, TypeError, AttributeError):
         raise DataError(f"{path}: added_tokens is not as expected") from None
     return special
 
 
-def _huggingface_pattern(path: Path, pre_tokenizer: Any) -> str:
-    """The pattern of a `pre_tokenizer` that is ByteLevel, alone or after one Split."""
+def _huggingface_cutting(path: Path, pre_tokenizer: Any, nfc: bool) -> tuple[str, Cutting]:
+    """The last pattern and what comes before it, of a `pre_tokenizer` of Splits and ByteLevel."""
+    patterns: list[str] = []
+    kept = True  # text that the last Split leaves out is kept
     try:
-        steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
-        *splits, byte_level = steps
-        if byte_level["type"] == "ByteLevel" and not byte_level.get("add_prefix_space", True):
-            if not splits and byte_level.get("use_regex", True):
-                return "gpt2"
-            if len(splits) == 1 and not byte_level.get("use_regex", True):
-                (split,) = splits
-                if split["type"] == "Split" and split["behavior"] in ("Isolated", "Removed"):
-                    inverted = bool(split.get("invert")) == (split["behavior"] == "Removed")
-                    if inverted and isinstance(split["pattern"]["Regex"], str):
-                        return str(split["pattern"]["Regex"])
+        *splits, byte_level = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+        if byte_level["type"] != "ByteLevel" or byte_level.get("add_prefix_space", True):
+            raise KeyError
+        for split in splits:
+            inverted = bool(split.get("invert"))
+            kept = split["behavior"] == "Isolated"
+            if split["type"] != "Split" or (not kept and split["behavior"] != "Removed"):
+                raise KeyError
+            if inverted == kept or not (kept or len(splits) == 1):
+                raise KeyError
+            if "String" in split["pattern"]:
+                patterns.append(regex.escape(split["pattern"]["String"]))
+            else:
+                patterns.append(_imported(split["pattern"]["Regex"]))
+        if byte_level.get("use_regex", True):
+            patterns.append("gpt2")
+            if not kept:
+                raise KeyError
+        *before, last = patterns
     except (AttributeError, KeyError, TypeError, ValueError):
-        pass
-    raise DataError(
-        f"{path}: its pre_tokenizer is neither ByteLevel nor one Split by a regular expression "
-        "followed by ByteLevel (without add_prefix_space)"
-    )
-
-
-def write_tiktoken(vocabulary: Vocabulary, path: Path) -> None:
-    """Write the ranks of the ordinary tokens: a line each of base64 and rank.
-
-    Pattern and special tokens have no place in the file; `tiktoken.Encoding` takes them apart. A
-    vocabulary whose ids do not grow with its merges is a UserError: there an id is a rank. So is
-    one with words that no merge makes: there every token is made by one.
-    """
-    ids = vocabulary.ordinary_ids
-    if vocabulary.ignore_merges:
-        for token in ids:
-            if len(token) > 1 and token not in vocabulary.made:
-                raise UserError(
-                    f"{path}: tiktoken needs a merge for each token; {token!r} has none"
-                )
-    made = [ids[left + right] for left, right in vocabulary.merges]
-    if any(a >= b for a, b in itertools.pairwise(made)):
-        raise UserError(f"{path}: tiktoken needs ids that grow with the merges; these do not")
-    keep = {*made, *(ids[bytes([byte])] for byte in range(256))}
-    lines = [
-        f"{base64.b64encode(token).decode()} {i}\n"
-        for token, i in sorted(ids.items(), key=lambda item: item[1])
-        if i in keep
-    ]
-    with writing(path) as file:
-        file.writelines(lines)
-
-
-def read_tiktoken(
-    path: Path, special_tokens: Sequence[str] | Mapping[str, int] | None, pattern: str
-) -> Vocabulary:
-    """Read tiktoken's ranks and find the merge behind each of them."""
-    ranks: dict[bytes, int] = {}
-    seen: set[int] = set()
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            encoded, rank_text = line.split()
-            token, rank = base64.b64decode(encoded, validate=True), int(rank_text)
-            if not token or rank < 0 or token in ranks or rank in seen:
-                raise ValueError
-        except (ValueError, binascii.Error):
-            raise DataError(f"{path}: line {number} is no token and rank: {line[:60]!r}") from None
-        ranks[token] = rank
-        seen.add(rank)
-    merges = list(_merges_of_ranks(path, ranks))
-    return _assemble(path, {i: t for t, i in ranks.items()}, merges, special_tokens, pattern)
-
-
-def _merges_of_ranks(path: Path, ranks: Mapping[bytes, int]) -> Iterator[Pair]:
-    """A token is made by the merge that joins what earlier merges leave of its bytes."""
-    tokens = sorted(ranks, key=ranks.__getitem__)
-    try:
-        encoder = native.Encoder(tokens, None, {}, None)
-    except ValueError as error:
+        raise DataError(
+            f"{path}: its pre_tokenizer is neither ByteLevel nor Splits by regular expressions "
+            "(Isolated) followed by ByteLevel (without add_prefix_space)"
+        ) from None
+    except UserError as error:
         raise DataError(f"{path}: {error}") from None
-    for token, parts in zip(tokens, encoder.split_tokens(), strict=True):
-        if len(token) == 1:
-            continue
-        if len(parts) != 2:
-            raise DataError(
-                f"{path}: rank {ranks[token]}, {token!r}, is no merge of two earlier tokens: "
-                "the file is cut or holds no byte-level BPE"
-            )
-        yield tokens[parts[0]], tokens[parts[1]]
+    return last, Cutting(nfc, tuple(before), isolate=bool(splits) and kept)
 
 
-def _assemble(
+def _imported(pattern: str) -> str:
+    if pattern in PATTERNS.values():
+        return pattern
+    return from_oniguruma(pattern)
+
+
+def assemble(
     path: Path,
     tokens: Mapping[int, bytes],
     merges: Sequence[Pair],
     special_tokens: Sequence[str] | Mapping[str, int] | None,
     pattern: str,
     ignore_merges: bool = False,
+    cutting: Cutting = PLAIN,
 ) -> Vocabulary:
+    """A vocabulary read from `path`; a DataError names the file."""
     try:
-        vocabulary = Vocabulary.of(tokens, merges, special_tokens, pattern, ignore_merges)
+        return Vocabulary.of(tokens, merges, special_tokens, pattern, ignore_merges, cutting)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    vocabulary.check_complete(str(path))
-    return vocabulary

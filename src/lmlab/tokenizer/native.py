@@ -1,16 +1,15 @@
 """The native core as the rest of the package sees it: the only module that imports `_core`.
 
 Texts are bytes here. A *sink* takes texts piece by piece: `add_file(path)` and `add(piece)` extend
-the current text wherever the pieces are cut, `end_text()` ends it, so that no pretoken and no
-special token crosses from one text to the next. What a sink does with the pretokens is the
-difference between `Counter` (training) and `FileEncoder` (token files).
+the current text wherever the pieces are cut, and `end_text()` ends it. `Counter` (training) and
+`FileEncoder` (token files) are sinks.
 
 Everything runs without the GIL, looks for Ctrl-C about every 50 ms, and gives the same result for
 any number of threads and any cut of the pieces.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -111,6 +110,10 @@ class Counter:
         """End the current text."""
         self._core.end_text()
 
+    def add_texts(self, texts: Sequence[str | bytes]) -> None:
+        """Add whole texts, in which special tokens are text; none of them is a long one."""
+        self._core.add_texts(texts)
+
     def add_pretokens(self, pretokens: Sequence[bytes]) -> None:
         """Count pretokens that some other pattern has cut."""
         self._core.add_pretokens(pretokens)
@@ -149,47 +152,54 @@ class Encoder:
         pattern: PatternName | None,
         *,
         ignore_merges: bool = False,
+        ordinary: Collection[int] = (),
     ) -> None:
         """`vocab[i]` is the bytes of id i (b"" where there is no token, as in holes).
 
         With `merges`, pairs merge in that order; with `ignore_merges` only in a pretoken that is no
         token. With None the ids are ranks as tiktoken means them: a pretoken that is a token is
         that token, and otherwise the neighbours whose concatenation has the lowest id merge first.
-        `special_tokens` maps to ids below len(vocab). `pattern=None` leaves only
-        `encode_pretokens`. Raises ValueError for a vocabulary without all 256 bytes, a merge whose
-        parts or result are missing, and an empty special token.
+        `special_tokens` maps to ids below len(vocab), which no text becomes except those that are
+        `ordinary` tokens too. `pattern=None` leaves only `encode_pretokens`. Raises ValueError for
+        a vocabulary without all 256 bytes, a merge whose parts or result are missing, and an empty
+        special token.
         """
         self._pattern = pattern
         self._core = _core.Encoder(
             list(vocab),
             None if merges is None else list(merges),
             list(special_tokens.items()),
+            sorted(set(special_tokens.values()).difference(ordinary)),
             pattern or "gpt2",
             ignore_merges,
         )
         self.dtype: np.dtype[Any] = np.dtype(np.uint16 if len(vocab) <= 65536 else np.uint32)
         """uint16 up to 65,536 ids, uint32 above."""
 
-    def encode(self, text: str | bytes, *, num_threads: int | None = None) -> Ids:
+    def encode(
+        self, text: str | bytes, *, parse: bool = True, num_threads: int | None = None
+    ) -> Ids:
         """The ids of one text, a text above 1 MiB by several threads.
 
+        Without `parse`, special tokens are ordinary text, here and below.
         Raises InvalidUtf8; UnicodeEncodeError for a lone surrogate.
         """
-        ids: Ids = self._core.encode(text, _threads(num_threads))
+        ids: Ids = self._core.encode(text, parse, _threads(num_threads))
         return ids
 
     def encode_batch(
-        self, texts: Sequence[str | bytes], *, num_threads: int | None = None
+        self,
+        texts: Sequence[str | bytes],
+        *,
+        parse: bool = True,
+        num_threads: int | None = None,
     ) -> list[Ids]:
         """The ids of each text, texts in parallel, and the parts of those above 1 MiB."""
-        arrays: list[Ids] = self._core.encode_batch(list(texts), _threads(num_threads))
+        arrays: list[Ids] = self._core.encode_batch(list(texts), parse, _threads(num_threads))
         return arrays
 
     def split_tokens(self) -> list[list[int]]:
-        """Without `merges`: for each token the ids that lower ids leave of its bytes.
-
-        They are two where a merge makes it, the two that it joins.
-        """
+        """Without `merges`: for each token the ids that lower ids leave of it; two of a merge."""
         parts: list[list[int]] = self._core.split_tokens()
         return parts
 
@@ -198,14 +208,29 @@ class Encoder:
         ids: Ids = self._core.encode_pretokens(pretokens)
         return ids
 
-    def stream(self, *, errors: Errors = "strict") -> "EncoderStream":
+    def stream(self, *, parse: bool = True, errors: Errors = "strict") -> "EncoderStream":
         """An encoder of one text that comes in pieces."""
-        return EncoderStream(_core.EncoderStream(self._core, errors == "replace"))
+        return EncoderStream(_core.EncoderStream(self._core, parse, errors == "replace"))
 
     def decode_bytes(self, ids: Sequence[int] | Ids) -> bytes:
         """The bytes of the ids. Raises IndexError that names the first id without a token."""
         text: bytes = self._core.decode(np.ascontiguousarray(ids, dtype=np.int64))
         return text
+
+
+class SpecialFinder:
+    """Finds special tokens in UTF-8; of those that begin at one place the longest."""
+
+    def __init__(self, special_tokens: Sequence[bytes]) -> None:
+        self._core = _core.Specials(list(special_tokens))
+
+    def find(self, text: bytes, start: int = 0, *, final: bool = True) -> tuple[int, int]:
+        """Where the first one from `start` on begins, and its index.
+
+        Without one the index is -1, and no later text changes that before the place returned.
+        """
+        found: tuple[int, int] = self._core.find(text, start, final)
+        return found
 
 
 class EncoderStream:
@@ -233,6 +258,7 @@ class FileEncoder:
         encoder: Encoder,
         descriptor: int,
         *,
+        parse: bool = True,
         num_threads: int | None = None,
         errors: Errors = "strict",
         progress: Progress | None = None,
@@ -242,6 +268,7 @@ class FileEncoder:
         self._core = _core.FileEncoder(
             encoder._core,
             descriptor,
+            parse,
             _threads(num_threads),
             chunk_bytes,
             errors == "replace",

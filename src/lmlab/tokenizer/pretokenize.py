@@ -6,11 +6,17 @@ then cuts the rest into pretokens, and BPE merges never cross a pretoken.
 
 import functools
 import itertools
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import regex
 
 from lmlab.errors import DataError, UserError
+
+Special = Literal["parse", "text", "error"]
+"""How special tokens in a text are read: whole, as ordinary text, or as a DataError."""
 
 PATTERNS = {
     # GPT-2 (Radford et al. 2019), in the order its encoder.py tries them.
@@ -114,19 +120,49 @@ def split_special_stream(
         yield text, False
 
 
-def split_pretokens(text: str, pattern: str) -> Iterator[str]:
+@dataclass(frozen=True)
+class Cutting:
+    """What other libraries do beside cutting by one pattern that covers the text."""
+
+    nfc: bool = False
+    """Text is brought to Unicode's form NFC first, so that decoding may give other bytes."""
+    before: tuple[str, ...] = ()
+    """Patterns whose matches, and the text between them, are cut apart before the last pattern."""
+    isolate: bool = False
+    """Text that the last pattern leaves out is a pretoken of its own."""
+
+    def pretokens(self, text: str, pattern: str) -> Iterator[str]:
+        """The pretokens of `text`, which has no special token in it."""
+        pieces: Iterable[str] = [unicodedata.normalize("NFC", text) if self.nfc else text]
+        for step in self.before:
+            pieces = [part for piece in pieces for part in split_pretokens(piece, step, True)]
+        for piece in pieces:
+            yield from split_pretokens(piece, pattern, self.isolate)
+
+
+PLAIN = Cutting()
+"""Nothing beside one pattern that covers the text."""
+
+
+def split_pretokens(text: str, pattern: str, isolate: bool = False) -> Iterator[str]:
     """The pretokens of `text`, which has no special token in it; together they are the text.
 
-    A pattern that leaves characters out is a UserError that shows the first of them.
+    Text that the pattern leaves out is a pretoken of its own with `isolate`, and otherwise a
+    UserError that shows where it begins.
     """
     end = 0
     for match in compile_pattern(pattern).finditer(text):
-        if match.start() > end:
-            break
+        if match.start() > end and match.end() > match.start():
+            if not isolate:
+                break
+            yield text[end : match.start()]
+            end = match.start()
         if match.end() > match.start():
             yield match.group()
             end = match.end()
-    if end < len(text):
+    if end < len(text) and isolate:
+        yield text[end:]
+    elif end < len(text):
         raise UserError(
             f"pattern {pattern!r} does not cover the text: nothing matches at "
             f"{text[end : end + 20]!r}; end it with '|(?s:.)', or use "

@@ -8,6 +8,8 @@ from lmlab.errors import DataError
 from lmlab.tokenizer.limits import MAX_IDS, MAX_MERGES
 from lmlab.tokenizer.pretokenize import (
     PATTERNS,
+    PLAIN,
+    Cutting,
     check_special_tokens,
     compile_pattern,
     to_utf8,
@@ -16,7 +18,7 @@ from lmlab.tokenizer.pretokenize import (
 Pair = tuple[bytes, bytes]
 
 # What other projects write for the same pretokens.
-_SAME_PATTERN = {
+SAME_PATTERN = {
     **{text: name for name, text in PATTERNS.items()},
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": "gpt2",
@@ -33,6 +35,7 @@ class Vocabulary:
     pattern: str
     ignore_merges: bool
     """A pretoken that is a token is that token, whether merges make it or not, as in Llama 3."""
+    cutting: Cutting = PLAIN
 
     @classmethod
     def of(
@@ -42,6 +45,7 @@ class Vocabulary:
         special_tokens: Sequence[str] | Mapping[str, int] | None = None,
         pattern: str = "gpt2",
         ignore_merges: bool = False,
+        cutting: Cutting = PLAIN,
     ) -> "Vocabulary":
         """Check the parts and append the special tokens that have no id yet.
 
@@ -54,19 +58,20 @@ class Vocabulary:
         wanted = special_tokens if isinstance(special_tokens, Mapping) else {}
         by_bytes = {token: i for i, token in sorted(tokens.items())}  # the largest id wins
         special: dict[str, int] = {}
+        free = max([*tokens, *wanted.values()], default=-1) + 1
         for name in names:
             token = to_utf8(name)
-            known = by_bytes.get(token)
-            i = wanted.get(name, known if known is not None else max(tokens, default=-1) + 1)
+            i = wanted.get(name, by_bytes.get(token, free))
+            free += i == free
             if i < 0 or tokens.get(i, token) != token:
                 raise DataError(
                     f"special token {name!r} cannot have id {i}: it is {tokens.get(i)!r}"
                 )
             tokens[i] = token
             special[name] = i
-        pattern = _SAME_PATTERN.get(pattern, pattern)
+        pattern = SAME_PATTERN.get(pattern, pattern)
         compile_pattern(pattern)
-        vocabulary = cls(tokens, list(merges), special, pattern, ignore_merges)
+        vocabulary = cls(tokens, list(merges), special, pattern, ignore_merges, cutting)
         vocabulary._check()
         return vocabulary
 
@@ -112,20 +117,24 @@ class Vocabulary:
                 ids.setdefault(token, i)
         return ids
 
+    def is_joined(self, token: bytes) -> bool:
+        """Whether two ordinary tokens are `token` together."""
+        ids = self.ordinary_ids
+        return any(token[:k] in ids and token[k:] in ids for k in range(1, len(token)))
+
     def check_complete(self, source: str) -> None:
         """Raise a DataError when merges seem to be missing, as in a file that was cut.
 
-        A token of several bytes that no merge makes and that is not special is in order when it
-        could not be made at all (`<|endoftext|>`), and a sign of a cut when two tokens make it;
-        but not where merges are ignored, which is for such tokens.
+        Merges are cut at their end, so tokens behind the last one that a merge makes are looked at:
+        one of several bytes that is not special, but that two other tokens could make. A token
+        before it that no merge makes is never used, which does no harm.
         """
         if self.ignore_merges:
             return
         ordinary = self.ordinary_ids
+        last = max((ordinary[token] for token in self.made), default=-1)
         for token, i in ordinary.items():
-            if len(token) < 2 or token in self.made:
-                continue
-            if any(token[:k] in ordinary and token[k:] in ordinary for k in range(1, len(token))):
+            if i > last and len(token) > 1 and self.is_joined(token):
                 raise DataError(
                     f"{source}: no merge makes token {i}, {token!r}: the merges are cut short or "
                     "belong to another vocabulary"

@@ -7,7 +7,7 @@ from lmlab.lazy import lazy_exports
 if TYPE_CHECKING:
     from lmlab.training.checkpoint import load_checkpoint, save_checkpoint
     from lmlab.training.loop import train
-    from lmlab.training.objective import cross_entropy
+    from lmlab.training.losses import cross_entropy
 
 __all__ = ["cross_entropy", "load_checkpoint", "save_checkpoint", "train"]
 
@@ -16,6 +16,6 @@ __getattr__ = lazy_exports(
     {
         "checkpoint": ("load_checkpoint", "save_checkpoint"),
         "loop": ("train",),
-        "objective": ("cross_entropy",),
+        "losses": ("cross_entropy",),
     },
 )

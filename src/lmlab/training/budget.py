@@ -1,4 +1,4 @@
-"""How many steps a budget pays for."""
+"""From a budget to a number of steps."""
 
 from lmlab.training.config import BudgetConfig
 

@@ -1,8 +1,7 @@
-"""Checkpoints: written whole or not at all, pruned, and read back from the newest that is sound."""
+"""Checkpoints: published atomically, pruned, and read back from the newest sound one."""
 
-import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 from zipfile import BadZipFile, ZipFile
@@ -13,9 +12,7 @@ from torch.optim import Optimizer
 
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
-
-LATEST = "latest"
-_NAME = re.compile(r"step_(\d{8})\.pt")
+from lmlab.layout import LATEST, checkpoints_in, step_of
 
 
 def save_checkpoint(
@@ -35,9 +32,9 @@ def load_checkpoint(src: str | Path | IO[bytes], model: nn.Module, optimizer: Op
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run: the newest `keep` `step_00000500.pt`, and `latest`.
+    """The folder `checkpoints/` of a run: the newest `keep` of `step_00000500.pt`, and `latest`.
 
-    A state is copied when it is saved, and written by a thread while the training goes on.
+    A state is copied when it is saved, and written by a thread beside the training.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -47,19 +44,19 @@ class Checkpoints:
         self._failure: UserError | None = None
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Copy the state of a step and begin to write it; waits for the one before."""
+        """Copy the state of a step and begin to write it; waits for the previous one."""
         self.wait()
         self._writing = threading.Thread(target=self._write, args=(step, copied(state)))
         self._writing.start()
 
     def wait(self) -> None:
-        """Wait until what was saved is on the disk; raises as `check` does."""
+        """Wait until the last state is on the disk; raises as `check` does."""
         if self._writing is not None:
             self._writing.join()
         self.check()
 
     def check(self) -> None:
-        """Raise UserError when a checkpoint could not be written; those that are there stay."""
+        """Raise UserError when a checkpoint could not be written; earlier ones stay."""
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -70,45 +67,45 @@ class Checkpoints:
             with atomic_write(path, "wb") as file:
                 torch.save(state, file)
             self._point_to(path)
-            for old in list(self._newest())[self.keep :]:
+            for old in checkpoints_in(self.folder)[self.keep :]:
                 old.unlink(missing_ok=True)
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            last = next(self._newest(), None)
+            last = next(iter(checkpoints_in(self.folder)), None)
             kept = f"{last.name} is safe" if last else "none was saved before"
             self._failure = UserError(
                 f"cannot write checkpoint {path}: {reason}; {kept}; "
-                f"make room and continue with resume={self.folder.parent}"
+                f"free disk space and continue with resume={self.folder.parent}"
             )
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the newest sound state or None, and a line on each that was passed over."""
+        """Return the newest sound state or None, and a warning for each damaged one."""
         warnings: list[str] = []
-        for path in self._newest():
+        for path in checkpoints_in(self.folder):
             try:
                 return _read(path), warnings
-            except Exception as error:  # what is damaged fails in any way
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                warnings.append(f"{path} is damaged ({reason}): falling back to the one before")
+            except Exception as error:  # damaged files fail in many ways
+                warnings.append(f"{path} is damaged ({_reason(error)}): trying the previous one")
         return None, warnings
 
-    def set_aside(self, after: int) -> None:
-        """Rename what is newer than the step that is gone on from, which is damaged.
+    def quarantine(self, after: int, suffix: str = ".damaged") -> None:
+        """Rename the checkpoints newer than a step, so that the next ones do not compete with them.
 
-        It would count among the newest that are kept, and push out the sound ones that follow.
+        They would count among the newest that are kept, and push out the sound ones that follow.
         """
-        for path in self._newest():
-            if int(path.stem.removeprefix("step_")) > after:
-                path.rename(path.with_suffix(".damaged"))
+        for path in checkpoints_in(self.folder):
+            if step_of(path) > after:
+                path.rename(path.with_suffix(suffix))
+
+    def go_back_to(self, path: Path) -> None:
+        """Rename what is newer than `path` to `.superseded`: the run repeats its steps."""
+        self.quarantine(after=step_of(path), suffix=".superseded")
+        self._point_to(path)
 
     def clean(self) -> None:
-        """Remove what a killed process was writing."""
+        """Remove the unfinished files of a killed process."""
         for unfinished in self.folder.glob(".step_*.tmp"):
             unfinished.unlink(missing_ok=True)
-
-    def _newest(self) -> Iterator[Path]:
-        paths = self.folder.glob("step_*.pt")
-        yield from sorted((p for p in paths if _NAME.fullmatch(p.name)), reverse=True)
 
     def _point_to(self, path: Path) -> None:
         temporary = self.folder / f".{LATEST}.tmp"
@@ -117,10 +114,22 @@ class Checkpoints:
         temporary.replace(self.folder / LATEST)
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the state in a checkpoint file; raises UserError when it is damaged."""
+    try:
+        return _read(path)
+    except Exception as error:  # damaged files fail in many ways
+        raise UserError(f"{path} is damaged ({_reason(error)}); use another checkpoint") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _read(path: Path) -> dict[str, Any]:
     with ZipFile(path) as archive:  # torch.load does not look at the checksums
         if (part := archive.testzip()) is not None:
-            raise BadZipFile(f"{part} is not what was written")
+            raise BadZipFile(f"the checksum of {part} is wrong")
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or "step" not in state:
         raise ValueError("not a checkpoint")

@@ -1,4 +1,4 @@
-"""Configuration of the training loop and of how long it runs."""
+"""Configuration of the training loop and of its length."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -23,11 +23,11 @@ class TokensConfig(Config):
 
     kind: Literal["tokens"]
     tokens: Count
-    """Tokens seen; rounded down to whole steps, at least one."""
+    """Training tokens; rounded down to whole steps, at least one."""
 
 
 class FlopsConfig(Config):
-    """Train with a number of floating-point operations, forward and backward."""
+    """Train with a number of floating-point operations, forward and backward passes together."""
 
     kind: Literal["flops"]
     flops: Annotated[float, Field(gt=0)]
@@ -35,7 +35,7 @@ class FlopsConfig(Config):
 
 
 class TokensPerParameterConfig(Config):
-    """Train on a number of tokens in proportion to the model (20: Hoffmann et al. 2022)."""
+    """Train on tokens in proportion to the model's parameters (20: Hoffmann et al. 2022)."""
 
     kind: Literal["tokens_per_parameter"]
     tokens_per_parameter: Annotated[float, Field(gt=0)]
@@ -49,23 +49,31 @@ BudgetConfig = Annotated[
 
 
 class TrainerConfig(Config):
-    """The training loop: batch, precision, and when to look and to save."""
+    """The training loop: batch, precision, evaluation, checkpoints."""
+
+    NOT_IDENTITY = frozenset(
+        {
+            *("micro_batch_size", "checkpoint_activations", "compile", "device", "num_threads"),
+            *("log_every", "checkpoint_every", "keep_checkpoints"),
+            *("watch_norms", "profile_steps", "detect_anomaly", "check_memory"),
+        }
+    )
 
     batch_size: Count
     """Sequences in one optimizer step."""
     micro_batch_size: Count | None
-    """Sequences in one forward pass, gradients accumulated; null: the whole batch."""
+    """Sequences in one forward pass, with gradient accumulation; null: the whole batch."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None
-    """Clip the global L2 norm of the gradients to this; null: do not clip."""
+    """Clip the global L2 norm of the gradients to this value; null: do not clip."""
     max_loss_rise: Annotated[float, Field(gt=0)] | None
-    """A run has diverged when its training loss stays this many nats above the lowest one;
+    """A run has diverged when its training loss stays this many nats above its lowest value;
     null: only when it is not finite."""
     divergence_patience: Count
-    """Rows of training metrics in a row that have to be so high."""
+    """Consecutive rows of training metrics for which max_loss_rise must be exceeded."""
     eval_every: Count
     """Steps between evaluations; the last step is always evaluated."""
     eval_windows: Count | None
-    """Validation windows of an evaluation, the same in every run; null: the whole set."""
+    """Windows of the held-out split in an evaluation, the same in every run; null: all."""
     checkpoint_every: Count
     """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: Count
@@ -73,24 +81,27 @@ class TrainerConfig(Config):
     log_every: Count
     """Steps between rows of training metrics."""
     precision: Literal["auto", "fp32", "bf16", "fp16"]
-    """Of matrix products, weights stay float32; auto: bf16 where the device is fast at it.
-    fp16 scales the loss, so that small gradients do not vanish."""
+    """Precision of matrix products; weights stay float32. auto: bf16 where the device is faster
+    at it. fp16 scales the loss, so that small gradients do not underflow."""
     checkpoint_activations: bool
-    """Keep the input of each block alone and compute it again backwards: less memory, more time."""
+    """Keep only each block's input and recompute the rest in the backward pass: less memory, more
+    time."""
     compile: Literal["auto", True, False]
     """torch.compile; auto: on CUDA only."""
     device: str
     """auto, cpu, cuda, cuda:N or mps."""
+    check_memory: bool
+    """Refuse a run that certainly needs more memory than the device or the CPU has available."""
     num_threads: Annotated[int, Field(ge=1, le=1024)] | None
     """CPU threads of torch; null: torch's own choice."""
     watch_norms: bool
-    """Log the norms of each layer's weights, gradients and activations."""
+    """Log norms of each layer's weights, gradients and activations."""
     profile_steps: Count | None
-    """Steps that torch's profiler watches, from the fourth on; null: none."""
+    """Steps that torch's profiler records, from the fourth on; null: none."""
     fixed_batch: bool
-    """Train on the batch of step 0 again and again: a model that learns at all overfits it."""
+    """Train on the batch of step 0 at every step: a model that can learn overfits it."""
     detect_anomaly: bool
-    """Stop with the operation that made a NaN; slow."""
+    """Stop at the operation that produced a NaN; slow."""
 
     @field_validator("device")
     @classmethod

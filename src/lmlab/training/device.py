@@ -1,4 +1,4 @@
-"""Which device, which precision."""
+"""Device, precision, allocator and seeds."""
 
 import ctypes
 import sys
@@ -10,29 +10,33 @@ import torch
 
 from lmlab.errors import ConfigError
 from lmlab.model.products import FAST_BFLOAT16
-from lmlab.training.distributed import ALONE, World
+from lmlab.training.distributed import SINGLE_PROCESS, DistributedContext
 
 
-def resolve_device(name: str, world: World = ALONE) -> torch.device:
-    """Return the device; auto takes CUDA, MPS or CPU. One that is not there is an error.
+def resolve_device(name: str, distributed: DistributedContext = SINGLE_PROCESS) -> torch.device:
+    """Return the device; auto takes CUDA, MPS or CPU. Raises ConfigError when it is not available.
 
-    Each of several processes on a machine takes the CUDA device of its number.
+    Each of several processes on a machine takes the CUDA device of its local rank.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        name = "cuda" if cuda else "mps" if mps and world.size == 1 else "cpu"
+        name = "cuda" if cuda else "mps" if mps and distributed.size == 1 else "cpu"
     device = torch.device(name)
-    if world.size > 1 and device.index is not None:
-        raise ConfigError("trainer.device", f"'{name}' is one device for {world.size} processes")
-    if world.size > 1 and name == "cuda" and cuda:
-        device = torch.device("cuda", world.local_rank % torch.cuda.device_count())
+    if distributed.size > 1 and device.index is not None:
+        raise ConfigError(
+            "trainer.device", f"'{name}' is one device for {distributed.size} processes"
+        )
+    if distributed.size > 1 and name == "cuda" and cuda:
+        device = torch.device("cuda", distributed.local_rank % torch.cuda.device_count())
     if device.type == "cuda":
         count = torch.cuda.device_count() if cuda else 0
         if count <= (device.index or 0):
             found = f"this machine has {count}" if count else "torch finds none here"
-            raise ConfigError("trainer.device", f"'{name}' is not there, {found}; try device=auto")
+            raise ConfigError(
+                "trainer.device", f"'{name}' is not available, {found}; try device=auto"
+            )
     if device.type == "mps" and not mps:
-        raise ConfigError("trainer.device", "'mps' is not there; try device=auto")
+        raise ConfigError("trainer.device", "'mps' is not available; try device=auto")
     return device
 
 
@@ -60,10 +64,10 @@ def autocast_for(
 
 
 def keep_freed_memory() -> None:
-    """Make the C library keep the large blocks that are freed for the next step.
+    """Make the C library keep large freed blocks for the next step.
 
-    glibc gives each block above 32 MiB back to the system, which clears its pages when they are
-    taken again: 4 to 14 % of a step on a CPU. Other C libraries are left as they are.
+    glibc returns each block above 32 MiB to the system, which clears its pages when they are used
+    again: 4 to 14 % of a step on a CPU. Other C libraries are left as they are.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -74,7 +78,8 @@ def keep_freed_memory() -> None:
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed the global generators by (seed, step, rank): what is drawn in a step, dropout, depends
-    on nothing before it, and a checkpoint needs no generator's state.
+    """Seed the global generators by (seed, step, rank).
+
+    Dropout then does not depend on earlier steps, and a checkpoint needs no generator state.
     """
     torch.manual_seed(((seed * 1_000_003 + step) * 65_537 + rank) % 2**63)

@@ -1,8 +1,8 @@
 """The processes that train one model together, on torch's own engine.
 
 Each has the whole model and computes the gradient on its part of the batch; the gradients are
-averaged (DistributedDataParallel; Li et al. 2020). `World.wrap` is the one place that says how the
-model is spread over the processes.
+averaged (DistributedDataParallel; Li et al. 2020). `DistributedContext.wrap` alone decides how
+the model is spread over the processes.
 """
 
 import atexit
@@ -16,35 +16,35 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from lmlab.errors import ConfigError, UserError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-PATIENCE = timedelta(days=1)
-"""How long a process waits for one that prepares data or writes."""
+BARRIER_TIMEOUT = timedelta(days=1)
+"""How long a process waits at a barrier, for instance while rank 0 prepares data."""
 
 
 @dataclass(frozen=True)
-class World:
-    """This process among `size`; the first, rank 0, is the only one that writes."""
+class DistributedContext:
+    """This process among `size`; rank 0 is the main process, the only one that writes."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     control: Any = None
-    """The group for what is agreed on the CPU, whatever device the gradients are on."""
+    """Process group for objects and numbers on the CPU, whatever device the gradients are on."""
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes."""
+    def is_main_process(self) -> bool:
+        """Whether this is rank 0, the process that writes."""
         return self.rank == 0
 
-    def first(self, compute: Callable[[], Any]) -> Any:
-        """Return what the first process computes, in all processes."""
+    def from_main(self, compute: Callable[[], Any]) -> Any:
+        """Return what the main process computes, in all processes."""
         if self.size == 1:
             return compute()
-        box = [compute() if self.leads else None]
+        box = [compute() if self.is_main_process else None]
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
@@ -54,12 +54,12 @@ class World:
             dist.barrier(group=self.control)
 
     @contextlib.contextmanager
-    def leader_first(self) -> Iterator[None]:
-        """Let the first process do it before the others."""
-        if not self.leads:
+    def main_process_first(self) -> Iterator[None]:
+        """Let the main process enter the block before the others."""
+        if not self.is_main_process:
             self.barrier()
         yield
-        if self.leads:
+        if self.is_main_process:
             self.barrier()
 
     def maximum(self, number: int) -> int:
@@ -77,14 +77,13 @@ class World:
         dist.all_reduce(values, operation, group=self.control)
         return values.tolist()
 
-    def part(self, whole: Tensor) -> Tensor:
-        """Return this process's sequences of a batch."""
-        return whole.chunk(self.size)[self.rank]
-
-    def mean(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Return the means of the processes' values."""
-        sums = self.sum(*torch.stack([value.float() for value in values.values()]).tolist())
-        return {name: total / self.size for name, total in zip(values, sums, strict=True)}
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes, by rank."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
 
     def wrap(self, objective: nn.Module, device: torch.device) -> nn.Module:
         """Return the objective whose gradients are averaged over the processes."""
@@ -101,21 +100,22 @@ class World:
         """Raise ConfigError unless each process gets as many sequences as the others."""
         if batch_size % self.size:
             raise ConfigError(
-                "trainer.batch_size", f"{batch_size} is no multiple of the {self.size} processes"
+                "trainer.batch_size", f"{batch_size} is not divisible by the {self.size} processes"
             )
 
 
-ALONE = World()
+SINGLE_PROCESS = DistributedContext()
 
 
 @contextlib.contextmanager
-def join_world() -> Iterator[World]:
-    """Join the processes that torchrun or a cluster job started; without any, train alone.
+def init_distributed() -> Iterator[DistributedContext]:
+    """Join the processes that torchrun or a cluster job started; without them, train in one.
 
-    Raises UserError when the environment does not say where the others are, or when they end.
+    Raises UserError when the environment lacks what the processes need to meet, or when another
+    process exits.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
@@ -125,34 +125,34 @@ def join_world() -> Iterator[World]:
         )
     for name in VARIABLES[:3]:
         if not os.environ[name].isdecimal():
-            raise UserError(f"{name} is {os.environ[name]!r}, which is no number")
+            raise UserError(f"{name} is {os.environ[name]!r}, which is not an integer")
     rank, size, local_rank = (int(os.environ[name]) for name in VARIABLES[:3])
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     dist.init_process_group(rank=rank, world_size=size)  # gloo for the CPU, NCCL for CUDA
     broken = False
     try:
-        control = dist.new_group(backend="gloo", timeout=PATIENCE)
-        yield World(rank, size, local_rank, control)
+        control = dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
+        yield DistributedContext(rank, size, local_rank, control)
     except (dist.DistError, RuntimeError) as error:
         if "gloo" not in str(error).lower() and not isinstance(error, dist.DistError):
             raise
         broken = True
         raise UserError(
-            f"process {rank} of {size} stops: another one has ended, see its message"
+            f"process {rank} of {size} stops: another process exited, see its message"
         ) from error
     finally:
         if broken:
-            atexit.register(_leave)
+            atexit.register(_exit)
         else:
             dist.destroy_process_group()
 
 
-def _leave() -> None:
-    """End with 1, and leave torch's groups as they are.
+def _exit() -> None:
+    """Exit with 1 without destroying torch's process groups.
 
-    Taking one apart waits for its threads, which may wait for the interpreter's lock to drop an
-    operation that has failed: now and then neither ended.
+    Destroying one waits for its threads, which may wait for the interpreter's lock to drop a failed
+    operation: a deadlock that was seen now and then.
     """
     sys.stdout.flush()
     sys.stderr.flush()

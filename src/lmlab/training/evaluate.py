@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
+from torch import nn
 
-from lmlab.training.distributed import ALONE, World
+from lmlab.training.runtime import Runtime
 
 
 class Evaluator:
@@ -23,40 +22,37 @@ class Evaluator:
         context_length: int,
         byte_lengths: Int[np.ndarray, "vocab"],
         batch_size: int,
-        world: World = ALONE,
+        runtime: Runtime,
     ) -> None:
         windows = starts[:, None] + np.arange(context_length + 1)
         self.windows = torch.from_numpy(tokens[windows].astype(np.int64))
         self.batch_size = batch_size
-        self.world = world
+        self.runtime = runtime
         self.bytes = int(byte_lengths[self.windows[:, 1:].numpy()].sum())
 
     @torch.no_grad()
     def __call__(
-        self,
-        objective: Any,
-        autocast: Callable[[], AbstractContextManager[object]],
-        device: torch.device,
-        stop: Callable[[], object] = lambda: False,
+        self, objective: nn.Module, stop: Callable[[], object] = lambda: False
     ) -> dict[str, float] | None:
         """Return the mean loss in nats per token, and the bits per byte of the predicted text.
 
-        None, in all processes, when `stop` says in one of them that there is no time for it.
+        None, in all processes, when `stop` is true in one of them.
         """
+        distributed, device = self.runtime.distributed, self.runtime.device
         objective.eval()
         nats, count = 0.0, 0
-        mine = self.windows[self.world.rank :: self.world.size]
+        mine = self.windows[distributed.rank :: distributed.size]
         for batch in mine.split(self.batch_size) if len(mine) else ():
             if stop():
                 break
             inputs, targets = batch[:, :-1].to(device), batch[:, 1:].to(device)
-            with autocast():
+            with self.runtime.autocast():
                 _, terms = objective(inputs, targets)
-            nats += terms["loss"].item() * targets.numel()
+            nats += terms["loss"].item()
             count += targets.numel()
         objective.train()
-        if self.world.maximum(bool(stop())):
+        if distributed.maximum(bool(stop())):
             return None
-        nats, total = self.world.sum(nats, count)
+        nats, total = distributed.sum(nats, count)
         bits_per_byte = nats / math.log(2) / self.bytes
         return {"val/loss": nats / total, "val/bits_per_byte": bits_per_byte}

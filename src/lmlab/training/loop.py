@@ -1,11 +1,10 @@
-"""The training loop, for every objective and every kind of data."""
+"""The training loop, for every task: it knows batches, an objective and an evaluation."""
 
 import math
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,243 +14,257 @@ from tqdm import tqdm
 
 from lmlab.errors import UserError
 from lmlab.optim.schedule import Schedule
+from lmlab.training.batch import Batch, count_elements
 from lmlab.training.checkpoint import Checkpoints
 from lmlab.training.config import TrainerConfig
 from lmlab.training.device import seed_step
-from lmlab.training.distributed import ALONE, World
-from lmlab.training.progress import Outcome, Progress, Status
-from lmlab.training.step import Batch, LossScaler, Objective, StepStats, optimize_step
+from lmlab.training.resume import resume, snapshot
+from lmlab.training.runtime import Runtime
+from lmlab.training.state import Criterion, Metrics, Outcome, Status, TrainState
+from lmlab.training.step import LossFunction, LossScaler, StepStats, optimize_step
 from lmlab.training.throughput import Meter, peak_memory, synchronize
 
-Batches = Callable[[int], Batch]
-Metrics = dict[str, float]
+Hook = Callable[[bool], dict[str, Tensor]]
+"""Called after each step with whether the step is logged; returns what to log of it then."""
 
 
-class Journal(Protocol):
-    """Where the loop writes what it sees; a run directory."""
+class RunLog(Protocol):
+    """Where the loop writes metrics and messages: a run directory."""
 
     def log(self, row: Metrics) -> None:
         """Append one row of metrics."""
 
     def position(self) -> dict[str, int]:
-        """Return how long each file is."""
+        """Return the length of each file."""
 
     def rewind(self, position: dict[str, int]) -> None:
         """Cut the files back to a position."""
 
     @property
     def stop_signal(self) -> int | None:
-        """The signal that asked for the run to stop as soon as its work can be saved."""
+        """The signal that asked the run to save and stop."""
 
     def say(self, text: str) -> None:
-        """Tell the user."""
+        """Print a line for the user."""
+
+
+class Source(Protocol):
+    """Where batches come from: a function of the step, or something with a state of its own."""
+
+    def __call__(self, step: int) -> Batch:
+        """Return this process's part of the batch of a step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must keep; empty when a batch depends on (seed, step) alone."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
 
 
 @dataclass(frozen=True)
-class Parts:
+class TrainingSetup:
     """What the loop runs."""
 
     model: nn.Module
     """What is saved."""
-    objective: Objective
-    """What is called: the model with its loss, compiled or not."""
+    objective: LossFunction
+    """The model with its loss, compiled or not."""
+    weight: Callable[..., float]
+    """Takes the parts of a batch; returns what the sums of the objective are divided by."""
+    source: Source
     optimizer: Optimizer
     schedule: Schedule
-    batches: Batches
     evaluate: Callable[[int], Metrics | None]
     """Measures the model after a step; None, in all processes, when a signal came first."""
-    autocast: Callable[[], AbstractContextManager[object]]
-    device: torch.device
-    flops_per_token: float
-    peaks: dict[str, float]
-    """FLOP/s that the metrics `mfu` and, for known GPUs, `mfu_data_sheet` are shares of."""
-    seed: int = 0
-    """Of what is drawn in a step: dropout."""
+    criterion: Criterion
+    runtime: Runtime
+    meter: Meter
     fingerprint: str = ""
-    """Of the configuration; a checkpoint of another one is refused."""
-    world: World = ALONE
+    """Fingerprint of the configuration."""
+    earlier_fingerprints: Collection[str] = ()
+    """What earlier versions called the same configuration; checkpoints with others are refused."""
     scaler: LossScaler | None = None
-    """Of the loss, in float16."""
-    watch: Callable[[], dict[str, Tensor]] = dict
-    """What else of the last step is logged."""
-    profile_step: Callable[[], None] = lambda: None
-    """Tells the profiler that a step has ended."""
+    """Scaler of the loss in float16."""
+    hooks: Sequence[Hook] = ()
 
 
 def train(
-    parts: Parts, total_steps: int, checkpoints: Checkpoints, run: Journal, cfg: TrainerConfig
+    setup: TrainingSetup,
+    total_steps: int,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    cfg: TrainerConfig,
+    start: Callable[[TrainingSetup], TrainState] = lambda _: TrainState(),
 ) -> Outcome:
-    """Train to `total_steps` from the newest checkpoint; stops early when asked to or diverging."""
-    world = parts.world
-    progress = _resume(parts, checkpoints, run)
-    meter = Meter(parts.flops_per_token, parts.peaks, progress.tokens, progress.training_seconds)
-    began = time.perf_counter() - progress.seconds
-    latest: Metrics = {}
-    bar = tqdm(
-        total=total_steps,
-        initial=progress.step,
-        desc="training",
-        unit="step",
-        mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file needs no animation
-        disable=not world.leads,
-    )
+    """Train to `total_steps` from the newest checkpoint, or without one from what `start` returns.
 
-    def ended(status: Status, stop_signal: int = 0) -> Outcome:
-        bar.close()
-        checkpoints.wait()
-        return Outcome(status, progress, meter.overall(), stop_signal)
+    Stops early when a signal asks for it, or when the run diverges.
+    """
+    state = resume(setup, checkpoints, log)
+    if state is None:
+        state = replace(start(setup), pending={})
+    loop = _Loop(setup, state, total_steps, checkpoints, log, cfg)
+    with loop.bar:
+        status, stop_signal = loop.run()
+    checkpoints.wait()
+    return Outcome(status, state, setup.meter.overall(), stop_signal)
 
-    def log(row: Metrics) -> None:
-        progress.seconds = time.perf_counter() - began
-        head = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds}
-        run.log(head | row)
-        latest.update(row)
-        bar.set_postfix_str(_postfix(latest), refresh=False)
 
-    def save() -> None:
-        progress.seconds = time.perf_counter() - began
-        if world.leads:
-            checkpoints.save(progress.step, _state(parts, progress, run))
+class _Loop:
+    def __init__(
+        self,
+        setup: TrainingSetup,
+        state: TrainState,
+        total_steps: int,
+        checkpoints: Checkpoints,
+        log: RunLog,
+        cfg: TrainerConfig,
+    ) -> None:
+        self.setup, self.state, self.total_steps = setup, state, total_steps
+        self.checkpoints, self.log, self.cfg = checkpoints, log, cfg
+        self.distributed = setup.runtime.distributed
+        self.meter = setup.meter
+        self.meter.continue_from(state.tokens, state.training_seconds)
+        self.began = time.perf_counter() - state.seconds
+        self.latest: Metrics = {}
+        self.bar = tqdm(
+            total=total_steps,
+            initial=state.step,
+            desc="training",
+            unit="step",
+            mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file needs no animation
+            disable=not self.distributed.is_main_process,
+        )
 
-    def wanted_stop() -> int:  # all processes stop at the same step
-        return world.maximum(run.stop_signal or 0)
+    def run(self) -> tuple[Status, int]:
+        """Return how the loop ended, and the signal that stopped it or 0."""
+        state = self.state
+        if state.pending is not None and (stop_signal := self.evaluate(state.pending)):
+            self.save()
+            return "stopped", stop_signal
+        while state.step < self.total_steps:
+            stats, lr = self.step()
+            last = state.step == self.total_steps
+            logs, evals, saves = (last or state.step % every == 0 for every in self.intervals())
+            stop_signal = self.stop_requested()
+            saves = saves or stop_signal > 0
+            if logs or evals or saves:
+                synchronize(self.setup.runtime.device)
+            self.meter.stop()
+            state.training_seconds = self.meter.seconds
+            row: Metrics = {}
+            observed = [hook(logs) for hook in self.setup.hooks]
+            if logs or saves:
+                measured = self.measured(stats)
+                diverged = not self.is_finite(measured) or (logs and self.diverges(measured))
+                if logs or diverged:
+                    row = measured | {"lr": lr} | self.meter.rates()
+                    row |= {f"train/{k}": v.item() for seen in observed for k, v in seen.items()}
+                if diverged:
+                    self.write(row)
+                    return "diverged", 0
+            if evals:
+                stop_signal = self.evaluate(row) or stop_signal
+            elif row:
+                self.write(row)
+            self.bar.update()
+            self.checkpoints.check()
+            if saves or stop_signal:
+                self.save()
+            if stop_signal and (not last or state.pending is not None):
+                return "stopped", stop_signal
+        return "finished", 0
 
-    def evaluate(row: Metrics) -> int:
+    def intervals(self) -> tuple[int, int, int]:
+        """Return the steps between rows of metrics, evaluations and checkpoints."""
+        return self.cfg.log_every, self.cfg.eval_every, self.cfg.checkpoint_every
+
+    def step(self) -> tuple[StepStats, float]:
+        """Take one step; return what it measured, and the learning rate."""
+        setup, state = self.setup, self.state
+        self.meter.start()
+        lr = setup.schedule(state.step)
+        for group in setup.optimizer.param_groups:
+            group["lr"] = lr
+        seed_step(setup.runtime.seed, state.step, self.distributed.rank)
+        batch = setup.source(0 if self.cfg.fixed_batch else state.step)
+        self.meter.batch_is_ready()
+        weight, tokens = self.distributed.sum(setup.weight(*batch), count_elements(batch))
+        if weight <= 0:
+            raise UserError(
+                f"the batch of step {state.step} has the weight {weight:g}: nothing in it counts "
+                "for the loss; check the masks of the data"
+            )
+        stats = optimize_step(
+            setup.objective,
+            setup.optimizer,
+            batch,
+            weight,
+            setup.runtime,
+            micro_batch_size=self.cfg.micro_batch_size,
+            max_grad_norm=self.cfg.max_grad_norm,
+            scaler=setup.scaler,
+        )
+        state.step += 1
+        state.tokens += int(tokens)
+        self.meter.count(int(tokens))
+        return stats, lr
+
+    def evaluate(self, row: Metrics) -> int:
         """Log a row with its evaluation; when a signal comes first, return it and keep the row."""
-        progress.pending = row
-        measured = parts.evaluate(progress.step)
+        self.state.pending = row
+        measured = self.setup.evaluate(self.state.step)
         if measured is None:
-            return wanted_stop()
-        progress.pending = None
-        progress.val_loss = measured["val/loss"]
-        progress.val_bits_per_byte = measured["val/bits_per_byte"]
-        progress.best_val_loss = min(progress.best_val_loss, progress.val_loss)
-        log(row | measured)
+            return self.stop_requested()
+        self.state.pending = None
+        self.state.evaluated(measured, self.setup.criterion)
+        self.write(row | measured)
         return 0
 
-    if progress.pending is not None and (stop_signal := evaluate(progress.pending)):
-        save()
-        return ended("stopped", stop_signal)
-    while progress.step < total_steps:
-        meter.start()
-        stats, tokens, lr = _step(parts, progress.step, cfg)
-        progress.step += 1
-        progress.tokens += tokens
-        last = progress.step == total_steps
-        logs, evals, saves = (
-            last or progress.step % every == 0
-            for every in (cfg.log_every, cfg.eval_every, cfg.checkpoint_every)
-        )
-        stop_signal = wanted_stop()
-        saves = saves or stop_signal > 0
-        if logs or evals or saves:
-            synchronize(parts.device)
-        meter.stop(tokens)
-        progress.training_seconds = meter.seconds
-        row: Metrics = {}
-        if logs or saves:
-            measured = _measured(stats, parts)
-            diverged = not _sound(measured, parts.scaler)
-            diverged = diverged or (logs and progress.diverges(measured["train/loss"], cfg))
-            if logs or diverged:
-                row = measured | {"lr": lr} | meter.rates() | _watched(parts.watch())
-            if diverged:
-                log(row)
-                return ended("diverged")
-        if evals:
-            stop_signal = evaluate(row) or stop_signal
-        elif row:
-            log(row)
-        bar.update()
-        parts.profile_step()
-        checkpoints.check()
-        if saves or stop_signal:
-            save()
-        if stop_signal and (not last or progress.pending is not None):
-            return ended("stopped", stop_signal)
-    return ended("finished")
+    def write(self, row: Metrics) -> None:
+        """Log a row, and show it at the progress bar."""
+        state = self.state
+        state.seconds = time.perf_counter() - self.began
+        self.log.log({"step": state.step, "tokens": state.tokens, "seconds": state.seconds} | row)
+        self.latest |= row
+        self.bar.set_postfix_str(_postfix(self.latest, self.setup.criterion), refresh=False)
+
+    def save(self) -> None:
+        """Save a checkpoint."""
+        self.state.seconds = time.perf_counter() - self.began
+        values = snapshot(self.setup, self.state, self.log)
+        if self.distributed.is_main_process:
+            self.checkpoints.save(self.state.step, values)
+
+    def stop_requested(self) -> int:
+        """Return the signal that asked to stop, or 0; the same in all processes."""
+        return self.distributed.maximum(self.log.stop_signal or 0)
+
+    def measured(self, stats: StepStats) -> Metrics:
+        """Return the metrics of a step, over all processes."""
+        values = torch.stack([value.float() for value in stats.terms.values()]).tolist()
+        sums = self.distributed.sum(*values)
+        row = {f"train/{name}": value for name, value in zip(stats.terms, sums, strict=True)}
+        row["grad_norm"] = stats.grad_norm.item()
+        if self.setup.scaler is not None:
+            row["loss_scale"] = self.setup.scaler.scale
+        return row | {"memory_gib": peak_memory(self.setup.runtime.device)}
+
+    def is_finite(self, row: Metrics) -> bool:
+        """Whether loss and gradient are finite; a scaled gradient may overflow for a while."""
+        scaler = self.setup.scaler
+        overflows = scaler is not None and scaler.scale >= scaler.SMALLEST
+        return math.isfinite(row["train/loss"]) and (math.isfinite(row["grad_norm"]) or overflows)
+
+    def diverges(self, row: Metrics) -> bool:
+        """Whether the task's divergence metric has stayed too high for too long."""
+        name = self.setup.criterion.divergence_metric
+        return name is not None and self.state.diverges(row[name], self.cfg)
 
 
-def _step(parts: Parts, step: int, cfg: TrainerConfig) -> tuple[StepStats, int, float]:
-    """Take one step; returns what it measured, the tokens of all processes, the learning rate."""
-    lr = parts.schedule(step)
-    for group in parts.optimizer.param_groups:
-        group["lr"] = lr
-    seed_step(parts.seed, step, parts.world.rank)
-    inputs, targets = parts.batches(0 if cfg.fixed_batch else step)
-    stats = optimize_step(
-        parts.objective,
-        parts.optimizer,
-        (parts.world.part(inputs), parts.world.part(targets)),
-        micro_batch_size=cfg.micro_batch_size,
-        max_grad_norm=cfg.max_grad_norm,
-        autocast=parts.autocast,
-        device=parts.device,
-        scaler=parts.scaler,
-    )
-    return stats, inputs.numel(), lr
-
-
-def _state(parts: Parts, progress: Progress, run: Journal) -> dict[str, Any]:
-    return {
-        "step": progress.step,
-        "config_fingerprint": parts.fingerprint,
-        "model": parts.model.state_dict(),
-        "optimizer": parts.optimizer.state_dict(),
-        "scaler": vars(parts.scaler).copy() if parts.scaler else None,
-        "progress": vars(progress).copy(),
-        "files": run.position(),
-    }
-
-
-def _resume(parts: Parts, checkpoints: Checkpoints, run: Journal) -> Progress:
-    if parts.world.leads:
-        checkpoints.clean()
-    parts.world.barrier()
-    state, warnings = checkpoints.load()
-    for warning in warnings:
-        run.say(warning)
-    if state is not None and state["config_fingerprint"] != parts.fingerprint:
-        raise UserError(
-            f"the checkpoint of step {state['step']} in {checkpoints.folder} was made with another "
-            "configuration; remove it, or put the right one back"
-        )
-    parts.world.barrier()  # all have read
-    if parts.world.leads:
-        checkpoints.set_aside(after=-1 if state is None else state["step"])
-    if state is None:
-        run.rewind({})
-        return Progress(pending={})
-    parts.model.load_state_dict(state["model"])
-    parts.optimizer.load_state_dict(state["optimizer"])
-    if parts.scaler is not None:
-        vars(parts.scaler).update(state["scaler"])
-    run.rewind(state["files"])
-    run.say(f"continuing after step {state['step']}")
-    return Progress(**state["progress"])
-
-
-def _measured(stats: StepStats, parts: Parts) -> Metrics:
-    means = parts.world.mean(stats.terms)
-    row = {f"train/{name}": value for name, value in means.items()}
-    row["grad_norm"] = stats.grad_norm.item()
-    if parts.scaler is not None:
-        row["loss_scale"] = parts.scaler.scale
-    return row | {"memory_gib": peak_memory(parts.device)}
-
-
-def _sound(row: Metrics, scaler: LossScaler | None) -> bool:
-    """Whether loss and gradient are finite; with a scaler gradients may overflow for a while."""
-    overflows = scaler is not None and scaler.scale >= scaler.SMALLEST
-    return math.isfinite(row["train/loss"]) and (math.isfinite(row["grad_norm"]) or overflows)
-
-
-def _watched(values: dict[str, Tensor]) -> Metrics:
-    return {f"train/{name}": value.item() for name, value in values.items()}
-
-
-def _postfix(row: Metrics) -> str:
+def _postfix(row: Metrics, criterion: Criterion) -> str:
     names = {"train/loss": "loss", "val/loss": "val", "val/bits_per_byte": "bits/byte"}
+    names.setdefault(criterion.metric, criterion.metric)
     shown = [f"{short} {row[name]:.3f}" for name, short in names.items() if name in row]
     if "tokens_per_second" in row:
         shown.append(f"{row['tokens_per_second']:,.0f} tokens/s")

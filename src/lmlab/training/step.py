@@ -2,27 +2,31 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lmlab.optim.clip import clip_gradients
-from lmlab.training.objective import Losses, Terms
+from lmlab.training.batch import Batch, micro_batches, to_device
+from lmlab.training.losses import Terms
+from lmlab.training.objective import Losses
+from lmlab.training.runtime import Runtime
 
-Batch = tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]
-Objective = Callable[[Int[Tensor, "batch time"], Int[Tensor, "batch time"]], Losses]
+LossFunction = Callable[..., Losses]
+"""An objective, wrapped and compiled: takes the parts of a batch, returns sums over its rows."""
 
 
 @dataclass(frozen=True)
 class StepStats:
-    """What a step measured, still on the device: means over the batch, before the update."""
+    """Measurements of a step, still on the device, before the update."""
 
     terms: Terms
-    """What was minimised: `loss`, and what is added to it."""
+    """Sums over this process's sequences divided by the weight of all processes: `loss`, and what
+    the objective logs beside it. Their sums over the processes are means."""
     grad_norm: Float[Tensor, ""]
 
 
@@ -30,7 +34,7 @@ class StepStats:
 class LossScaler:
     """Keeps float16 gradients in range (Micikevicius et al. 2018): minimises `scale * loss`.
 
-    A step whose gradients overflow is left out and halves the scale; many good steps double it.
+    A step whose gradients overflow is skipped and halves the scale; many finite steps double it.
     """
 
     scale: float = 2.0**16
@@ -39,7 +43,7 @@ class LossScaler:
     SMALLEST = 2.0**-10
 
     def update(self, grad_norm: Float[Tensor, ""]) -> bool:
-        """Adapt the scale, and return whether the gradients are good."""
+        """Adapt the scale, and return whether the gradients are finite."""
         good = math.isfinite(grad_norm.item())
         self.good_steps = self.good_steps + 1 if good else 0
         if not good:
@@ -50,35 +54,36 @@ class LossScaler:
 
 
 def optimize_step(
-    objective: Objective,
+    objective: LossFunction,
     optimizer: Optimizer,
     batch: Batch,
+    weight: float,
+    runtime: Runtime,
     *,
-    micro_batch_size: int | None,
-    max_grad_norm: float | None,
-    autocast: Callable[[], AbstractContextManager[object]],
-    device: torch.device,
+    micro_batch_size: int | None = None,
+    max_grad_norm: float | None = None,
     scaler: LossScaler | None = None,
 ) -> StepStats:
-    """Accumulate the gradient of the mean loss over micro-batches, clip it, update the parameters.
+    """Accumulate gradients over micro-batches, clip them, update the parameters.
 
-    Up to rounding the result does not depend on `micro_batch_size`, but for what the model draws or
-    measures within a micro-batch: dropout, and the balance of experts.
+    What is minimised is the sum over the sequences of all processes divided by `weight`, the weight
+    of all of them, so that masked and packed sequences count exactly. Up to rounding the result
+    does not depend on `micro_batch_size`, except for what the model draws or measures within a
+    micro-batch: dropout, and the balance of experts.
     """
-    inputs, targets = (part.to(device, non_blocking=True) for part in batch)
-    size = micro_batch_size or len(inputs)
     optimizer.zero_grad(set_to_none=True)
     sums = dict[str, Tensor]()
+    scale = runtime.distributed.size / weight  # gradients are averaged over the processes
+    scale *= scaler.scale if scaler else 1.0
     unsynced = getattr(objective, "no_sync", nullcontext)  # several processes: average at the end
-    for start in range(0, len(inputs), size):
-        x, y = inputs[start : start + size], targets[start : start + size]
-        share = len(x) / len(inputs)
-        with nullcontext() if start + size >= len(inputs) else unsynced():
-            with autocast():
-                total, terms = objective(x, y)
-            (total * (share * scaler.scale if scaler else share)).backward()
+    pieces = list(micro_batches(to_device(batch, runtime.device), micro_batch_size))
+    for number, piece in enumerate(pieces, start=1):
+        with nullcontext() if number == len(pieces) else unsynced():
+            with runtime.autocast():
+                total, terms = objective(*piece)
+            (total * scale).backward()
         for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value * share
+            sums[name] = sums.get(name, 0.0) + value / weight
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if scaler is not None:
         grads = [p.grad for p in parameters if p.grad is not None]

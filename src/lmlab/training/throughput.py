@@ -1,4 +1,4 @@
-"""Tokens per second, and how close they come to what the device can do."""
+"""Tokens per second, and their share of what the device can compute."""
 
 import json
 import os
@@ -33,17 +33,17 @@ DATA_SHEET = {
     "RTX 3090": 71e12,
     "RTX A6000": 155e12,
 }
-"""Dense bfloat16 FLOP/s in the makers' data sheets, by words of the device's name."""
+"""Dense bfloat16 FLOP/s in vendors' data sheets, by words of the device name."""
 SECONDS = 0.3
-"""How long the peak is measured at the start of a run."""
+"""Seconds for which the peak is measured at the start of a run."""
 
 
 def measured_peak(device: torch.device, precision: str) -> float:
-    """Return the FLOP/s of the device's best large matrix product in the given precision.
+    """Return the FLOP/s of the device's fastest large matrix product in the given precision.
 
-    The best that any run has measured counts, so a busy machine spoils it for no longer than until
-    the next run on a quiet one. It is kept for each device, precision and number of threads in
-    `~/.cache/lmlab/peaks.json`, or in `$LMLAB_CACHE`.
+    It is the highest value that any run on this machine has measured, so that a measurement on a
+    busy machine does no lasting harm. `~/.cache/lmlab/peaks.json`, or `$LMLAB_CACHE`, keeps it for
+    each device, precision and number of threads.
     """
     folder = os.environ.get("LMLAB_CACHE") or Path.home() / ".cache" / "lmlab"
     path = Path(folder, "peaks.json")
@@ -58,16 +58,16 @@ def measured_peak(device: torch.device, precision: str) -> float:
     try:
         with atomic_write(path) as file:
             json.dump(peaks | {key: best}, file, indent=2)
-    except OSError:  # a home that cannot be written to: measured alone counts
+    except OSError:  # the home directory is not writable: use this measurement alone
         pass
     return best
 
 
 def measure_peak(device: torch.device, precision: str) -> float:
-    """Return the FLOP/s of the fastest of the products that fit into `SECONDS`.
+    """Return the FLOP/s of the fastest of the matrix products that fit into `SECONDS`.
 
-    Their size doubles as long as there is time for it: without fast kernels for the precision the
-    largest would take a minute.
+    Their size doubles while time is left: without fast kernels for the precision, the largest one
+    would take a minute.
     """
     largest, dtype = 8192 if device.type == "cuda" else 2048, _multiplied(device, precision)
     size, began = 128, time.perf_counter()
@@ -87,13 +87,13 @@ def measure_peak(device: torch.device, precision: str) -> float:
 
 
 def _multiplied(device: torch.device, precision: str) -> torch.dtype:
-    """Return what products in the precision are computed in."""
+    """Return the dtype in which matrix products of the precision are computed."""
     dtype = DTYPES[precision]
     return torch.float32 if upcasts(device, dtype) else dtype
 
 
 def data_sheet_peak(device: torch.device) -> float | None:
-    """Return the maker's bfloat16 FLOP/s of a known GPU; None for others."""
+    """Return the vendor's bfloat16 FLOP/s of a known GPU; None for others."""
     name = _name(device)
     return next((peak for k, peak in DATA_SHEET.items() if re.search(rf"\b{k}\b", name)), None)
 
@@ -106,13 +106,13 @@ def _name(device: torch.device) -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done everything asked of it."""
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return the largest memory used so far, in GiB: torch's on CUDA, the process's elsewhere."""
+    """Return the peak memory so far in GiB: of torch's allocator on CUDA, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 2**10
@@ -120,33 +120,46 @@ def peak_memory(device: torch.device) -> float:
 
 
 class Meter:
-    """Counts tokens over the seconds of training, evaluations and checkpoints left out."""
+    """Counts tokens over the seconds of training, without evaluations and checkpoints."""
 
-    def __init__(
-        self, flops_per_token: float, peaks: dict[str, float], tokens: int, seconds: float
-    ) -> None:
+    def __init__(self, flops_per_token: float, peaks: dict[str, float]) -> None:
         self.flops_per_token = flops_per_token
         self.peaks = peaks
+        """FLOP/s by the name of the metric that is the share of it."""
+        self.continue_from(0, 0.0)
+        self._started = self._batch_seconds = 0.0
+
+    def continue_from(self, tokens: int, seconds: float) -> None:
+        """Set what was counted before."""
         self.tokens, self.seconds = tokens, seconds
         self._logged_tokens, self._logged_seconds = tokens, seconds
-        self._started = 0.0
 
     def start(self) -> None:
-        """Begin to count time."""
+        """Begin to measure a step."""
         self._started = time.perf_counter()
 
-    def stop(self, tokens: int) -> None:
-        """End counting time; `tokens` were trained on since `start`."""
-        self.seconds += time.perf_counter() - self._started
+    def batch_is_ready(self) -> None:
+        """Note that the step has its batch: what came before was waiting for data."""
+        self._batch_seconds += time.perf_counter() - self._started
+
+    def count(self, tokens: int) -> None:
+        """Count the tokens of a step."""
         self.tokens += tokens
 
+    def stop(self) -> None:
+        """End measuring a step."""
+        self.seconds += time.perf_counter() - self._started
+
     def rates(self) -> dict[str, float]:
-        """Return tokens per second since the last call, and their share of each peak."""
+        """Return, since the last call, tokens per second, their share of each peak, and the share
+        of the time that was spent on making batches.
+        """
         tokens, seconds = self.tokens - self._logged_tokens, self.seconds - self._logged_seconds
         self._logged_tokens, self._logged_seconds = self.tokens, self.seconds
         rate = tokens / max(seconds, 1e-9)
-        flops = rate * self.flops_per_token
-        return {"tokens_per_second": rate} | {k: flops / peak for k, peak in self.peaks.items()}
+        share, self._batch_seconds = self._batch_seconds / max(seconds, 1e-9), 0.0
+        shares = {name: rate * self.flops_per_token / peak for name, peak in self.peaks.items()}
+        return {"tokens_per_second": rate, "batch_time_share": share} | shares
 
     def overall(self) -> float:
         """Return tokens per second of the whole run."""

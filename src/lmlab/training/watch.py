@@ -1,4 +1,4 @@
-"""Looking into a model while it trains: norms of each layer, and a profile of some steps."""
+"""Hooks of the loop: statistics of each layer, and a profile of some steps."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 TRACE, OPERATORS = "trace.json", "operators.txt"
 WAIT, WARM_UP = 1, 2
-"""Steps before a profile: one that is slow, and some in which the profiler gets ready."""
+"""Steps before a profile: a slow first one, and the warmup of the profiler."""
 
 
-class LayerNorms:
-    """Measures each layer's weights, gradients and activations: L2 norms, and the outputs' RMS.
+class LayerStats:
+    """L2 norms of each layer's weights and gradients, and the RMS of its outputs.
 
-    Layers are the blocks, and what else of the model has parameters. The gradients are those of
-    the last step, clipped; the activations those of its last micro-batch.
+    Layers are the blocks, and whatever else of the model has parameters. Gradients are those of the
+    last step, clipped; outputs are those of its last micro-batch.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -36,9 +36,11 @@ class LayerNorms:
 
         return keep
 
-    def __call__(self) -> dict[str, Float[Tensor, ""]]:
-        """Return `weight_norm/LAYER`, `grad_norm/LAYER` and `activation_rms/LAYER`."""
+    def __call__(self, logs: bool) -> dict[str, Float[Tensor, ""]]:
+        """Return `weight_norm/LAYER`, `grad_norm/LAYER` and `activation_rms/LAYER` when asked."""
         measured: dict[str, Tensor] = {}
+        if not logs:
+            return measured
         for name, layer in self.layers.items():
             parameters = _parameters(layer)
             grads = [p.grad for p in parameters if p.grad is not None]
@@ -62,13 +64,13 @@ def _norm(tensors: list[Tensor]) -> Float[Tensor, ""]:
 @contextlib.contextmanager
 def profiled(
     steps: int | None, directory: Path, say: Callable[[str], None]
-) -> Iterator[Callable[[], None]]:
-    """Yield what is called after each step; `steps` of them are profiled, None: none.
+) -> Iterator[Callable[[bool], dict[str, Tensor]]]:
+    """Yield a hook of the loop that profiles `steps` steps; None: no step.
 
     Writes a trace for chrome://tracing or ui.perfetto.dev, and a table of the slowest operators.
     """
     if steps is None:
-        yield lambda: None
+        yield lambda logs: {}
         return
     on_cuda = torch.cuda.is_available()
 
@@ -77,7 +79,7 @@ def profiled(
         order = "self_cuda_time_total" if on_cuda else "self_cpu_time_total"
         table = profile.key_averages().table(sort_by=order, row_limit=25)
         (directory / OPERATORS).write_text(table, encoding="utf-8")
-        recorded = min(profile.step_num - WAIT - WARM_UP, steps)  # fewer when the run has ended
+        recorded = min(profile.step_num - WAIT - WARM_UP, steps)  # fewer when the run was shorter
         say(f"profile of {recorded} steps: {directory / TRACE} (ui.perfetto.dev opens it)")
         say(f"slowest operators: {directory / OPERATORS}")
 
@@ -88,6 +90,11 @@ def profiled(
         schedule=torch.profiler.schedule(wait=WAIT, warmup=WARM_UP, active=steps, repeat=1),
         on_trace_ready=write,
     ) as profile:
-        yield profile.step
+
+        def step(logs: bool) -> dict[str, Tensor]:
+            profile.step()
+            return {}
+
+        yield step
     if not (directory / TRACE).exists():
-        say(f"no profile: the run ended before step {WAIT + WARM_UP + 1}")
+        say(f"no profile: the run had fewer than {WAIT + WARM_UP + 1} steps")

@@ -1,4 +1,4 @@
-"""How attention with a softmax is computed; `written_out` is what the others are checked with."""
+"""Backends of attention with a softmax; `eager` is the definition the others are tested against."""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -18,60 +18,60 @@ from lmlab.model.attention.config import (
     HybridAttentionConfig,
     SoftmaxAttentionConfig,
 )
-from lmlab.model.attention.masks import Mask, Visibility
+from lmlab.model.attention.masks import AttentionPattern, Mask
 from lmlab.model.config import ModelConfig
 from lmlab.model.layers import scaled_dot_product_attention, softcap
 from lmlab.model.products import upcast
 
 Heads = Float[Tensor, "batch heads time d_k"]
 FLEX_HEAD_DIM = 16
-"""The narrowest head that FlexAttention takes on CUDA."""
+"""Smallest head width that FlexAttention supports on CUDA."""
 
 
-def written_out(
-    q: Heads, k: Heads, v: Heads, visible: Visibility, cap: float | None, dropout: float
+def eager(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
 ) -> Heads:
-    """Attend as the formula says."""
-    mask = None if visible.unrestricted else visible.dense(q.shape[-2], q.device)
-    group = q.shape[1] // k.shape[1]
+    """Return attention by its formula, with all scores in memory: the definition."""
+    mask = None if pattern.unrestricted else pattern.dense(q.shape[-2], q.device)
+    group = q.shape[-3] // k.shape[-3]
     if group > 1:
-        k, v = (repeat(x, "b h t d -> b (h group) t d", group=group) for x in (k, v))
+        k, v = (repeat(x, "... h t d -> ... (h group) t d", group=group) for x in (k, v))
     return scaled_dot_product_attention(q, k, v, mask, logit_softcap=cap, dropout=dropout)
 
 
 def sdpa(
-    q: Heads, k: Heads, v: Heads, visible: Visibility, cap: float | None, dropout: float
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
 ) -> Heads:
-    """Attend by torch's fused kernels, which know no soft-cap."""
+    """Return attention by torch's fused kernels, without a soft-cap."""
     assert cap is None
-    free = visible.causal or visible.unrestricted
-    mask = None if free else visible.dense(q.shape[-2], q.device)
+    free = pattern.causal or pattern.unrestricted
+    mask = None if free else pattern.dense(q.shape[-2], q.device)
     attend = partial(
         F.scaled_dot_product_attention,
         attn_mask=mask,
         dropout_p=dropout,
-        is_causal=visible.causal,
-        enable_gqa=q.shape[1] != k.shape[1],
+        is_causal=pattern.causal,
+        enable_gqa=q.shape[-3] != k.shape[-3],
     )
     return upcast(attend, q, k, v)
 
 
 def flex(
-    q: Heads, k: Heads, v: Heads, visible: Visibility, cap: float | None, dropout: float
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
 ) -> Heads:
-    """Attend by FlexAttention, which skips the blocks of a mask that nobody sees; no dropout."""
+    """Return attention by FlexAttention, which skips masked blocks; without dropout."""
     assert dropout == 0
     compiled: Callable[..., Any] = flex_attention
     if q.device.type == "cuda":
         compiled = _compiled_flex()
-    # Inside a compiled model it cannot read the view that a rotation leaves.
+    # Inside a compiled model FlexAttention cannot read the view that a rotation returns.
     out = compiled(
         q.contiguous(),
         k.contiguous(),
         v.contiguous(),
         score_mod=None if cap is None else partial(_capped, cap),
-        block_mask=_block_mask(visible, q, k),
-        enable_gqa=q.shape[1] != k.shape[1],
+        block_mask=_block_mask(pattern, q, k),
+        enable_gqa=q.shape[-3] != k.shape[-3],
     )
     assert isinstance(out, Tensor)
     return out
@@ -81,15 +81,15 @@ def _capped(cap: float, score: Tensor, *where: Tensor) -> Tensor:
     return softcap(score, cap)
 
 
-def _block_mask(visible: Visibility, q: Heads, k: Heads) -> BlockMask:
-    if visible.queries is None or visible.keys is None:
-        return _square_block_mask(visible.mask, q.shape[-2], q.device)
-    seen = visible.dense(q.shape[-2], q.device)  # positions of a cache: not worth remembering
-    batch = seen.shape[0] if seen.ndim == 4 else None
-    seen = seen.view(-1, *seen.shape[-2:])
+def _block_mask(pattern: AttentionPattern, q: Heads, k: Heads) -> BlockMask:
+    if pattern.queries is None or pattern.keys is None:
+        return _square_block_mask(pattern.mask, q.shape[-2], q.device)
+    allowed = pattern.dense(q.shape[-2], q.device)  # positions of a cache change at every call
+    batch = allowed.shape[0] if allowed.ndim == 4 else None
+    allowed = allowed.view(-1, *allowed.shape[-2:])
 
     def mask_mod(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return seen[b if batch else 0, i, j]
+        return allowed[b if batch else 0, i, j]
 
     return create_block_mask(mask_mod, batch, None, q.shape[-2], k.shape[-2], device=q.device)
 
@@ -97,7 +97,7 @@ def _block_mask(visible: Visibility, q: Heads, k: Heads) -> BlockMask:
 @cache
 def _square_block_mask(mask: Mask, time: int, device: torch.device) -> BlockMask:
     def mask_mod(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return mask.sees(i, j)
+        return mask.allows(i, j)
 
     return create_block_mask(mask_mod, None, None, time, time, device=device)
 
@@ -107,11 +107,11 @@ def _compiled_flex() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-BACKENDS = {"written_out": written_out, "sdpa": sdpa, "flex": flex}
+BACKENDS = {"eager": eager, "sdpa": sdpa, "flex": flex}
 
 
 def check_backends(config: ModelConfig, device: torch.device) -> None:
-    """Raise ConfigError when a chosen back end cannot train on the device."""
+    """Raise ConfigError when a configured backend cannot train on the device."""
     key = "model.attention"
     attentions: dict[str, AttentionConfig] = {key: config.attention}
     if isinstance(config.attention, HybridAttentionConfig):
@@ -121,26 +121,26 @@ def check_backends(config: ModelConfig, device: torch.device) -> None:
             continue
         problem = None
         if device.type != "cuda":
-            problem = f"trains on CUDA only, and the device is '{device}'"
+            problem = f"trains on CUDA only, the device is '{device}'"
         elif config.attention_width < FLEX_HEAD_DIM:
-            problem = f"takes heads of at least {FLEX_HEAD_DIM}, got {config.attention_width}"
+            problem = f"needs heads of width {FLEX_HEAD_DIM} or more, got {config.attention_width}"
         if problem:
-            raise ConfigError(f"{key}.backend", f"'flex' {problem}; take auto or written_out")
+            raise ConfigError(f"{key}.backend", f"'flex' {problem}; use auto or eager")
 
 
 def choose(
     backend: AttentionBackend,
     device: str,
     head_dim: int,
-    visible: Visibility,
+    pattern: AttentionPattern,
     cap: float | None,
     dropout: float,
 ) -> str:
-    """Return the back end; `auto` takes the fastest on the device that can do what is asked."""
+    """Return the backend; `auto`: the fastest one on the device that supports the arguments."""
     if backend != "auto":
         return backend
     flexible = device == "cuda" and head_dim >= FLEX_HEAD_DIM
-    if flexible and not dropout and visible.queries is None:
-        # Only here does a block that nobody sees cost nothing, and a cap no matrix in memory.
-        return "sdpa" if visible.causal and cap is None else "flex"
-    return "sdpa" if cap is None else "written_out"
+    if flexible and not dropout and pattern.queries is None:
+        # FlexAttention alone skips masked blocks, and soft-caps without all scores in memory.
+        return "sdpa" if pattern.causal and cap is None else "flex"
+    return "sdpa" if cap is None else "eager"

@@ -6,14 +6,14 @@ from pydantic import Field, model_validator
 
 from lmlab.schema import Config
 
-AttentionBackend = Literal["auto", "written_out", "sdpa", "flex"]
+AttentionBackend = Literal["auto", "eager", "sdpa", "flex"]
 AttentionBias = Literal["none", "qkv", "all"]
 FeatureMap = Literal["identity", "elu", "relu"]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class HeadsConfig(Config):
-    """What every kind of attention has: heads."""
+    """Keys of every kind of attention."""
 
     num_kv_heads: Annotated[int, Field(ge=1)] | None
     """Heads of keys and values, shared by groups of query heads; null: as many as query heads."""
@@ -24,31 +24,31 @@ class HeadsConfig(Config):
 
 
 class SoftmaxAttentionConfig(HeadsConfig):
-    """What the kinds of attention with a softmax share."""
+    """Keys of every kind of attention with a softmax."""
 
     logit_softcap: Annotated[float, Field(gt=0)] | None
-    """Squash the scores to cap * tanh(score / cap) (Gemma 2); null: do not."""
+    """Cap the scores at cap * tanh(score / cap) (Gemma 2); null: no cap."""
     dropout: Probability
     """Probability of dropping an attention weight in training."""
     backend: AttentionBackend
-    """written_out is the definition, sdpa and flex fused kernels; auto: the fastest that can."""
+    """eager: the definition; sdpa, flex: fused kernels; auto: the fastest applicable one."""
 
     @model_validator(mode="after")
     def _backend_can(self) -> Self:
         if self.backend == "sdpa" and self.logit_softcap is not None:
             raise ValueError(
-                "backend=sdpa has no soft-cap; take backend=flex, written_out or auto, "
+                "backend=sdpa has no soft-cap; use backend=flex, eager or auto, "
                 "or logit_softcap=null"
             )
         if self.backend == "flex" and self.dropout > 0:
             raise ValueError(
-                "backend=flex has no dropout; take backend=sdpa, written_out or auto, or dropout=0"
+                "backend=flex has no dropout; use backend=sdpa, eager or auto, or dropout=0"
             )
         return self
 
 
 class FullAttentionConfig(SoftmaxAttentionConfig):
-    """Causal attention of every token to all before it (Vaswani et al. 2017)."""
+    """Causal attention to all earlier tokens (Vaswani et al. 2017)."""
 
     kind: Literal["full"]
 
@@ -58,7 +58,7 @@ class SlidingWindowConfig(SoftmaxAttentionConfig):
 
     kind: Literal["sliding_window"]
     window: Annotated[int, Field(ge=1)]
-    """Tokens that a token sees, itself included."""
+    """Tokens each token attends to, itself included."""
 
 
 class StridedAttentionConfig(SoftmaxAttentionConfig):
@@ -66,9 +66,9 @@ class StridedAttentionConfig(SoftmaxAttentionConfig):
 
     kind: Literal["strided"]
     stride: Annotated[int, Field(ge=1)]
-    """Tokens 0, stride, 2 stride, ... are seen by all after them."""
+    """All later tokens attend to tokens 0, stride, 2 stride, ..."""
     window: Annotated[int, Field(ge=1)]
-    """Tokens of the local band, itself included."""
+    """Size of the local window, the token itself included."""
 
 
 class LinearAttentionConfig(HeadsConfig):
@@ -76,14 +76,14 @@ class LinearAttentionConfig(HeadsConfig):
 
     kind: Literal["linear"]
     feature_map: FeatureMap
-    """Of queries and keys: identity, elu (+ 1), relu; the last two divide by the sum of weights."""
+    """Applied to queries and keys; elu adds 1; elu and relu divide by the sum of weights."""
     chunk_size: Annotated[int, Field(ge=1)]
-    """Tokens that are computed in parallel; the result does not depend on it."""
+    """Tokens computed in parallel; does not change the result."""
 
     REFUSED: ClassVar[dict[str, str]] = {
-        "logit_softcap": "linear attention has no scores before a softmax that could be capped",
-        "dropout": "linear attention never forms the attention weights that dropout would drop",
-        "backend": "linear attention has no softmax for a fused kernel to compute",
+        "logit_softcap": "linear attention has no softmax, so no scores to cap",
+        "dropout": "linear attention has no attention weights to drop",
+        "backend": "linear attention has one implementation",
     }
 
 
@@ -98,23 +98,19 @@ class HybridAttentionConfig(Config):
 
     kind: Literal["hybrid"]
     pattern: Annotated[list[str], Field(min_length=1)]
-    """Names of members, the first for layer 0; repeated over the layers."""
+    """Names of members by layer, from layer 0; repeated over all layers."""
     members: dict[str, LayerAttentionConfig]
-    """What the names mean; model/attention@model.attention.members.NAME=KIND changes one."""
+    """Attention by name; model/attention@model.attention.members.NAME=KIND changes one."""
 
     @model_validator(mode="after")
     def _names_match(self) -> Self:
         for name in self.pattern:
             if name not in self.members:
                 known = ", ".join(self.members) or "none"
-                raise ValueError(
-                    f"pattern names '{name}', which is not a member (members: {known})"
-                )
+                raise ValueError(f"pattern names '{name}', which is not a member; members: {known}")
         for name in self.members:
             if name not in self.pattern:
-                raise ValueError(
-                    f"the member '{name}' is not in the pattern, no layer would use it"
-                )
+                raise ValueError(f"the member '{name}' is not in the pattern; add or remove it")
         return self
 
 

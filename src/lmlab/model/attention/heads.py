@@ -1,19 +1,25 @@
-"""What all kinds of attention share: projections into heads, QK norm, rotation, and back."""
+"""The base of all attention layers: projections, heads, QK norm and rotation."""
+
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lmlab.model.attention.config import HeadsConfig
+from lmlab.model.context import NO_CONTEXT, Context
 from lmlab.model.layers import Linear
 from lmlab.model.norm import RMSNorm
-from lmlab.model.position import rotate
+from lmlab.model.position import check_positions, rotate
 
 Heads = Float[Tensor, "batch heads time d_k"]
 
 
-class HeadProjections(nn.Module):
-    """Queries, keys and values of each head; fewer heads of keys and values make it GQA or MQA."""
+class HeadProjections(nn.Module, ABC):
+    """Attention with projections to heads and back.
+
+    Fewer heads of keys and values than of queries make it GQA (Ainslie et al. 2023) or MQA.
+    """
 
     def __init__(
         self,
@@ -39,6 +45,35 @@ class HeadProjections(nn.Module):
         self.q_norm = norm(head_dim, norm_eps, device=device) if norm else nn.Identity()
         self.k_norm = norm(head_dim, norm_eps, device=device) if norm else nn.Identity()
 
+    def forward(
+        self, x: Float[Tensor, "*batch time d_model"], context: Context = NO_CONTEXT
+    ) -> Float[Tensor, "*batch time d_model"]:
+        """Return the attention's output at each token, for any leading dimensions.
+
+        Raises ValueError when `x` has no time or the positions do not fit `x`.
+        """
+        if x.ndim < 2:
+            raise ValueError(f"attention needs (..., time, d_model), got shape {tuple(x.shape)}")
+        tokens = x.shape[:-1]
+        if context.positions is not None:
+            check_positions(context.positions.shape, tokens)
+        if context.rotation is not None:
+            check_positions(context.rotation.shape[:-2], tokens)
+        if x.ndim == 3:
+            return self.attend(x, context)
+        flat = Context(
+            positions=_one_batch(context.positions, tokens, 0),
+            rotation=_one_batch(context.rotation, tokens, 2),
+            cache=context.cache,
+        )
+        return self.attend(x.reshape(-1, *x.shape[-2:]), flat).view(x.shape)
+
+    @abstractmethod
+    def attend(
+        self, x: Float[Tensor, "batch time d_model"], context: Context
+    ) -> Float[Tensor, "batch time d_model"]:
+        """Return the attention's output for one batch dimension."""
+
     def split(self, x: Float[Tensor, "batch time d_model"]) -> tuple[Heads, Heads, Heads]:
         """Return queries, keys and values, the first two normalised."""
         q, k, v = (
@@ -52,8 +87,16 @@ class HeadProjections(nn.Module):
         return self.output_proj(heads.transpose(1, 2).flatten(-2))
 
 
+def _one_batch(x: Tensor | None, tokens: torch.Size, inner: int) -> Tensor | None:
+    """Flatten the leading dimensions of positions or rotations as those of the tokens."""
+    lead = x.ndim - inner - 1 if x is not None else 0
+    if x is None or lead == 0:
+        return x
+    return x.expand(*tokens[:-1], *x.shape[lead:]).reshape(-1, *x.shape[lead:])
+
+
 def rotate_heads(x: Heads, rotation: Tensor | None) -> Heads:
-    """Rotate queries or keys; None: leave them."""
+    """Return queries or keys rotated; with None unchanged."""
     if rotation is None:
         return x
     # Time before heads is how the projection left them in memory.

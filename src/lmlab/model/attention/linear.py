@@ -18,34 +18,34 @@ FEATURE_MAPS: dict[FeatureMap, Callable[[Tensor], Tensor]] = {
     "elu": lambda x: torch.relu(x) + x.clamp(max=0).expm1() + 1,
     "relu": torch.relu,
 }
-Queries = Float[Tensor, "batch kv_heads group time d_k"]
-Keys = Float[Tensor, "batch kv_heads time d_k"]
-State = Float[Tensor, "batch kv_heads d_k d_v"]
+Queries = Float[Tensor, "*batch kv_heads group time d_k"]
+Keys = Float[Tensor, "*batch kv_heads time d_k"]
+State = Float[Tensor, "*batch kv_heads d_k d_v"]
 
 
 def recurrent(
     q: Queries, k: Keys, v: Keys, state: State
-) -> tuple[Float[Tensor, "batch kv_heads group time d_v"], State]:
+) -> tuple[Float[Tensor, "*batch kv_heads group time d_v"], State]:
     """Return `q_t S_t` with `S_t = S_(t-1) + k_t^T v_t`, token by token: the definition."""
     outputs = []
     for t in range(q.shape[-2]):
         state = state + k[..., t, :, None] * v[..., t, None, :]
-        outputs.append(q[..., t : t + 1, :] @ state.unsqueeze(2))
+        outputs.append(q[..., t : t + 1, :] @ state.unsqueeze(-3))
     return torch.cat(outputs, dim=-2), state
 
 
 def chunked(
     q: Queries, k: Keys, v: Keys, state: State, chunk_size: int
-) -> tuple[Float[Tensor, "batch kv_heads group time d_v"], State]:
+) -> tuple[Float[Tensor, "*batch kv_heads group time d_v"], State]:
     """Return what `recurrent` does, in parallel within chunks (Yang et al. 2024, section 2.2)."""
     time = q.shape[-2]
     size = min(chunk_size, time)
     q, k, v = (F.pad(x, (0, 0, 0, -time % size)).unflatten(-2, (-1, size)) for x in (q, k, v))
     added = k.mT @ v  # what each chunk adds to the state
-    states = torch.cat((state.unsqueeze(2), added), dim=2).cumsum(dim=2)
-    k, v, before = k.unsqueeze(2), v.unsqueeze(2), states[:, :, None, :-1]
+    states = torch.cat((state.unsqueeze(-3), added), dim=-3).cumsum(dim=-3)
+    k, v, before = k.unsqueeze(-4), v.unsqueeze(-4), states[..., None, :-1, :, :]
     out = q @ before + (q @ k.mT).tril() @ v
-    return out.flatten(-3, -2)[..., :time, :], states[:, :, -1]
+    return out.flatten(-3, -2)[..., :time, :], states[..., -1, :, :]
 
 
 class LinearAttention(HeadProjections):
@@ -71,17 +71,20 @@ class LinearAttention(HeadProjections):
         self.chunk_size = config.chunk_size
 
     def new_cache(self) -> StateCache:
-        """Return an empty cache, whose size does not grow."""
+        """Return an empty cache, of constant size."""
         return StateCache()
 
     def cache_elements(self, length: int) -> int:
-        """Return the numbers that a cache must hold for one sequence, of any length."""
+        """Return the number of elements in the cache of one sequence of any length."""
         return self.num_kv_heads * self.head_dim * (self.head_dim + self.normalised)
 
-    def forward(
+    def attend(
         self, x: Float[Tensor, "batch time d_model"], context: Context
     ) -> Float[Tensor, "batch time d_model"]:
-        """Attend to the tokens of `x` and to those in the cache's state; float32 inside."""
+        """Return the attention's output over the cache's state and the tokens of `x`.
+
+        Computed in float32.
+        """
         q, k, v = self.split(x)
         with full_precision(x.device):
             out = self._attend(q.float(), k.float(), v.float(), context)

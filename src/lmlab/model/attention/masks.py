@@ -1,4 +1,4 @@
-"""Which tokens a token sees, and which are still to be seen by any later one."""
+"""Attention masks: the keys a query attends to, and the keys a cache has to keep."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,44 +10,44 @@ from torch import Tensor
 
 
 class Mask(Protocol):
-    """A rule over positions; what it decides about is broadcast."""
+    """A rule over positions of queries and keys, which broadcast."""
 
     def __hash__(self) -> int: ...
 
-    def sees(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether the query's token attends to the key's."""
+    def allows(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """Return whether the query attends to the key."""
 
     def keeps(self, key: Int[Tensor, "..."], latest: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether any token after position `latest` can still attend to the key's."""
+        """Return whether any query after position `latest` attends to the key."""
 
     def kept(self, length: int) -> int:
-        """Return how many keys a cache must hold when the next token is at position `length`."""
+        """Return the number of keys a cache holds when the next position is `length`."""
 
     def slot(self, position: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-        """Return where a cache stores a position; tokens seen together have different slots."""
+        """Return where a cache stores a position; a query's keys have different slots."""
 
     def slots(self, length: int) -> int:
         """Return how many slots the positions below `length` use; they come first."""
 
     @property
-    def sees_all_slots(self) -> bool:
-        """Whether the token stored last sees all slots in use."""
+    def attends_to_all_slots(self) -> bool:
+        """Whether the latest token attends to all slots in use."""
 
 
 @dataclass(frozen=True)
 class Causal:
-    """Every token sees itself and all before it."""
+    """Each token attends to itself and to all earlier tokens."""
 
-    def sees(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether the key is not in the future."""
+    def allows(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """Return whether the key is not later than the query."""
         return key <= query
 
     def keeps(self, key: Int[Tensor, "..."], latest: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Always."""
+        """Return True everywhere."""
         return torch.ones_like(key + latest, dtype=torch.bool)
 
     def kept(self, length: int) -> int:
-        """All."""
+        """Return `length`."""
         return length
 
     def slot(self, position: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
@@ -59,27 +59,27 @@ class Causal:
         return length
 
     @property
-    def sees_all_slots(self) -> bool:
+    def attends_to_all_slots(self) -> bool:
         """Yes."""
         return True
 
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """Every token sees the last `window`, itself included."""
+    """Each token attends to the last `window` tokens, itself included."""
 
     window: int
 
-    def sees(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether the key is in the window that ends at the query."""
+    def allows(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """Return whether the key is in the window that ends at the query."""
         return (key <= query) & (query - key < self.window)
 
     def keeps(self, key: Int[Tensor, "..."], latest: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether the next token's window still holds the key."""
+        """Return whether the key is in the next token's window."""
         return latest + 1 - key < self.window
 
     def kept(self, length: int) -> int:
-        """The window without the next token itself."""
+        """Return the size of the window without the next token."""
         return min(length, self.window - 1)
 
     def slot(self, position: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
@@ -91,28 +91,28 @@ class SlidingWindow:
         return min(length, self.window)
 
     @property
-    def sees_all_slots(self) -> bool:
+    def attends_to_all_slots(self) -> bool:
         """Yes: the ring holds the window."""
         return True
 
 
 @dataclass(frozen=True)
 class Strided:
-    """Every token sees the last `window`, and the tokens 0, stride, 2 stride, ..."""
+    """Each token attends to the last `window` tokens, and to tokens 0, stride, 2 stride, ..."""
 
     stride: int
     window: int
 
-    def sees(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether the key is in the local band or on the stride."""
+    def allows(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """Return whether the key is in the window or on the stride."""
         return (key <= query) & ((query - key < self.window) | (key % self.stride == 0))
 
     def keeps(self, key: Int[Tensor, "..."], latest: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Whether the next token's band still holds the key, or the key is on the stride."""
+        """Return whether the key is in the next token's window or on the stride."""
         return (latest + 1 - key < self.window) | (key % self.stride == 0)
 
     def kept(self, length: int) -> int:
-        """The band, and the multiples of the stride before it."""
+        """Return the size of the window plus the multiples of the stride before it."""
         band = min(length, self.window - 1)
         return band + -(-(length - band) // self.stride)
 
@@ -126,37 +126,40 @@ class Strided:
         return self.window + -(-length // self.stride)
 
     @property
-    def sees_all_slots(self) -> bool:
+    def attends_to_all_slots(self) -> bool:
         """No: the ring's slots of multiples of the stride are empty or out of date."""
         return False
 
 
 @dataclass(frozen=True)
-class Visibility:
-    """Which key each query sees, by the positions of both; None: 0, 1, 2, ... on both sides."""
+class AttentionPattern:
+    """The keys each query attends to: a mask over the positions of both.
+
+    None for both: positions 0, 1, 2, ... on both sides.
+    """
 
     mask: Mask
     queries: Int[Tensor, "*batch time"] | None = None
     keys: Int[Tensor, "*batch keys"] | None = None
     unrestricted: bool = False
-    """Whether every query sees every key, so that a kernel needs no mask."""
+    """Whether every query attends to every key, so that a kernel needs no mask."""
 
     @property
     def causal(self) -> bool:
-        """Whether a kernel's own causal mask says the same."""
+        """Whether this is the causal mask that kernels have built in."""
         return self.queries is None and isinstance(self.mask, Causal)
 
     def dense(self, time: int, device: torch.device) -> Bool[Tensor, "*batch heads time keys"]:
-        """Return the matrix of who sees whom; nobody sees padding, which has negative positions."""
+        """Return where queries attend to keys; never to padding."""
         if self.queries is None or self.keys is None:
-            here = torch.arange(time, device=device)
-            return self.mask.sees(here[:, None], here)
+            positions = torch.arange(time, device=device)
+            return self.mask.allows(positions[:, None], positions)
         return self._dense
 
     @cached_property
     def _dense(self) -> Bool[Tensor, "*batch heads time keys"]:
-        """Computed once for all layers with the same mask."""
+        """Computed once for all layers that share the pattern."""
         assert self.queries is not None
         assert self.keys is not None
-        seen = self.mask.sees(self.queries.unsqueeze(-1), self.keys.unsqueeze(-2))
-        return (seen & (self.keys >= 0).unsqueeze(-2)).unsqueeze(-3)
+        allowed = self.mask.allows(self.queries.unsqueeze(-1), self.keys.unsqueeze(-2))
+        return (allowed & (self.keys >= 0).unsqueeze(-2)).unsqueeze(-3)

@@ -1,4 +1,4 @@
-"""Attention with a softmax, under any mask and by any back end."""
+"""Attention with a softmax, for every mask and backend."""
 
 import torch
 from jaxtyping import Float
@@ -7,13 +7,13 @@ from torch import Tensor
 from lmlab.model.attention.backends import BACKENDS, choose
 from lmlab.model.attention.config import AttentionBackend, SoftmaxAttentionConfig
 from lmlab.model.attention.heads import HeadProjections, rotate_heads
-from lmlab.model.attention.masks import Mask, Visibility
+from lmlab.model.attention.masks import AttentionPattern, Mask
 from lmlab.model.cache import KeyValueCache
 from lmlab.model.context import Context
 
 
 class SoftmaxAttention(HeadProjections):
-    """Multi-head attention to what a mask shows (Vaswani et al. 2017, section 3.2)."""
+    """Multi-head attention under a mask (Vaswani et al. 2017, section 3.2)."""
 
     def __init__(
         self,
@@ -32,25 +32,25 @@ class SoftmaxAttention(HeadProjections):
         self.backend: AttentionBackend = config.backend
 
     def new_cache(self) -> KeyValueCache:
-        """Return an empty cache, which keeps what a later token can see."""
+        """Return an empty cache; it reuses the slots of keys hidden from all later tokens."""
         return KeyValueCache(self.mask)
 
     def cache_elements(self, length: int) -> int:
-        """Return the numbers that a cache must hold for one sequence of `length` tokens."""
+        """Return the number of elements in the cache of one sequence of `length` tokens."""
         return 2 * self.num_kv_heads * self.head_dim * self.mask.kept(length)
 
-    def forward(
+    def attend(
         self, x: Float[Tensor, "batch time d_model"], context: Context
     ) -> Float[Tensor, "batch time d_model"]:
-        """Attend to the tokens of `x` and of the cache."""
+        """Return the attention's output over the tokens of the cache and of `x`."""
         q, k, v = self.split(x)
         q, k = rotate_heads(q, context.rotation), rotate_heads(k, context.rotation)
-        visible = Visibility(self.mask, context.positions, context.positions)
+        pattern = AttentionPattern(self.mask, context.positions, context.positions)
         if context.cache is not None:
             assert isinstance(context.cache, KeyValueCache)
             k, v = context.cache.extend(k, v)
-            visible = context.cache.slots.visible
+            pattern = context.cache.slots.pattern
         dropout = self.dropout if self.training else 0.0
         cap, device = self.logit_softcap, x.device.type
-        backend = choose(self.backend, device, self.head_dim, visible, cap, dropout)
-        return self.merge(BACKENDS[backend](q, k, v, visible, cap, dropout))
+        backend = choose(self.backend, device, self.head_dim, pattern, cap, dropout)
+        return self.merge(BACKENDS[backend](q, k, v, pattern, cap, dropout))

@@ -23,7 +23,7 @@ class MLPConfig(Config):
     """Add a bias after both matrices."""
 
     def width(self, d_model: int) -> int:
-        """Return the inner width that goes with `d_model`."""
+        """Return the default inner width for `d_model`."""
         return 4 * d_model
 
 
@@ -32,22 +32,22 @@ class GLUConfig(Config):
 
     kind: Literal["glu"]
     activation: GateActivation
-    """Of the gate: sigmoid (GLU), relu (ReGLU), gelu (GeGLU) or silu (SwiGLU)."""
+    """Activation of the gate: sigmoid (GLU), relu (ReGLU), gelu (GeGLU) or silu (SwiGLU)."""
 
     def width(self, d_model: int) -> int:
-        """Return the inner width that goes with `d_model`."""
+        """Return the default inner width for `d_model`."""
         return gated_width(d_model)
 
 
 class MoEConfig(Config):
-    """Mixture of gated experts, of which each token uses a few (Shazeer et al. 2017).
+    """Mixture of gated experts; each token uses the top k (Shazeer et al. 2017).
 
-    `sum_i g_i FFN_i(x)` over the chosen ones; no expert has a capacity, every token gets its own.
+    `sum_i g_i FFN_i(x)` over the chosen experts, without capacity limits: no token is dropped.
     """
 
     kind: Literal["moe"]
     activation: GateActivation
-    """Of the experts' gates."""
+    """Activation of the experts' gates."""
     num_experts: Count
     """Routed experts, before they are split by `granularity`."""
     top_k: Count
@@ -55,9 +55,9 @@ class MoEConfig(Config):
     granularity: Count
     """Split every expert into m of width d_ff / m, and choose m times as many (Dai et al. 2024)."""
     shared_experts: Annotated[int, Field(ge=0)]
-    """Experts, as wide as the split ones, that every token uses besides those it chose."""
+    """Experts used by every token, as wide as the routed ones after the split."""
     router_softmax: RouterSoftmax
-    """Gates are a softmax over all experts (before top-k) or the chosen ones (after: Mixtral)."""
+    """Softmax over all experts (before top-k) or over the chosen ones (after, as in Mixtral)."""
     load_balancing_loss: Weight
     """Weight of num_experts * sum_i load_i * probability_i (Fedus et al. 2021)."""
     router_z_loss: Weight
@@ -67,23 +67,22 @@ class MoEConfig(Config):
     def _experts_suffice(self) -> Self:
         if self.top_k > self.num_experts:
             raise ValueError(
-                f"top_k={self.top_k} is more than num_experts={self.num_experts}: "
-                "a token cannot use more experts than there are"
+                f"top_k={self.top_k} exceeds num_experts={self.num_experts}; lower top_k"
             )
         if self.num_experts * self.granularity == 1:
             raise ValueError(
-                "num_experts=1 with granularity=1 leaves the router no choice; "
-                "take more experts, or model/ffn=glu"
+                "num_experts=1 with granularity=1 leaves a single expert; "
+                "raise num_experts, or use model/ffn=glu"
             )
         if self.router_softmax == "after" and self.top_k * self.granularity == 1:
             raise ValueError(
-                "router_softmax=after with top_k=1 gives every chosen expert the weight 1, from "
-                "which the router learns nothing; take router_softmax=before, or top_k=2"
+                "router_softmax=after with top_k=1 gives every chosen expert the weight 1, so "
+                "the router has no gradient; use router_softmax=before, or top_k=2"
             )
         return self
 
     def width(self, d_model: int) -> int:
-        """Return the inner width, before the split, that goes with `d_model`."""
+        """Return the default inner width for `d_model`, before the split."""
         return gated_width(d_model)
 
 
@@ -91,5 +90,5 @@ FFNConfig = Annotated[MLPConfig | GLUConfig | MoEConfig, Field(discriminator="ki
 
 
 def gated_width(d_model: int) -> int:
-    """Return 8/3 d_model rounded up to a multiple of 64: the weights of 4 d_model ungated."""
+    """Return 8/3 d_model rounded up to a multiple of 64; as many weights as 4 d_model ungated."""
     return -(-8 * d_model // (3 * 64)) * 64

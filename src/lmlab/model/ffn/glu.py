@@ -1,4 +1,4 @@
-"""Gated feed-forward networks (Shazeer 2020); `GATES` are the choices of their nonlinearity."""
+"""Gated feed-forward networks (Shazeer 2020); `GATES` holds the activations."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,7 @@ GATES: dict[GateActivation, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "silu": F.silu,  # layers.silu is its definition; this one is a single kernel
+    "silu": F.silu,  # one kernel; layers.silu is the definition
 }
 
 
@@ -38,7 +38,7 @@ class GLU(nn.Module):
         self.w3 = Linear(d_model, d_ff, device=device)
 
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
-        """Apply to each position on its own."""
+        """Return the output at each position."""
         return self.w2(self.activation(self.w1(x)) * self.w3(x))
 
 

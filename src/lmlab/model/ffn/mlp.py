@@ -1,4 +1,4 @@
-"""Feed-forward networks without a gate; `ACTIVATIONS` are the choices of their nonlinearity."""
+"""Feed-forward networks without a gate; `ACTIVATIONS` holds the activations."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ ACTIVATIONS: dict[MLPActivation, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "silu": F.silu,  # layers.silu is its definition; this one is a single kernel
+    "silu": F.silu,  # one kernel; layers.silu is the definition
     "relu2": lambda x: torch.relu(x).square(),
 }
 
@@ -38,5 +38,5 @@ class MLP(nn.Module):
         self.w2 = Linear(d_ff, d_model, bias=bias, device=device)
 
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
-        """Apply to each position on its own."""
+        """Return the output at each position."""
         return self.w2(self.activation(self.w1(x)))

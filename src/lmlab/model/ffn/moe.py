@@ -1,4 +1,4 @@
-"""Mixture of experts without capacities: tokens are sorted by expert, each takes its slice."""
+"""Mixture of experts without capacities: tokens are sorted by expert."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,23 +19,23 @@ Chosen = tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]
 
 
 class Routing(NamedTuple):
-    """How the tokens of one forward pass were shared out."""
+    """Statistics of the routing in one forward pass."""
 
     load: Float[Tensor, "experts"]
-    """Fraction of the choices that fell on each expert."""
+    """Fraction of the choices of each expert."""
     balance: Float[Tensor, ""]
-    """`num_experts * sum_i load_i * probability_i`: 1 when balanced, num_experts at worst."""
+    """`num_experts * sum_i load_i * probability_i`: 1: balanced, num_experts: worst."""
     z: Float[Tensor, ""]
     """Mean squared logsumexp of the router's logits."""
 
 
 def softmax_before(logits: Logits, k: int) -> Chosen:
-    """Return the k largest probabilities among all experts, and whose they are."""
+    """Return the k largest probabilities among all experts, and their experts."""
     return _pair(torch.softmax(logits, dim=-1).topk(k))
 
 
 def softmax_after(logits: Logits, k: int) -> Chosen:
-    """Return the softmax over the k largest logits, and whose they are (Jiang et al. 2024)."""
+    """Return the softmax over the k largest logits, and their experts (Jiang et al. 2024)."""
     top, experts = _pair(logits.topk(k))
     return torch.softmax(top, dim=-1), experts
 
@@ -51,9 +51,9 @@ ROUTERS: dict[RouterSoftmax, Callable[[Logits, int], Chosen]] = {
 
 
 class MoE(nn.Module):
-    """`sum_i g_i FFN_i(u)` over the experts that a token chose by `u . e_i`, plus the shared ones.
+    """`sum_i g_i FFN_i(u)` over the experts with the largest `u . e_i`, plus the shared ones.
 
-    `routing` holds what the last forward pass in training mode did.
+    `routing` holds the statistics of the last forward pass in training mode.
     """
 
     def __init__(
@@ -75,20 +75,25 @@ class MoE(nn.Module):
         width = d_ff // config.granularity
 
         def weights(*shape: int) -> nn.Parameter:
-            weight = torch.empty(*shape, device=device)
-            return nn.Parameter(truncated_normal_(weight, std=(2 / (shape[-2] + shape[-1])) ** 0.5))
+            return nn.Parameter(torch.empty(*shape, device=device))
 
         self.centroids = weights(self.num_experts, d_model)
         self.w1 = weights(self.num_experts, width, d_model)
         self.w2 = weights(self.num_experts, d_model, width)
         self.w3 = weights(self.num_experts, width, d_model)
+        self.reset_parameters()
         # The sum of n experts on the same input is one expert n times as wide.
         shared = config.shared_experts * width
         self.shared = GLU(d_model, shared, config.activation, device=device) if shared else None
 
+    def reset_parameters(self) -> None:
+        """Draw initial weights of router and routed experts: N(0, 2 / (d_in + d_out))."""
+        for weight in (self.centroids, self.w1, self.w2, self.w3):
+            truncated_normal_(weight, std=(2 / (weight.shape[-2] + weight.shape[-1])) ** 0.5)
+
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
-        """Route each position on its own; the router computes in float32."""
-        tokens = x.flatten(0, -2)
+        """Return the mixture at each position; the router computes in float32."""
+        tokens = x.reshape(-1, x.shape[-1])
         with full_precision(x.device):
             logits = tokens.float() @ self.centroids.float().mT
         gates, experts = self.choose(logits, self.top_k)
@@ -121,8 +126,8 @@ def looped_experts(
     w3: Float[Tensor, "experts d_ff d_model"],
     activation: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "choices d_model"]:
-    """Apply each expert to its slice of `x`, one expert after the other."""
-    # The meta device knows no counts, and the cost does not depend on them.
+    """Apply each expert to its slice of `x`, in a loop over experts."""
+    # The meta device has no counts; the cost does not depend on them.
     sizes = _even(len(x), len(w1)) if x.device.type == "meta" else counts.tolist()
     return torch.cat(
         [
@@ -142,7 +147,7 @@ def grouped_experts(
     w3: Float[Tensor, "experts d_ff d_model"],
     activation: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "choices d_model"]:
-    """Apply each expert to its slice of `x`: three grouped products that never leave the device."""
+    """Apply each expert to its slice of `x`: three grouped products, without a synchronization."""
     ends = counts.cumsum(0).to(torch.int32)
     dtype = _dtype(x)
     x, w1, w2, w3 = (t.to(dtype) for t in (x, w1, w2, w3))
@@ -153,15 +158,15 @@ def grouped_experts(
 def groupable(
     x: Float[Tensor, "choices d_model"], w2: Float[Tensor, "experts d_model d_ff"]
 ) -> bool:
-    """Whether `grouped_experts` can: torch wants rows that begin at multiples of 16 bytes.
+    """Return whether `grouped_experts` supports the types and shapes.
 
-    And a compiled model wants bfloat16; for other types there is no faster kernel either.
+    torch needs rows aligned to 16 bytes, compiled models bfloat16; others have no fast kernel.
     """
     return _dtype(x) == torch.bfloat16 and all(width % 8 == 0 for width in w2.shape[1:])
 
 
 def _dtype(x: Tensor) -> torch.dtype:
-    """Return what a product with `x` is computed in."""
+    """Return the type in which products with `x` are computed."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
@@ -184,7 +189,7 @@ def _routing(logits: Logits, counts: Int[Tensor, "experts"]) -> Routing:
 
 
 class _Scatter(torch.autograd.Function):
-    """Copy each token to its k places; backwards sum them, without the atomic adds of an index."""
+    """Copy each token to its k places; the gradient is their sum, without atomic adds."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor, k: int) -> Tensor:
@@ -199,7 +204,7 @@ class _Scatter(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """Undo the order; backwards restore it."""
+    """Undo the order; the gradient restores it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:

@@ -31,18 +31,22 @@ public:
     using Merges = std::vector<std::pair<std::string, std::string>>;
 
     // Without merges, ids are ranks: every way to put a token together from two counts. There, and
-    // with `ignore_merges`, a pretoken that is a token is not merged.
-    Bpe(std::vector<std::string> vocab, const Merges* merges, bool ignore_merges)
+    // with `ignore_merges`, a pretoken that is a token is not merged. No text becomes a `hidden` id.
+    Bpe(std::vector<std::string> vocab, const Merges* merges,
+        const std::vector<std::uint32_t>& hidden, bool ignore_merges)
         : vocab_(std::move(vocab)),
           whole_first_(merges == nullptr || ignore_merges),
           byte_pairs_(1 << 16) {
         if (vocab_.size() >> MergeTable::kIdBits ||
             (merges && merges->size() >> MergeTable::kRankBits))
             throw std::invalid_argument("more than 2,097,151 ids or 4,194,303 merges");
+        std::vector<bool> is_hidden(vocab_.size());
+        for (const std::uint32_t id : hidden) is_hidden.at(id) = true;
         ids_.reserve(vocab_.size());
         // Where two ids have the same bytes, the lower one is the token.
         for (std::size_t id = 0; id < vocab_.size(); ++id)
-            if (!vocab_[id].empty()) ids_.emplace(vocab_[id], static_cast<std::uint32_t>(id));
+            if (!vocab_[id].empty() && !is_hidden[id])
+                ids_.emplace(vocab_[id], static_cast<std::uint32_t>(id));
         for (unsigned byte = 0; byte < 256; ++byte) {
             const char c = static_cast<char>(byte);
             byte_ids_[byte] = find({&c, 1});

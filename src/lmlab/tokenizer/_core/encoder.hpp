@@ -21,8 +21,9 @@ class Encoder {
 public:
     Encoder(std::vector<std::string> vocab,
             const std::vector<std::pair<std::string, std::string>>* merges,
-            std::vector<Special> specials, Pattern pattern, bool ignore_merges)
-        : bpe(std::move(vocab), merges, ignore_merges),
+            std::vector<Special> specials, const std::vector<std::uint32_t>& hidden,
+            Pattern pattern, bool ignore_merges)
+        : bpe(std::move(vocab), merges, hidden, ignore_merges),
           specials(std::move(specials)),
           pattern(pattern),
           id_bytes(bpe.vocab().size() <= 65536 ? 2 : 4) {}
@@ -50,11 +51,14 @@ public:
         scratch_.push_back(std::move(one));
     }
 
+    // The special tokens to look for: all of them, or none where the text is only text.
+    const Specials& looked_for(bool parse) const { return parse ? specials : none_; }
+
     // Append the ids of [p, end); see segment() for `final` and the result.
-    const Byte* encode(const Byte* p, const Byte* end, bool final, IdBuffer& out,
+    const Byte* encode(const Byte* p, const Byte* end, bool final, bool parse, IdBuffer& out,
                        Scratch& scratch) const {
-        return id_bytes == 2 ? encode_as<std::uint16_t>(p, end, final, out, scratch)
-                             : encode_as<std::uint32_t>(p, end, final, out, scratch);
+        return id_bytes == 2 ? encode_as<std::uint16_t>(p, end, final, parse, out, scratch)
+                             : encode_as<std::uint32_t>(p, end, final, parse, out, scratch);
     }
 
     // Append the ids of one pretoken.
@@ -74,6 +78,7 @@ public:
 private:
     static constexpr std::size_t kSlack = LongWords::kCopied / 2;  // a hit copies a whole payload
 
+    const Specials none_;
     std::mutex mutex_;
     std::vector<std::unique_ptr<Scratch>> scratch_;
 
@@ -225,11 +230,11 @@ private:
     };
 
     template <class Id>
-    const Byte* encode_as(const Byte* p, const Byte* end, bool final, IdBuffer& out,
+    const Byte* encode_as(const Byte* p, const Byte* end, bool final, bool parse, IdBuffer& out,
                           Scratch& scratch) const {
         out.reserve((static_cast<std::size_t>(end - p) + kSlack) * sizeof(Id));
         Writer<Id> writer(*this, scratch, out, end);
-        return segment(pattern, p, end, final, specials, writer);
+        return segment(pattern, p, end, final, looked_for(parse), writer);
     }
 };
 

@@ -10,7 +10,8 @@ public:
     PyEncoder(const std::vector<nb::bytes>& vocab,
               const std::optional<std::vector<std::pair<nb::bytes, nb::bytes>>>& merges,
               const std::vector<std::pair<nb::bytes, std::uint32_t>>& specials,
-              const std::string& pattern, bool ignore_merges) {
+              const std::vector<std::uint32_t>& hidden, const std::string& pattern,
+              bool ignore_merges) {
         std::vector<std::string> tokens;
         tokens.reserve(vocab.size());
         for (const nb::bytes& token : vocab) tokens.push_back(to_string(token));
@@ -18,13 +19,13 @@ public:
         if (merges)
             for (const auto& [a, b] : *merges) pairs.emplace_back(to_string(a), to_string(b));
         core = std::make_shared<Encoder>(std::move(tokens), merges ? &pairs : nullptr,
-                                         to_specials(specials), pattern_named(pattern),
-                                         ignore_merges);
+                                         to_specials(specials), hidden,
+                                         pattern_named(pattern), ignore_merges);
     }
 
     std::shared_ptr<Encoder> core;
 
-    nb::object encode(nb::object text, unsigned threads) const {
+    nb::object encode(nb::object text, bool parse, unsigned threads) const {
         Reporter reporter{nb::none()};
         const View view = view_of(text);
         IdBuffer out;
@@ -32,11 +33,11 @@ public:
             const nb::gil_scoped_release nogil;
             check_utf8(view);
             if (threads <= 1 || view.size < kLong) {
-                encode_here(view, out, reporter);
+                encode_here(view, parse, out, reporter);
             } else {
                 Parts parts;
                 Pool pool(threads, [&] { reporter(0); });
-                submit_parts(view, pool, parts);
+                submit_parts(view, parse, pool, parts);
                 pool.drain();
                 out = joined(parts);
             }
@@ -46,7 +47,7 @@ public:
 
     // Texts of a group share one array, of which each gets a part: arrays of their own would take
     // longer than the encoding of a short text. A long text is a group by itself, in parts.
-    nb::list encode_batch(nb::list texts, unsigned threads) const {
+    nb::list encode_batch(nb::list texts, bool parse, unsigned threads) const {
         struct Group {
             std::size_t begin, end;
             IdBuffer ids;
@@ -77,12 +78,12 @@ public:
                     Borrowed scratch(*core, [&pool, worker] { pool.check(worker); });
                     for (std::size_t i = group.begin; i < group.end; ++i) {
                         check_utf8(views[i]);
-                        core->encode(views[i].data, views[i].end(), true, group.ids, *scratch);
+                        core->encode(views[i].data, views[i].end(), true, parse, group.ids, *scratch);
                         group.ends.push_back(group.ids.size() / core->id_bytes);
                     }
                 });
                 if (is_long)
-                    submit_parts(last, pool,
+                    submit_parts(last, parse, pool,
                                  groups.emplace_back(Group{end, end + 1, {}, {}, {}}).parts);
             }
             const nb::gil_scoped_release nogil;
@@ -151,33 +152,34 @@ private:
     using Parts = std::deque<IdBuffer>;
 
     // The end of the part of the text that begins at p.
-    const Byte* part_end(const Byte* p, const Byte* end) const {
+    const Byte* part_end(const Byte* p, const Byte* end, bool parse) const {
+        const Specials& specials = core->looked_for(parse);
         std::size_t size = kPart;
-        while (static_cast<std::size_t>(end - p) > size + core->specials.longest()) {
-            const Byte* cut = last_border(p, p + size, end, core->specials);
+        while (static_cast<std::size_t>(end - p) > size + specials.longest()) {
+            const Byte* cut = last_border(p, p + size, end, specials);
             if (cut != p) return cut;
             size *= 2;
         }
         return end;
     }
 
-    void encode_here(const View& view, IdBuffer& out, Reporter& reporter) const {
+    void encode_here(const View& view, bool parse, IdBuffer& out, Reporter& reporter) const {
         Borrowed scratch(*core, [&] { reporter(0); });
         for (const Byte* p = view.data; p < view.end();) {
-            const Byte* end = part_end(p, view.end());
-            p = core->encode(p, end, true, out, *scratch);
+            const Byte* end = part_end(p, view.end(), parse);
+            p = core->encode(p, end, true, parse, out, *scratch);
             reporter(0);
         }
     }
 
     // Encodes a text that is known to be UTF-8, once the pool has been drained.
-    void submit_parts(const View& view, Pool& pool, Parts& parts) const {
+    void submit_parts(const View& view, bool parse, Pool& pool, Parts& parts) const {
         for (const Byte* p = view.data; p < view.end();) {
-            const Byte* end = part_end(p, view.end());
+            const Byte* end = part_end(p, view.end(), parse);
             IdBuffer& part = parts.emplace_back();
-            pool.submit([this, p, end, &part, &pool](unsigned worker) {
+            pool.submit([this, p, end, parse, &part, &pool](unsigned worker) {
                 Borrowed scratch(*core, [&pool, worker] { pool.check(worker); });
-                core->encode(p, end, true, part, *scratch);
+                core->encode(p, end, true, parse, part, *scratch);
             });
             p = end;
         }
@@ -192,9 +194,9 @@ private:
 
 class PyStream {
 public:
-    PyStream(const PyEncoder& encoder, bool replace)
+    PyStream(const PyEncoder& encoder, bool parse, bool replace)
         : reporter_(nb::none()),
-          stream_(encoder.core, replace, [this] { reporter_(0); }),
+          stream_(encoder.core, parse, replace, [this] { reporter_(0); }),
           id_bytes_(encoder.core->id_bytes) {}
 
     nb::object feed(nb::bytes piece) {
@@ -224,13 +226,13 @@ private:
 
 class PyFileEncoder {
 public:
-    PyFileEncoder(const PyEncoder& encoder, int descriptor, unsigned threads,
+    PyFileEncoder(const PyEncoder& encoder, int descriptor, bool parse, unsigned threads,
                   std::size_t chunk_bytes, bool replace, nb::object progress)
         : reporter_(std::move(progress)),
           descriptor_(descriptor),
           id_bytes_(encoder.core->id_bytes),
           sink_(
-              encoder.core, threads, chunk_bytes, replace, [this] { reporter_(total_); },
+              encoder.core, parse, threads, chunk_bytes, replace, [this] { reporter_(total_); },
               [this](const IdBuffer& ids) { write(ids); }) {}
 
     void add_path(nb::bytes path) { add_file(sink_, to_string(path), total_, reporter_); }

@@ -30,6 +30,16 @@ public:
         sink().end_text();
     }
 
+    void add_texts(const std::vector<nb::object>& texts) {
+        for (const nb::object& text : texts) {
+            const View view = view_of(text);
+            check_utf8(view);
+            total_ += view.size;
+            sink().add_text(view.data, view.size);
+        }
+        reporter_(total_);
+    }
+
     void add_pretokens(const std::vector<nb::bytes>& pretokens) {
         for (const nb::bytes& pretoken : pretokens) {
             const View view = view_of(pretoken);

@@ -1,90 +1,12 @@
 // Cutting text into special tokens and pretokens, and finding where it may be cut for good.
 //
-// Special tokens are looked for first; the earliest wins and, at one place, the longest. There are
-// few of them, so a table of first bytes leads to a list sorted by length.
+// Special tokens are looked for first (specials.hpp), then the pattern cuts the text between them.
 #pragma once
 
-#include <algorithm>
-#include <string>
-#include <string_view>
-#include <vector>
-
 #include "blocks.hpp"
+#include "specials.hpp"
 
 namespace lmlab {
-
-struct Special {
-    std::string text;
-    std::uint32_t id;
-};
-
-class Specials {
-public:
-    struct Match {
-        const Byte* begin;  // end of the text when there is none
-        const Special* token;
-        bool undecided;  // a token begins here, or a longer one may, but the text ends too early
-    };
-
-    explicit Specials(std::vector<Special> tokens) : tokens_(std::move(tokens)) {
-        std::stable_sort(tokens_.begin(), tokens_.end(), [](const auto& a, const auto& b) {
-            return a.text.size() > b.text.size();
-        });
-        for (const Special& token : tokens_) {
-            const Byte lead = static_cast<Byte>(token.text[0]);
-            if (!is_lead_[lead]) leads_.push_back(lead);
-            is_lead_[lead] = true;
-        }
-        if (!tokens_.empty()) longest_ = tokens_[0].text.size();
-    }
-
-    std::size_t longest() const { return longest_; }
-
-    // The first special token in [p, end). Unless `final`, more text may follow.
-    Match find(const Byte* p, const Byte* end, bool final) const {
-        for (p = next_lead(p, end); p < end; p = next_lead(p + 1, end)) {
-            const std::size_t left = static_cast<std::size_t>(end - p);
-            for (const Special& token : tokens_) {
-                const std::size_t size = token.text.size();
-                if (!final && size > left && std::memcmp(token.text.data(), p, left) == 0)
-                    return {p, nullptr, true};
-                if (size <= left && std::memcmp(token.text.data(), p, size) == 0)
-                    return {p, &token, false};
-            }
-        }
-        return {end, nullptr, false};
-    }
-
-    // Whether a special token could lie across p; the text goes on for at least longest() bytes.
-    bool straddle(const Byte* begin, const Byte* p) const {
-        for (std::size_t back = 1; back < longest_; ++back) {
-            if (static_cast<std::size_t>(p - begin) < back) return false;
-            const Byte* q = p - back;
-            if (!is_lead_[*q]) continue;
-            for (const Special& token : tokens_) {
-                if (token.text.size() <= back) break;
-                if (std::memcmp(token.text.data(), q, token.text.size()) == 0) return true;
-            }
-        }
-        return false;
-    }
-
-private:
-    std::vector<Special> tokens_;  // longest first
-    std::vector<Byte> leads_;
-    std::array<bool, 256> is_lead_{};
-    std::size_t longest_ = 0;
-
-    const Byte* next_lead(const Byte* p, const Byte* end) const {
-        if (p >= end || leads_.empty()) return end;
-        if (leads_.size() == 1) {
-            const void* found = std::memchr(p, leads_[0], static_cast<std::size_t>(end - p));
-            return found ? static_cast<const Byte*>(found) : end;
-        }
-        while (p < end && !is_lead_[*p]) ++p;
-        return p;
-    }
-};
 
 // Hand the pretokens of [p, end) to sink.pretokens(begin, ends, count), some at a time, and every
 // special token to sink.special(token). Unless `final`, stops before what following text could

@@ -28,6 +28,7 @@ public:
               std::size_t chunk_bytes, bool replace, std::function<void()> watch)
         : pattern_(pattern),
           specials_(std::move(specials)),
+          chunk_bytes_(chunk_bytes),
           counts_(std::make_unique<SharedCounts>()),
           stream_(pattern, specials_, chunk_bytes, replace,
                   [this](Chunk chunk) { take(std::move(chunk)); }),
@@ -45,9 +46,19 @@ public:
         }
     }
 
+    // A whole text of its own, in which special tokens are text. Short ones are gathered, because a
+    // task of its own for each would take longer than the counting.
+    void add_text(const Byte* p, std::size_t size) {
+        if (texts_->ends.size() >= kMostTexts || texts_->bytes.size() + size > chunk_bytes_)
+            count_texts();
+        texts_->bytes.insert(texts_->bytes.end(), p, p + size);
+        texts_->ends.push_back(texts_->bytes.size());
+    }
+
     // All counts; there is nothing left to add to after this.
     std::unique_ptr<SharedCounts> finish() {
         stream_.end_text();
+        count_texts();
         pool_.drain();
         for (HotCounts& hot : hot_) hot.flush();
         hot_.clear();
@@ -64,12 +75,35 @@ private:
         void special(const Special&) {}
     };
 
+    // Whole texts one after the other.
+    struct Texts {
+        std::vector<Byte> bytes;
+        std::vector<std::size_t> ends;
+    };
+    static constexpr std::size_t kMostTexts = 1 << 16;
+
     Pattern pattern_;
     Specials specials_;
+    std::size_t chunk_bytes_;
+    std::shared_ptr<Texts> texts_ = std::make_shared<Texts>();
     std::unique_ptr<SharedCounts> counts_;
     std::deque<HotCounts> hot_;  // by worker
     TextStream stream_;
     Pool pool_;  // the last member: its threads use the others
+
+    void count_texts() {
+        pool_.submit([this, texts = std::exchange(texts_, std::make_shared<Texts>())](
+                         unsigned worker) {
+            const Byte* begin = texts->bytes.data();
+            Count count{hot_[worker], begin + texts->bytes.size()};
+            const Specials none;
+            std::size_t from = 0;
+            for (const std::size_t end : texts->ends) {
+                segment(pattern_, begin + from, begin + end, true, none, count);
+                from = end;
+            }
+        });
+    }
 
     void take(Chunk chunk) {
         // std::function wants something that can be copied.
@@ -88,11 +122,12 @@ public:
     // write(ids) is called in the order of the text, from the calling thread.
     using Write = std::function<void(const IdBuffer&)>;
 
-    EncodeSink(std::shared_ptr<Encoder> encoder, unsigned threads, std::size_t chunk_bytes,
-               bool replace, std::function<void()> watch, Write write)
+    EncodeSink(std::shared_ptr<Encoder> encoder, bool parse, unsigned threads,
+               std::size_t chunk_bytes, bool replace, std::function<void()> watch, Write write)
         : encoder_(std::move(encoder)),
+          parse_(parse),
           write_(std::move(write)),
-          stream_(encoder_->pattern, encoder_->specials, chunk_bytes, replace,
+          stream_(encoder_->pattern, encoder_->looked_for(parse), chunk_bytes, replace,
                   [this](Chunk chunk) { take(std::move(chunk)); }),
           pool_(threads, std::move(watch)) {}
 
@@ -111,6 +146,7 @@ private:
     };
 
     std::shared_ptr<Encoder> encoder_;
+    bool parse_;
     Write write_;
     std::deque<std::shared_ptr<Result>> results_;
     TextStream stream_;
@@ -123,8 +159,8 @@ private:
         pool_.submit([this, shared, result](unsigned worker) {
             Borrowed scratch(*encoder_, [this, worker] { pool_.check(worker); });
             const Byte* begin = shared->bytes.data();
-            encoder_->encode(begin, begin + shared->bytes.size(), shared->final, result->ids,
-                             *scratch);
+            encoder_->encode(begin, begin + shared->bytes.size(), shared->final, parse_,
+                             result->ids, *scratch);
             shared->bytes = {};
             result->done = true;
         });
@@ -145,8 +181,12 @@ private:
 class EncodeStream {
 public:
     // `watch` is called now and then inside a very long pretoken; it may throw.
-    EncodeStream(std::shared_ptr<Encoder> encoder, bool replace, std::function<void()> watch)
-        : encoder_(std::move(encoder)), replace_(replace), watch_(std::move(watch)) {}
+    EncodeStream(std::shared_ptr<Encoder> encoder, bool parse, bool replace,
+                 std::function<void()> watch)
+        : encoder_(std::move(encoder)),
+          parse_(parse),
+          replace_(replace),
+          watch_(std::move(watch)) {}
 
     void feed(const Byte* p, std::size_t size, IdBuffer& out) {
         offset_ += size;
@@ -156,7 +196,8 @@ public:
         if (text_.size() < next_try_) return;
         Borrowed scratch(*encoder_, watch_);
         const Byte* begin = text_.data();
-        const Byte* done = encoder_->encode(begin, begin + text_.size(), false, out, *scratch);
+        const Byte* done =
+            encoder_->encode(begin, begin + text_.size(), false, parse_, out, *scratch);
         text_.erase(text_.begin(), text_.begin() + (done - begin));
         next_try_ = text_.size() < 1024 ? 0 : 2 * text_.size();
     }
@@ -164,7 +205,8 @@ public:
     void finish(IdBuffer& out) {
         check(true);
         Borrowed scratch(*encoder_, watch_);
-        encoder_->encode(text_.data(), text_.data() + text_.size(), true, out, *scratch);
+        encoder_->encode(text_.data(), text_.data() + text_.size(), true, parse_, out,
+                         *scratch);
         text_.clear();
         offset_ = 0;
         next_try_ = 0;
@@ -172,6 +214,7 @@ public:
 
 private:
     std::shared_ptr<Encoder> encoder_;
+    bool parse_;
     bool replace_;
     std::function<void()> watch_;
     std::vector<Byte> raw_;   // not yet known to be UTF-8

@@ -1,0 +1,112 @@
+"""`lmlab account`: what a configured model costs, before anything runs."""
+
+import argparse
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from lmlab.errors import UserError
+
+if TYPE_CHECKING:
+    from lmlab.tokenizer.config import TokenizerConfig
+
+EXAMPLES = """\
+examples:
+  lmlab account model=xl
+  lmlab account model=small model/attention=sliding_window model.attention.num_kv_heads=4
+  lmlab account model=xl optimizer=adamw trainer.batch_size=1024 --peak 19.5e12 --mfu 0.5
+"""
+GPT2_VOCABULARY = 50257
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `account` to the `lmlab` command."""
+    parser = commands.add_parser(
+        "account",
+        help="count a model's parameters, FLOPs, memory and training time",
+        description="Count a model's parameters, FLOPs, memory and training time; nothing is run.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="what one would give to train.py"
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=_positive(int),
+        metavar="N",
+        help="rows of the embedding (default: model.vocab_size, or the given tokenizer's, or "
+        f"{GPT2_VOCABULARY:,}, GPT-2's, without one)",
+    )
+    for name, default, what in (
+        ("memory", 80e9, "bytes of the device"),
+        ("peak", 19.5e12, "FLOP/s of the device"),
+        ("mfu", 0.5, "share of the peak that training reaches"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=_positive(float),
+            default=default,
+            metavar="X",
+            help=f"{what} (default: {default:g})",
+        )
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the account of the model that the overrides compose."""
+    from lmlab.hydra_app import compose
+
+    if not 0 < options.mfu <= 1:
+        raise UserError(f"--mfu is a share of the peak, between 0 and 1, got {options.mfu:g}")
+    config = compose(*options.overrides)
+    named = [o for o in options.overrides if re.match(r"\+*(tokenizer|experiment|resume)\b", o)]
+    rows = config.model.vocab_size
+    if options.vocab_size and rows:
+        raise UserError(
+            f"--vocab-size {options.vocab_size} and model.vocab_size={rows} both say how many rows "
+            "the embedding has; give one of them"
+        )
+    vocab_size = options.vocab_size or (
+        _declared(config.tokenizer) if named else rows or GPT2_VOCABULARY
+    )
+
+    from lmlab.accounting.account import account
+    from lmlab.accounting.text import full
+    from lmlab.training.budget import total_steps
+
+    precision = config.trainer.precision.replace("auto", "fp32")  # which device it will be is open
+    checkpointed = config.trainer.checkpoint_activations
+    counted = account(config.model, config.optimizer, vocab_size, precision, checkpointed)
+    per_step = config.trainer.batch_size * config.model.context_length
+    steps = total_steps(config.budget, per_step, counted.parameters, counted.flops_per_token)
+    tokens = steps * per_step
+    if options.json:
+        values: dict[str, Any] = counted.to_dict() | {
+            "largest_batch": counted.largest_batch(options.memory),
+            "tokens": tokens,
+            "training_seconds": counted.training_seconds(tokens, options.peak, options.mfu),
+        }
+        print(json.dumps({k: v for k, v in values.items() if k != "tree"}, indent=2))
+    else:
+        kind = config.optimizer.kind
+        print(full(counted, kind, tokens, options.memory, options.peak, options.mfu))
+
+
+def _declared(tokenizer: "TokenizerConfig") -> int:
+    """Return the vocabulary that the tokenizer will have; on little text a bpe gets less."""
+    if tokenizer.kind == "bpe":
+        return tokenizer.vocab_size
+    return 256 + len(tokenizer.special_tokens) if tokenizer.kind == "byte" else GPT2_VOCABULARY
+
+
+def _positive(kind: type[int] | type[float]) -> Any:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not 0 < value < float("inf") or (kind is int and value != int(value)):
+            raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+        return kind(value)
+
+    parse.__name__ = "number"
+    return parse

@@ -1,0 +1,37 @@
+"""Command lines that Hydra does not accept as they are, rewritten into ones that it does."""
+
+import argparse
+import re
+from collections.abc import Sequence
+
+PATHS = ("resume", "init_from")
+"""Keys whose value is one path; those of a sweep's runs hold `=` and `,`."""
+_LAUNCHER = re.compile(r"\+*hydra[./]launcher\b")
+
+
+def for_hydra(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with quoted paths; `-m --cfg job` is a sweep that prints its jobs."""
+    quoted = quote_paths(arguments)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--cfg", "-c")
+    try:
+        chosen, rest = parser.parse_known_args(quoted)
+    except argparse.ArgumentError:  # the message comes with the other flags
+        return quoted
+    if chosen.multirun and chosen.cfg == "job":
+        return ["-m", *(a for a in rest if not _LAUNCHER.match(a)), "hydra/launcher=show"]
+    return quoted
+
+
+def quote_paths(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the paths quoted that Hydra's grammar would not accept as text."""
+    return [_quoted(argument) for argument in arguments]
+
+
+def _quoted(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    if key not in PATHS or not re.search(r"[=,]", value) or re.match(r"['\"\[{$]", value):
+        return argument
+    escaped = re.sub(r"(\\*)(')", lambda m: 2 * m[1] + "\\'", value)
+    return f"{key}='{escaped}'"

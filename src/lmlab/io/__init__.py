@@ -1,0 +1,1 @@
+"""Files: decompressed, recognised by content, downloaded, locked."""

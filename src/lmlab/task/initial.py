@@ -1,0 +1,88 @@
+"""Where a new run starts: at fresh weights, or at those of another run (`init_from=`)."""
+
+from pathlib import Path
+from typing import Any
+
+from lmlab.config import load_yaml
+from lmlab.errors import ConfigError, UserError
+from lmlab.layout import CONFIG, TOKENIZER
+from lmlab.runs.run import LINEAGE, Run
+from lmlab.task.base import Task
+from lmlab.tokenizer import Tokenizer
+from lmlab.training.checkpoint import read_checkpoint
+from lmlab.training.loop import TrainingSetup
+from lmlab.training.resume import load_source, load_weights
+from lmlab.training.state import TrainState
+
+
+def initialize(setup: TrainingSetup, task: Task, total_steps: int, run: Run) -> TrainState:
+    """Return the state of a run without a checkpoint, its weights loaded when it has a parent.
+
+    Raises UserError for a checkpoint that does not fit, naming the parameter.
+    """
+    config = task.config
+    if config.init_from is None:
+        return TrainState()
+    given = f"init_from={config.init_from}"
+    values = read_checkpoint(config.init_from)
+    load_weights(setup.model, values["model"], given)
+    parent = config.init_from.parents[1]
+    _require_its_tokenizer(parent, task.tokenizer, given)
+    state = TrainState()
+    if config.init_optimizer:
+        theirs, own = load_yaml(parent / CONFIG).optimizer.kind, config.optimizer.kind
+        if theirs != own:
+            raise ConfigError(
+                "init_optimizer",
+                f"the optimizer of {given} is {theirs}, not {own}; take the same, or "
+                "init_optimizer=false",
+            )
+        state = _continued(setup, values, given)
+        if state.step >= total_steps:
+            raise UserError(
+                f"{given} is at step {state.step:,}, and the budget ends at step {total_steps:,}; "
+                "raise the budget, or take its weights alone with init_optimizer=false"
+            )
+    run.write_json(
+        LINEAGE,
+        {
+            "parent": str(parent),
+            "step": values["step"],
+            "fingerprint": values["config_fingerprint"],
+            "optimizer": config.init_optimizer,
+        },
+    )
+    run.say(f"starting from step {values['step']} of {parent}")
+    return state
+
+
+def _continued(setup: TrainingSetup, values: dict[str, Any], given: str) -> TrainState:
+    """Load optimizer, scaler and source; hyperparameters stay those of this run."""
+    groups = setup.optimizer.param_groups
+    own = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+    try:
+        setup.optimizer.load_state_dict(values["optimizer"])
+    except ValueError as error:
+        problem = str(error).splitlines()[0]
+        raise UserError(
+            f"{given}: its optimizer does not fit ({problem}); use init_optimizer=false"
+        ) from error
+    for group, kept in zip(setup.optimizer.param_groups, own, strict=True):
+        group.update(kept)
+    if setup.scaler is not None and values["scaler"] is not None:
+        vars(setup.scaler).update(values["scaler"])
+    load_source(setup, values.get("source", []), given)
+    return TrainState.from_checkpoint(values["progress"])
+
+
+def _require_its_tokenizer(parent: Path, tokenizer: Tokenizer, given: str) -> None:
+    """Raise UserError when the weights were trained with another tokenizer."""
+    theirs = Tokenizer.load(parent / TOKENIZER)
+    if any(
+        getattr(theirs, part) != getattr(tokenizer, part)
+        for part in ("vocab", "merges", "special_tokens", "pattern")
+    ):
+        raise UserError(
+            f"{given} was trained with another tokenizer ({theirs.vocab_size:,} tokens, here "
+            f"{tokenizer.vocab_size:,}), so its embeddings mean other tokens; leave out tokenizer="
+        )

@@ -1,0 +1,127 @@
+"""From a task to a training setup: model, optimizer, schedule, costs, hooks; and training it."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lmlab.accounting.account import account
+from lmlab.accounting.fit import require_memory
+from lmlab.accounting.text import short
+from lmlab.config import RunConfig, stored_fingerprints
+from lmlab.layout import CONFIG
+from lmlab.optim import build_optimizer, build_schedule
+from lmlab.runs.run import ACCOUNT, Run
+from lmlab.task.base import Task
+from lmlab.task.initial import initialize
+from lmlab.task.summary import describe
+from lmlab.training.budget import total_steps
+from lmlab.training.checkpoint import Checkpoints
+from lmlab.training.device import keep_freed_memory
+from lmlab.training.loop import Hook, TrainingSetup, train
+from lmlab.training.runtime import Runtime
+from lmlab.training.state import Outcome
+from lmlab.training.step import LossScaler
+from lmlab.training.throughput import Meter, data_sheet_peak, measured_peak
+from lmlab.training.watch import LayerStats, profiled
+
+
+def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
+    """Train a prepared task in a run directory; returns how it ended, and the model's costs."""
+    config, runtime = task.config, task.runtime
+    trainer = config.trainer
+    _configure_torch(config)
+    vocab_size = task.tokenizer.vocab_size
+    costs = account(
+        config.model,
+        config.optimizer,
+        vocab_size,
+        runtime.precision,
+        trainer.checkpoint_activations,
+    )
+    run.write_json(ACCOUNT, costs.to_dict())
+    tokens_per_step = trainer.batch_size * config.model.context_length
+    steps = total_steps(config.budget, tokens_per_step, costs.parameters, costs.flops_per_token)
+    if trainer.check_memory:
+        require_memory(
+            costs,
+            runtime.device,
+            batch_size=trainer.batch_size,
+            micro_batch_size=trainer.micro_batch_size,
+            chunk_tokens=task.chunk_tokens(),
+            steps=steps,
+            processes=runtime.distributed.size,
+        )
+    model = task.build_model().to(runtime.device)
+    model.checkpoint_activations = trainer.checkpoint_activations
+    hooks: list[Hook] = [lambda logs: model.metrics() if logs else {}]
+    if trainer.watch_norms:
+        hooks.append(LayerStats(model))
+    objective = task.build_objective(model)
+    wrapped: Any = runtime.distributed.wrap(objective, runtime.device)
+    if trainer.compile is True or (trainer.compile == "auto" and runtime.device.type == "cuda"):
+        backend = "aot_eager" if runtime.device.type == "mps" else "inductor"
+        wrapped = torch.compile(wrapped, backend=backend)
+    setup = TrainingSetup(
+        model=model,
+        objective=wrapped,
+        weight=objective.weight,
+        source=task.build_source(),
+        optimizer=build_optimizer(config.optimizer, model),
+        schedule=build_schedule(config.schedule, config.optimizer.lr, steps),
+        evaluate=task.build_evaluation(model, wrapped, run),
+        criterion=task.criterion,
+        runtime=runtime,
+        meter=Meter(costs.flops_per_token, _peaks(runtime)),
+        fingerprint=config.fingerprint(),
+        earlier_fingerprints=stored_fingerprints(run.directory / CONFIG),
+        scaler=LossScaler() if runtime.precision == "fp16" else None,
+    )
+    tokens = steps * tokens_per_step
+    run.say(
+        describe(
+            costs.parameters,
+            vocab_size,
+            steps,
+            tokens,
+            costs.flops_per_token,
+            runtime.device,
+            runtime.precision,
+        )
+    )
+    run.say(short(costs))
+    checkpoints = Checkpoints(run.directory / "checkpoints", trainer.keep_checkpoints)
+    if config.resume is not None and config.resume.is_file():
+        if runtime.distributed.is_main_process:
+            checkpoints.go_back_to(config.resume)
+        runtime.distributed.barrier()
+    profiled_steps = trainer.profile_steps if runtime.distributed.is_main_process else None
+    with profiled(profiled_steps, run.directory, run.say) as profile:
+        setup = replace(setup, hooks=[*hooks, profile])
+        outcome = train(
+            setup,
+            steps,
+            checkpoints,
+            run,
+            trainer,
+            start=lambda setup: initialize(setup, task, steps, run),
+        )
+    return outcome, {"parameters": costs.parameters, "flops_per_token": costs.flops_per_token}
+
+
+def _configure_torch(config: RunConfig) -> None:
+    if config.trainer.num_threads is not None:
+        torch.set_num_threads(config.trainer.num_threads)
+    torch.autograd.set_detect_anomaly(config.trainer.detect_anomaly)
+    torch.set_float32_matmul_precision("high")  # TF32 on CUDA
+    keep_freed_memory()
+    torch.manual_seed(config.seed)
+
+
+def _peaks(runtime: Runtime) -> dict[str, float]:
+    """Return the FLOP/s of all processes that MFU and `matmul_utilization` are shares of."""
+    with runtime.distributed.main_process_first():  # one measures undisturbed by the others
+        measured = measured_peak(runtime.device, runtime.precision)
+    data_sheet = data_sheet_peak(runtime.device) if runtime.precision != "fp32" else None
+    peaks = {"mfu": data_sheet or measured, "matmul_utilization": measured}
+    return {name: peak * runtime.distributed.size for name, peak in peaks.items()}

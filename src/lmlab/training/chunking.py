@@ -1,0 +1,86 @@
+"""Losses computed on a part of the tokens at a time, so that their logits fit into memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lmlab.training.losses import Terms
+
+
+def fastest_chunk(device: torch.device) -> int | None:
+    """Return how many tokens at a time are fastest, measured with vocabularies up to 50,257."""
+    return 1024 if device.type == "cpu" else None
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def chunked(
+    losses: Callable[[Tensor, Tensor], Terms],
+    parameters: tuple[Tensor, ...],
+    hidden: Float[Tensor, "tokens d_model"],
+    targets: Int[Tensor, "tokens"],
+    size: int,
+) -> Terms:
+    """Return `losses(hidden, targets)`, sums over tokens, computed on `size` tokens at a time.
+
+    `parameters` are those that `losses` uses. Only the sum of all terms has a gradient: it is
+    carried by the first of them, and the others are detached.
+    """
+    if not torch.is_grad_enabled():
+        pieces = zip(hidden.split(size), targets.split(size), strict=True)
+        return _add(losses(*piece) for piece in pieces)
+    names: list[str] = []
+    total, *values = _Chunked.apply(losses, names, size, hidden, targets, *parameters)
+    terms = dict(zip(names, values, strict=True))
+    first = names[0]
+    # The value of the first term with the gradient of the total.
+    terms[first] = terms[first] + (total - total.detach())
+    return terms
+
+
+def _add(parts: Any) -> Terms:
+    sums: Terms = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums[name] + value if name in sums else value
+    return sums
+
+
+class _Chunked(torch.autograd.Function):
+    """Computes the gradients of a chunk right after its losses, while its logits are there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        losses: Callable[[Tensor, Tensor], Terms],
+        names: list[str],
+        size: int,
+        hidden: Tensor,
+        targets: Tensor,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, ...]:
+        sums: Terms = {}
+        hidden_grad = torch.empty_like(hidden)
+        parameter_grads = [torch.zeros_like(p) for p in parameters]
+        chunks = zip(hidden.split(size), targets.split(size), hidden_grad.split(size), strict=True)
+        for piece, piece_targets, piece_grad in chunks:
+            with torch.enable_grad():
+                piece = piece.detach().requires_grad_()
+                terms = losses(piece, piece_targets)
+                total = torch.stack(list(terms.values())).sum()
+            grad, *grads = torch.autograd.grad(total, (piece, *parameters))
+            piece_grad.copy_(grad)
+            torch._foreach_add_(parameter_grads, grads)
+            sums = _add([sums, {name: value.detach() for name, value in terms.items()}])
+        ctx.save_for_backward(hidden_grad, *parameter_grads)
+        names.extend(sums)
+        values = list(sums.values())
+        ctx.mark_non_differentiable(*values)
+        return torch.stack(values).sum(), *values
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        scaled = [saved * grads[0] for saved in ctx.saved_tensors]
+        return None, None, None, scaled[0], None, *scaled[1:]
