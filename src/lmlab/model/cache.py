@@ -1,107 +1,233 @@
-"""What a model remembers of the tokens it has read, so that the next one costs one token's work."""
+"""Caches for decoding: preallocated once, written in place, one row for each sequence."""
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lmlab.model.attention.masks import Mask
+from lmlab.model.attention.masks import AttentionPattern, Mask
+
+ALL_ROWS = slice(None)
+
+
+class Slots:
+    """Where tokens are stored in the caches of all layers with the same mask.
+
+    A mask maps a position to a slot; a window reuses the slots of hidden tokens.
+    """
+
+    def __init__(self, mask: Mask, rows: int, context_length: int, device: torch.device) -> None:
+        self.mask = mask
+        self.capacity = mask.slots(context_length)
+        self.positions = torch.full((rows, self.capacity), -1, device=device)
+        self.rows = ALL_ROWS
+        self.used = 0
+        self.pattern: AttentionPattern
+        self.target: int | Tensor | None = None
+        """Slot of a single new token, of all rows or (rows, 1, 1, 1); None: several tokens."""
+        self.old_keys: int | None = None
+        """Slots read beside the new tokens, if there are several; None: the cache was empty."""
+        self.kept: tuple[Tensor, Tensor, Tensor]
+        """Row, time and slot of each new token that is stored, if there are several."""
+
+    def prepare(self, rows: slice, positions: Int[Tensor, "rows time"]) -> None:
+        """Reserve the slots of new tokens; negative positions are padding and are not stored."""
+        self.rows = rows
+        lowest, highest = (int(bound) for bound in positions.aminmax())
+        here = self.positions[rows]
+        if positions.shape[1] == 1 and lowest >= 0:
+            self._prepare_one(here, positions, lowest == highest, highest)
+        else:
+            self._prepare_many(here, positions, lowest, highest)
+
+    def _prepare_one(self, here: Tensor, positions: Tensor, equal: bool, highest: int) -> None:
+        slot = self.mask.slot(positions)
+        here.scatter_(1, slot, positions)
+        self.used = self.mask.slots(highest + 1)
+        self.target = int(slot[0, 0]) if equal else slot[:, :, None, None]
+        keys = here[:, : self.used]
+        self.pattern = AttentionPattern(
+            self.mask, positions, keys, equal and self.mask.attends_to_all_slots
+        )
+
+    def _prepare_many(self, here: Tensor, positions: Tensor, lowest: int, highest: int) -> None:
+        self.target = None
+        time = positions.shape[1]
+        latest = positions.amax(dim=1, keepdim=True)
+        row, column = ((positions >= 0) & self.mask.keeps(positions, latest)).nonzero(as_tuple=True)
+        stored = positions[row, column]
+        self.kept = (row, column, self.mask.slot(stored))
+        if bool((here < 0).all()):
+            self.old_keys = None
+            whole = lowest == 0 and highest == time - 1
+            self.pattern = AttentionPattern(
+                self.mask, *((None, None) if whole else (positions,) * 2)
+            )
+        else:
+            self.old_keys = self.capacity
+            self.pattern = AttentionPattern(
+                self.mask, positions, torch.cat((here, positions), dim=1)
+            )
+        here[row, self.kept[2]] = stored
 
 
 class KeyValueCache:
-    """Keys and values of one layer, of which those are dropped that no later token can see.
-
-    Room is made by doubling, so that a token costs no copy of the whole cache.
-    """
-
-    SMALLEST = 64
+    """Keys and values of one layer, (rows, kv_heads, slots, d_k) each."""
 
     def __init__(self, mask: Mask) -> None:
         self.mask = mask
-        self.length = 0
-        self._keys = self._values = self._positions = torch.empty(0)
+        self.slots: Slots
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
 
     def extend(
         self,
-        k: Float[Tensor, "batch kv_heads time d_k"],
-        v: Float[Tensor, "batch kv_heads time d_k"],
-        positions: Int[Tensor, "*batch time"],
-    ) -> tuple[
-        Float[Tensor, "batch kv_heads keys d_k"],
-        Float[Tensor, "batch kv_heads keys d_k"],
-        Int[Tensor, "*batch keys"],
-    ]:
-        """Append keys and values, and return all that are held, with their positions."""
-        new = k.shape[-2]
-        if self.length + new > self._positions.shape[-1] or not self.length:
-            self._make_room(k, v, positions)
-        here = slice(self.length, self.length + new)
-        self._keys[..., here, :], self._values[..., here, :] = k, v
-        self._positions[..., here] = positions
-        self.length += new
-        held = slice(0, self.length)
-        return self._keys[..., held, :], self._values[..., held, :], self._positions[..., held]
+        k: Float[Tensor, "rows kv_heads time d_k"],
+        v: Float[Tensor, "rows kv_heads time d_k"],
+    ) -> tuple[Float[Tensor, "rows kv_heads keys d_k"], Float[Tensor, "rows kv_heads keys d_k"]]:
+        """Store the new keys and values, and return all that `slots.pattern` is about."""
+        slots = self.slots
+        if self.keys is None or self.values is None:
+            rows = len(slots.positions)
+            self.keys, self.values = (
+                x.new_zeros(rows, x.shape[1], slots.capacity, x.shape[3]) for x in (k, v)
+            )
+        return self._extend(self.keys[slots.rows], k), self._extend(self.values[slots.rows], v)
 
-    def _make_room(self, k: Tensor, v: Tensor, positions: Tensor) -> None:
-        old = (self._keys, self._values, self._positions)
-        kept = None
-        if self.length:
-            held = self._positions[..., : self.length]
-            needed = self.mask.keeps(held, held.amax(dim=-1, keepdim=True))
-            kept = needed.reshape(-1, self.length).any(dim=0).nonzero().squeeze(-1)
-            self.length = len(kept)
-        room = max(2 * (self.length + k.shape[-2]), self.SMALLEST)
-        self._keys, self._values = (x.new_empty(*x.shape[:-2], room, x.shape[-1]) for x in (k, v))
-        self._positions = positions.new_empty(*positions.shape[:-1], room)
-        if kept is not None:
-            self._keys[..., : self.length, :] = old[0][..., kept, :]
-            self._values[..., : self.length, :] = old[1][..., kept, :]
-            self._positions[..., : self.length] = old[2][..., kept]
+    def _extend(self, held: Tensor, new: Tensor) -> Tensor:
+        slots = self.slots
+        if isinstance(slots.target, int):
+            held[:, :, slots.target] = new[:, :, 0]
+            return held[:, :, : slots.used]
+        if slots.target is not None:
+            held.scatter_(2, slots.target.expand_as(new), new)
+            return held[:, :, : slots.used]
+        row, column, slot = slots.kept
+        # A window's slots are written after they are read.
+        result = new if slots.old_keys is None else torch.cat((held, new), dim=2)
+        held[row, :, slot] = new[row, :, column]
+        return result
+
+    def clear(self, row: int) -> None:
+        """Nothing to do: `Slots.positions` decides which slots are read."""
+
+    def copy_row(self, source: int, target: int) -> None:
+        """Copy one sequence's keys and values to another row."""
+        for held in (self.keys, self.values):
+            if held is not None:
+                held[target] = held[source]
 
     @property
-    def numel(self) -> int:
-        """Numbers in memory."""
-        return self._keys.numel() + self._values.numel()
+    def tensors(self) -> Sequence[Tensor]:
+        """What is allocated."""
+        return [x for x in (self.keys, self.values) if x is not None]
 
 
 class StateCache:
-    """The state of linear attention: the sum of `k^T v` and of `k` over the tokens read."""
+    """The state of linear attention: the sums of `k^T v` and of `k` over the tokens read."""
 
     def __init__(self) -> None:
-        self._state: Tensor | None = None
-        self._total: Tensor | None = None
+        self.num_rows = 0
+        self.rows = ALL_ROWS
+        self.state: Tensor | None = None
+        self.total: Tensor | None = None
 
     def read(
         self,
-        k: Float[Tensor, "batch kv_heads time d_k"],
-        v: Float[Tensor, "batch kv_heads time d_v"],
-    ) -> tuple[Float[Tensor, "batch kv_heads d_k d_v"], Float[Tensor, "batch kv_heads d_k"]]:
-        """Return both sums; before the first token zeros, in the shape for `k` and `v`."""
-        if self._state is None or self._total is None:
-            return k.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1]), k.new_zeros(
-                *k.shape[:2], k.shape[-1]
-            )
-        return self._state, self._total
+        k: Float[Tensor, "rows kv_heads time d_k"],
+        v: Float[Tensor, "rows kv_heads time d_v"],
+    ) -> tuple[Float[Tensor, "rows kv_heads d_k d_v"], Float[Tensor, "rows kv_heads d_k"]]:
+        """Return both sums; before the first token they are zeros."""
+        if self.state is None or self.total is None:
+            rows = self.num_rows or len(k)
+            self.state = k.new_zeros(rows, k.shape[1], k.shape[-1], v.shape[-1])
+            self.total = k.new_zeros(rows, k.shape[1], k.shape[-1])
+        return self.state[self.rows], self.total[self.rows]
 
     def write(
         self,
-        state: Float[Tensor, "batch kv_heads d_k d_v"],
-        total: Float[Tensor, "batch kv_heads d_k"],
+        state: Float[Tensor, "rows kv_heads d_k d_v"],
+        total: Float[Tensor, "rows kv_heads d_k"],
     ) -> None:
         """Replace both sums."""
-        self._state, self._total = state, total
+        assert self.state is not None
+        assert self.total is not None
+        self.state[self.rows], self.total[self.rows] = state, total
+
+    def clear(self, row: int) -> None:
+        """Forget a row's sequence."""
+        for held in self.tensors:
+            held[row] = 0
+
+    def copy_row(self, source: int, target: int) -> None:
+        """Copy one sequence's state to another row."""
+        for held in self.tensors:
+            held[target] = held[source]
 
     @property
-    def numel(self) -> int:
-        """Numbers in memory."""
-        return sum(x.numel() for x in (self._state, self._total) if x is not None)
+    def tensors(self) -> Sequence[Tensor]:
+        """What is allocated."""
+        return [x for x in (self.state, self.total) if x is not None]
 
 
 LayerCache = KeyValueCache | StateCache
 
 
 class Cache:
-    """The caches of all layers, and how many tokens they have read."""
+    """The caches of all layers.
 
-    def __init__(self, layers: list[LayerCache]) -> None:
+    The first forward pass allocates `num_rows` rows, or as many as its batch has. A pass reads and
+    writes the rows in `rows`. Positions of a row follow one another without gaps.
+    """
+
+    def __init__(
+        self, layers: list[LayerCache], context_length: int, num_rows: int | None = None
+    ) -> None:
         self.layers = layers
+        self.context_length = context_length
+        self.num_rows = num_rows
+        self.rows = ALL_ROWS
         self.length = 0
+        """Tokens read, when all rows are read together."""
+        self._slots: dict[Mask, Slots] = {}
+
+    def prepare(self, positions: Int[Tensor, "*rows time"], batch: int) -> None:
+        """Make room for the tokens of a forward pass, in all layers."""
+        if self.num_rows is None:
+            self.num_rows = batch
+        if positions.ndim == 1:
+            positions = positions.expand(batch, -1)
+        for layer in self.layers:
+            if isinstance(layer, StateCache):
+                layer.num_rows, layer.rows = self.num_rows, self.rows
+            elif layer.mask not in self._slots:
+                self._slots[layer.mask] = Slots(
+                    layer.mask, self.num_rows, self.context_length, positions.device
+                )
+            if isinstance(layer, KeyValueCache):
+                layer.slots = self._slots[layer.mask]
+        for slots in self._slots.values():
+            slots.prepare(self.rows, positions)
+        self.length += positions.shape[1]
+
+    def clear(self, row: int) -> None:
+        """Make a row ready for another sequence."""
+        for slots in self._slots.values():
+            slots.positions[row] = -1
+        for layer in self.layers:
+            layer.clear(row)
+
+    def copy_row(self, source: int, target: int) -> None:
+        """Copy one sequence to another row."""
+        if source == target:
+            return
+        for slots in self._slots.values():
+            slots.positions[target] = slots.positions[source]
+        for layer in self.layers:
+            layer.copy_row(source, target)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of keys, values and states that are allocated."""
+        return sum(x.nbytes for layer in self.layers for x in layer.tensors)

@@ -128,8 +128,8 @@ class Transformer(nn.Module):
             x = x * self.embedding_scale
         x = self.dropout(self.position.add(x, where))
         rotation = self.position.rotation(where)
-        if cache is not None and positions is None:
-            positions = where
+        if cache is not None:
+            cache.prepare(where if positions is None else positions, len(ids))
         for layer, block in enumerate(self.blocks):
             layer_cache = cache.layers[layer] if cache is not None else None
             context = Context(positions=positions, rotation=rotation, cache=layer_cache)
@@ -137,15 +137,14 @@ class Transformer(nn.Module):
                 x = checkpoint(block, x, context, use_reentrant=False)
             else:
                 x = block(x, context)
-        if cache is not None:
-            cache.length += time
         if self._moes and self.training:
             self._add_loads(ids.numel())
         return self.final_norm(x)
 
-    def new_cache(self) -> Cache:
-        """Return an empty cache for decoding one batch of sequences."""
-        return Cache([attention.new_cache() for attention in self._attentions])
+    def new_cache(self, num_rows: int | None = None) -> Cache:
+        """Return an empty cache for `num_rows` sequences; None: as many as the first batch has."""
+        layers = [attention.new_cache() for attention in self._attentions]
+        return Cache(layers, self.context_length, num_rows)
 
     def cache_elements(self, length: int) -> int:
         """Return the number of elements in the cache of one sequence of `length` tokens."""

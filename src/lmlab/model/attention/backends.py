@@ -1,13 +1,12 @@
 """Backends of attention with a softmax; `eager` is the definition the others are tested against."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import torch
 from einops import repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
@@ -19,7 +18,7 @@ from lmlab.model.attention.config import (
     HybridAttentionConfig,
     SoftmaxAttentionConfig,
 )
-from lmlab.model.attention.masks import Causal, Mask
+from lmlab.model.attention.masks import AttentionPattern, Mask
 from lmlab.model.config import ModelConfig
 from lmlab.model.layers import scaled_dot_product_attention, softcap
 from lmlab.model.products import upcast
@@ -29,36 +28,11 @@ FLEX_HEAD_DIM = 16
 """Smallest head width that FlexAttention supports on CUDA."""
 
 
-@dataclass(frozen=True)
-class AttentionPattern:
-    """The keys each query attends to: a mask over the positions of both.
-
-    None for both: positions 0, 1, 2, ... on both sides.
-    """
-
-    mask: Mask
-    queries: Int[Tensor, "*batch time"] | None = None
-    keys: Int[Tensor, "*batch keys"] | None = None
-
-    @property
-    def causal(self) -> bool:
-        """Whether this is the causal mask that kernels have built in."""
-        return self.queries is None and isinstance(self.mask, Causal)
-
-    def dense(self, time: int, device: torch.device) -> Bool[Tensor, "*batch heads time keys"]:
-        """Return where queries attend to keys; never to padding."""
-        if self.queries is None or self.keys is None:
-            positions = torch.arange(time, device=device)
-            return self.mask.allows(positions[:, None], positions)
-        allowed = self.mask.allows(self.queries.unsqueeze(-1), self.keys.unsqueeze(-2))
-        return (allowed & (self.keys >= 0).unsqueeze(-2)).unsqueeze(-3)
-
-
 def eager(
     q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
 ) -> Heads:
     """Return attention by its formula, with all scores in memory: the definition."""
-    mask = pattern.dense(q.shape[-2], q.device)
+    mask = None if pattern.unrestricted else pattern.dense(q.shape[-2], q.device)
     group = q.shape[-3] // k.shape[-3]
     if group > 1:
         k, v = (repeat(x, "... h t d -> ... (h group) t d", group=group) for x in (k, v))
@@ -70,7 +44,8 @@ def sdpa(
 ) -> Heads:
     """Return attention by torch's fused kernels, without a soft-cap."""
     assert cap is None
-    mask = None if pattern.causal else pattern.dense(q.shape[-2], q.device)
+    free = pattern.causal or pattern.unrestricted
+    mask = None if free else pattern.dense(q.shape[-2], q.device)
     attend = partial(
         F.scaled_dot_product_attention,
         attn_mask=mask,

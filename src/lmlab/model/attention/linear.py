@@ -99,9 +99,11 @@ class LinearAttention(HeadProjections):
         state, total = cache.read(k, v)
         group = self.num_heads // self.num_kv_heads
         turned = [rotate_heads(heads, context.rotation) for heads in (q, k)]
-        out, state = chunked(
-            turned[0].unflatten(1, (-1, group)), turned[1], v, state, self.chunk_size
-        )
+        queries = turned[0].unflatten(1, (-1, group))
+        if q.shape[-2] == 1:
+            out, state = recurrent(queries, turned[1], v, state)
+        else:
+            out, state = chunked(queries, turned[1], v, state, self.chunk_size)
         if self.normalised:
             totals = total.unsqueeze(-2) + k.cumsum(dim=-2)
             weights = (q.unflatten(1, (-1, group)) * totals.unsqueeze(2)).sum(dim=-1, keepdim=True)

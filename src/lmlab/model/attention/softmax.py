@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lmlab.model.attention.backends import BACKENDS, AttentionPattern, choose
+from lmlab.model.attention.backends import BACKENDS, choose
 from lmlab.model.attention.config import AttentionBackend, SoftmaxAttentionConfig
 from lmlab.model.attention.heads import HeadProjections, rotate_heads
-from lmlab.model.attention.masks import Mask
+from lmlab.model.attention.masks import AttentionPattern, Mask
 from lmlab.model.cache import KeyValueCache
 from lmlab.model.context import Context
 
@@ -32,7 +32,7 @@ class SoftmaxAttention(HeadProjections):
         self.backend: AttentionBackend = config.backend
 
     def new_cache(self) -> KeyValueCache:
-        """Return an empty cache, which drops keys that the mask hides from all later tokens."""
+        """Return an empty cache; it reuses the slots of keys hidden from all later tokens."""
         return KeyValueCache(self.mask)
 
     def cache_elements(self, length: int) -> int:
@@ -45,12 +45,11 @@ class SoftmaxAttention(HeadProjections):
         """Return the attention's output over the tokens of the cache and of `x`."""
         q, k, v = self.split(x)
         q, k = rotate_heads(q, context.rotation), rotate_heads(k, context.rotation)
-        queries = keys = context.positions
+        pattern = AttentionPattern(self.mask, context.positions, context.positions)
         if context.cache is not None:
             assert isinstance(context.cache, KeyValueCache)
-            assert context.positions is not None
-            k, v, keys = context.cache.extend(k, v, context.positions)
-        pattern = AttentionPattern(self.mask, queries, keys)
+            k, v = context.cache.extend(k, v)
+            pattern = context.cache.slots.pattern
         dropout = self.dropout if self.training else 0.0
         cap, device = self.logit_softcap, x.device.type
         backend = choose(self.backend, device, self.head_dim, pattern, cap, dropout)

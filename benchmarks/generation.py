@@ -1,0 +1,183 @@
+"""Generation beside transformers on the same weights, the shape of conf/model/tinystories.
+
+    python benchmarks/generation.py [--rounds 3] [--tokens 64] [--threads 2]
+
+All contenders are interleaved in one process; the figures are medians, the ratios are to
+transformers in float32 in the same round. The bandwidth limit is the measured rate of reading
+memory, divided by the bytes of weights that a token reads.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lmlab.generation.engine import Engine
+from lmlab.generation.options import Options
+from lmlab.generation.weights import Dtype
+from lmlab.hydra_app import compose
+from lmlab.model import Transformer, build
+from lmlab.tokenizer import Tokenizer
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.tables import machine, markdown  # noqa: E402
+
+PROMPT = 16
+VOCAB = 10_000
+BYTES: dict[str, int] = {"fp32": 4, "bf16": 2, "int8": 1}
+
+
+def peer(model: Transformer) -> LlamaForCausalLM:
+    """transformers' Llama with our weights; it rotates halves where we rotate pairs."""
+    heads, width, layers = 16, model.token_embedding.weight.shape[1], len(model.blocks)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=width,
+        intermediate_size=1344,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=model.context_length,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    theirs = LlamaForCausalLM(config).eval()
+    names = {
+        "attention.norm_in": "input_layernorm",
+        "ffn.norm_in": "post_attention_layernorm",
+        "attention.branch.q_proj": "self_attn.q_proj",
+        "attention.branch.k_proj": "self_attn.k_proj",
+        "attention.branch.v_proj": "self_attn.v_proj",
+        "attention.branch.output_proj": "self_attn.o_proj",
+        "ffn.branch.w1": "mlp.gate_proj",
+        "ffn.branch.w2": "mlp.down_proj",
+        "ffn.branch.w3": "mlp.up_proj",
+    }
+    state = model.state_dict()
+    copied = {
+        "model.embed_tokens.weight": state["token_embedding.weight"],
+        "model.norm.weight": state["final_norm.weight"],
+        "lm_head.weight": state["lm_head.weight"],
+    }
+    for layer in range(layers):
+        for ours, name in names.items():
+            weight = state[f"blocks.{layer}.{ours}.weight"]
+            if name.endswith(("q_proj", "k_proj")):
+                weight = weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+            copied[f"model.layers.{layer}.{name}.weight"] = weight
+    theirs.load_state_dict(copied)
+    return theirs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    model = build(compose("model=tinystories").model, VOCAB).eval()
+    # Ids stand for themselves: what is measured is the model and the sampling.
+    tokenizer = Tokenizer({i: i.to_bytes(1 if i < 256 else 3, "big") for i in range(VOCAB)}, [])
+    theirs, prompt = peer(model), torch.randint(VOCAB, (16, PROMPT))
+    long = torch.randint(VOCAB, (1, model.context_length - 1))
+
+    def transformers(ids: torch.Tensor, new: int) -> list[list[int]]:
+        out = theirs.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False
+        )
+        return out[:, ids.shape[1] :].tolist()
+
+    def lmlab(engine: Engine, ids: torch.Tensor, new: int) -> list[list[int]]:
+        options = Options(max_new_tokens=new, temperature=0)
+        submitted = [engine.submit(row, options) for row in ids.tolist()]
+        for _ in engine.run():
+            pass
+        return [generation.tokens for generation in submitted]
+
+    contenders: dict[str, Callable[[torch.Tensor, int], list[list[int]]]] = {
+        "transformers fp32": transformers
+    }
+    dtypes: tuple[Dtype, ...] = ("fp32", "bf16", "int8")
+    engines: dict[str, Engine] = {
+        d: Engine(model, tokenizer, max_batch=16, dtype=d) for d in dtypes
+    }
+    for dtype, engine in engines.items():
+        contenders[f"lmlab {dtype}"] = partial(lmlab, engine)
+    same = contenders["transformers fp32"](prompt, 20) == contenders["lmlab fp32"](prompt, 20)
+
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for round_ in range(arguments.rounds + 1):
+        for name, run in contenders.items():
+            for part, ids, new in (
+                ("first1", prompt[:1], 1),
+                ("all1", prompt[:1], 1 + arguments.tokens),
+                ("first16", prompt, 1),
+                ("all16", prompt, 1 + arguments.tokens),
+                ("prefill", long, 1),
+            ):
+                started = time.perf_counter()
+                run(ids, new)
+                if round_:
+                    seconds.setdefault((name, part), []).append(time.perf_counter() - started)
+
+    def decode(name: str, batch: int) -> list[float]:
+        """Tokens a second after the first one, in each round."""
+        pairs = zip(seconds[name, f"all{batch}"], seconds[name, f"first{batch}"], strict=True)
+        return [batch * arguments.tokens / (a - b) for a, b in pairs]
+
+    def ratio(name: str, batch: int) -> float:
+        pairs = zip(decode(name, batch), decode("transformers fp32", batch), strict=True)
+        return statistics.median(a / b for a, b in pairs)
+
+    read = sum(p.numel() for p in model.parameters()) - model.token_embedding.weight.numel()
+    rate = bandwidth()
+    print(machine(["torch", "transformers"]))
+    print(f"{arguments.threads} threads; memory {rate / 1e9:.1f} GB/s; same greedy tokens: {same}")
+    rows = []
+    for name in contenders:
+        dtype = name.split()[1]
+        limit = rate / (read * BYTES[dtype])
+        one = statistics.median(decode(name, 1))
+        engine_ = engines.get(dtype) if name.startswith("lmlab") else None
+        prefill = statistics.median(seconds[name, "prefill"])
+        rows.append(
+            [
+                name,
+                f"{one:.0f}",
+                f"{ratio(name, 1):.2f}",
+                f"{one / limit:.0%}",
+                f"{statistics.median(decode(name, 16)):.0f}",
+                f"{ratio(name, 16):.2f}",
+                f"{long.shape[1] / prefill:.0f}",
+                f"{statistics.median(seconds[name, 'first1']) * 1000:.1f}",
+                f"{engine_.cache.bytes / 16 / 1e6:.2f}" if engine_ else "",
+            ]
+        )
+    header = ["", "tokens/s", "ratio", "of limit", "tokens/s, 16", "ratio, 16", "prefill tokens/s"]
+    print(markdown([*header, "first token, ms", "cache MB a row"], rows))
+
+
+def bandwidth() -> float:
+    """Bytes a second of reading an array that no cache holds; the best of five."""
+    array, best = torch.ones(64 * 1024 * 1024), float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        array.sum()
+        best = min(best, time.perf_counter() - started)
+    return array.nbytes / best
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The next token of each row of logits."""
+
+import math
+import random
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lmlab.generation.options import Options
+
+Logits = Float[Tensor, "vocab"]
+
+
+def filtered_probabilities(logits: Logits, options: Options) -> Float[Tensor, "vocab"]:
+    """Return the probabilities that a token is drawn from, float64.
+
+    Temperature, top_k, top_p and min_p apply in this order; each renormalises what it keeps. Equal
+    logits rank by id.
+    """
+    if options.temperature == 0:
+        return torch.zeros_like(logits, dtype=torch.float64).index_fill_(0, logits.argmax(), 1.0)
+    scores = logits.double()
+    scores = (scores - scores.max()) / options.temperature
+    # A tiny temperature may leave -inf, never NaN: the largest is 0.
+    probabilities = torch.softmax(scores, dim=0)
+    if options.top_k is None and options.top_p == 1 and options.min_p == 0:
+        return probabilities
+    ranked, order = probabilities.sort(descending=True, stable=True)
+    keep = len(ranked) if options.top_k is None else min(options.top_k, len(ranked))
+    if options.top_p < 1:
+        cumulative = ranked[:keep].cumsum(0)
+        cumulative /= cumulative[-1].clone()
+        keep = min(keep, int((cumulative < options.top_p).sum()) + 1)
+    if options.min_p > 0:
+        keep = min(keep, int((ranked >= options.min_p * ranked[0]).sum()))
+    kept = ranked[:keep]
+    return torch.zeros_like(probabilities).index_put_((order[:keep],), kept / kept.sum())
+
+
+def penalised(logits: Logits, seen: Sequence[int], penalty: float) -> Logits:
+    """Return the logits with the tokens in `seen` made less likely (Keskar et al. 2019)."""
+    if penalty == 1 or not seen:
+        return logits
+    ids = torch.tensor(sorted(set(seen)), device=logits.device)
+    chosen = logits[ids]
+    chosen = torch.where(chosen > 0, chosen / penalty, chosen * penalty)
+    return logits.index_copy(0, ids, chosen)
+
+
+def draw(probabilities: Float[Tensor, "vocab"], uniform: float) -> int:
+    """Return the token whose interval of the cumulative distribution holds `uniform` in [0, 1)."""
+    cumulative = probabilities.cumsum(0)
+    total = float(cumulative[-1])
+    target = min(uniform * total, math.nextafter(total, 0))
+    return int(torch.searchsorted(cumulative, target, right=True))
+
+
+def choose(logits: Logits, seen: Sequence[int], options: Options, rng: random.Random) -> int:
+    """Return the next token after the text `seen`, from logits on the CPU.
+
+    A token takes one draw from `rng`, whatever the options are, and none at temperature 0.
+    """
+    logits = penalised(logits, seen, options.repetition_penalty)
+    if options.temperature == 0:
+        return int(logits.argmax())
+    return draw(filtered_probabilities(logits, options), rng.random())
