@@ -58,10 +58,12 @@ def is_device_or_pipe(path: Path) -> bool:
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Remove a directory, and its parent, when nothing is in them."""
+    """Remove a directory, and its parent, when nothing is in them; never the working directory."""
     with contextlib.suppress(OSError):
-        directory.rmdir()
-        directory.parent.rmdir()
+        for path in (directory, directory.parent):
+            if Path.cwd().is_relative_to(path.resolve()):
+                return
+            path.rmdir()
 
 
 def fsync_directory(path: Path) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,18 +131,21 @@ def nothing_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @REPEATABLE
 @given(line=lines)
 def test_train_ends_in_one_line(
-    nothing_trains: None, capfd: pytest.CaptureFixture[str], line: list[str]
+    nothing_trains: None, tmp_path: Path, capfd: pytest.CaptureFixture[str], line: list[str]
 ) -> None:
-    before = set(Path.cwd().iterdir())
-    with pytest.raises(SystemExit) as ended:
-        hydra_app.main(CONF, line)
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        os.chdir(folder)
+        with pytest.raises(SystemExit) as ended:
+            hydra_app.main(CONF, line)
+        left = list(Path(folder).iterdir())
+        os.chdir(tmp_path)
     logging.getLogger().handlers.clear()  # of `--info`, on a stream that pytest closes
     printed = capfd.readouterr()
     assert ended.value.code in (0, 1, 2, None)
     assert "Traceback" not in printed.err
     if ended.value.code == 1:
         assert len(printed.err.splitlines()) == 1, printed.err
-        assert set(Path.cwd().iterdir()) == before
+        assert left == []
 
 
 words = st.sampled_from(["account", "tokenizer", "runs", "report", "cancel", "train", "--json"])
@@ -166,7 +170,11 @@ def test_every_command_ends_in_one_line(
     assert code != 1 or len(printed.err.splitlines()) == 1, printed.err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--cfg", "job"], ["-m", "--cfg", "job", "seed=range(30)"]],
+    ids=" ".join,
+)
 def test_a_reader_may_stop_early(tmp_path: Path, arguments: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
