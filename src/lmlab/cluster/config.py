@@ -22,7 +22,7 @@ class SlurmConfig(Config):
     constraint: str | None
     """Features that a node must have; null: any."""
     timeout_min: Count
-    """Time limit of a job in minutes; a run that needs longer is requeued and goes on."""
+    """Time limit of a job in minutes; a run that needs longer is requeued and resumes."""
     nodes: Count
     """Nodes of one run."""
     tasks_per_node: Count
