@@ -109,14 +109,16 @@ def test_every_backend(backend: str, attention: str, kv_heads: str, lead: tuple[
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_a_cache_serves_any_leading_dimensions(attention: str) -> None:
+def test_a_cache_holds_rows_of_a_batch_and_refuses_other_shapes(attention: str) -> None:
     model = made(SINGLES[0] | {"attention": attention}).eval()
     ids = torch.randint(VOCAB, (2, 3, 8))
     for part in (ids, ids[0, 0]):
-        cache = model.new_cache()
-        with torch.no_grad():
-            parts = [model(part[..., :5], cache=cache), model(part[..., 5:], cache=cache)]
-            torch.testing.assert_close(torch.cat(parts, dim=-2), model(part))
+        with pytest.raises(ValueError, match=r"with a cache, ids are \(batch, time\)"):
+            model(part, cache=model.new_cache())
+    cache = model.new_cache()
+    with torch.no_grad():
+        parts = [model(ids[0, :, :5], cache=cache), model(ids[0, :, 5:], cache=cache)]
+        torch.testing.assert_close(torch.cat(parts, dim=-2), model(ids[0]))
 
 
 @pytest.mark.parametrize("attention", ["full", "linear"])

@@ -113,6 +113,8 @@ class Transformer(nn.Module):
         """
         if ids.ndim == 0:
             raise ValueError("ids need a time dimension, got a single id")
+        if cache is not None and ids.dim() != 2:
+            raise ValueError(f"with a cache, ids are (batch, time), not {tuple(ids.shape)}")
         time, before = ids.shape[-1], cache.length if cache is not None else 0
         if before + time > self.context_length and (positions is None or cache is None):
             raise ValueError(
