@@ -1,4 +1,4 @@
-"""What every command line shares: a user's mistake is one line on stderr and exit code 1."""
+"""Shared by all commands: a user's mistake is one line on stderr and exit code 1."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ def exit_code(
     prefix: str = "",
     explain: Callable[[Exception], str | None] = lambda error: None,
 ) -> int:
-    """Run a command: 0, 1 after a mistake of the user's, 130 after Ctrl-C.
+    """Run a command and return its exit code: 0, 1 after a user's mistake, 130 after Ctrl-C.
 
     `explain` returns the line for an error of a library that is a user's mistake, None for a fault
     of this code, which is raised.

@@ -41,7 +41,7 @@ def atomic_write(path: Path, mode: str = "w", *, durable: bool = True) -> Iterat
 
 
 def is_plain_file(path: Path) -> bool:
-    """Whether `path` is a regular file; False also for what cannot be looked at."""
+    """Whether `path` is a regular file; False also when it cannot be read."""
     try:
         return path.is_file()
     except OSError:  # a name that is too long
@@ -49,7 +49,7 @@ def is_plain_file(path: Path) -> bool:
 
 
 def is_device_or_pipe(path: Path) -> bool:
-    """Whether `path` is there and neither a file nor a directory."""
+    """Whether `path` exists and is neither a file nor a directory."""
     try:
         mode = path.stat().st_mode
     except OSError:

@@ -42,7 +42,7 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 def main(conf: Path, arguments: Sequence[str] | None = None) -> None:
     """Compose from the folder `conf`, check, train; exits with 1 after one line for a mistake."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    gc.disable()  # until the task runs: composing leaves nothing to collect, and looking takes time
+    gc.disable()  # until the task runs: composition leaves little to collect
     try:
         code = exit_code(lambda: _command(conf, given), explain=_explain)
     finally:
@@ -72,6 +72,7 @@ def _command(conf: Path, arguments: list[str]) -> None:
         version_base="1.3", config_path=str(conf.resolve()), config_name="config"
     )(run)
     sys.argv[1:] = with_choices_of_parent(conf, arguments)
+    gc.enable()  # a sweep's launcher may train in this process
     by_hydra()
 
 
@@ -88,7 +89,7 @@ def _run_single(conf: Path, overrides: Sequence[str]) -> None:
 
 
 def _explain(error: Exception) -> str | None:
-    """Return one line for a mistake that composing found; None for an error of the task."""
+    """Return one line for an error of the composition; None for an error of the task."""
     codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     if _run_task.__code__ in codes:
         return None
@@ -98,7 +99,7 @@ def _explain(error: Exception) -> str | None:
 
 
 def _raised_by_hydra(error: Exception) -> bool:
-    """Whether Hydra or OmegaConf raised it, which refuse some mistakes by plain Python errors."""
+    """Whether Hydra or OmegaConf raised it: they report some mistakes as plain Python errors."""
     if not isinstance(
         error, ValueError | TypeError | AssertionError | LookupError | AttributeError
     ):
@@ -167,7 +168,7 @@ def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
 
 
 def with_choices_of_parent(conf: Path, overrides: Sequence[str]) -> list[str]:
-    """Return a command line with the choices of groups of the run that it builds on, if any.
+    """Return the command line, extended by the group choices of the run it builds on, if any.
 
     `init_from=RUN data.paths=[...]` needs them: the default corpus has no such key. They stand
     before the first override, after options such as -m.
@@ -237,12 +238,9 @@ def _run_task(config: RunConfig, directory: Path) -> None:
 
 def _checked(cfg: DictConfig, settings: Any, directory: Path) -> RunConfig:
     choices = settings.runtime.choices
-    if settings.mode.name == "RUN":
-        for group, unswept in (("sweep", None), ("hydra/launcher", DEFAULT_LAUNCHER)):
-            choice = choices.get(group)
-            if choice not in (unswept, None):
-                option = f"{group}={choice}"
-                raise UserError(f"{option} takes effect only with -m: python train.py -m {option}")
-    elif cfg.resume is not None:
-        raise UserError("resume= continues a single run; leave out -m, or use lmlab sweep resume")
+    for group, unswept in (("sweep", None), ("hydra/launcher", DEFAULT_LAUNCHER)):
+        choice = choices.get(group)
+        if choice not in (unswept, None):
+            option = f"{group}={choice}"
+            raise UserError(f"{option} takes effect only with -m: python train.py -m {option}")
     return run_config(cfg, settings.overrides.task)
