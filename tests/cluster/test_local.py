@@ -51,7 +51,7 @@ def test_a_crash_is_told_and_seen(
 ) -> None:
     done = train(*LOCAL, *tiny, "data.paths=['nowhere.txt']")
     assert done.returncode == 1
-    assert done.stderr.startswith("1 of 1 runs did not finish")
+    assert done.stderr.splitlines()[-1].startswith("1 of 1 runs did not finish")
     assert main(["sweep", "status", str(tmp_path / "runs/sweeps/default")]) == 0
     shown = capsys.readouterr().out
     assert shown.splitlines()[1].startswith("failed")
@@ -118,7 +118,7 @@ def test_a_killed_job_is_no_mystery(
     os.kill(json.loads(status.read_text())["pid"], signal.SIGKILL)
     _, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 1
-    assert errors.startswith("1 of 1 runs did not finish")
+    assert errors.splitlines()[-1].startswith("1 of 1 runs did not finish")
     assert main(["runs", str(tmp_path / "runs")]) == 0
     assert "exited without reporting a status (killed)" in capsys.readouterr().out
 

@@ -232,7 +232,7 @@ def test_a_folder_that_cannot_be_written(
     (tmp_path / "runs").write_text("a file")
     done = train(*SLURM, env=slurm)
     assert done.returncode == 1
-    assert re.fullmatch(r"[\w ]+: runs/sweeps/?\w*\n", done.stderr), done.stderr
+    assert re.fullmatch(r"[\w ]+: \S*runs/sweeps\S*\n", done.stderr), done.stderr
 
 
 def test_minus_m_forgotten(train: Train, slurm: dict[str, str]) -> None:

@@ -4,6 +4,8 @@ import codecs
 
 FEW = 5
 """A document is long when fewer than this many of its length would fill the held-out share."""
+SHORTEST = 1000
+"""Bytes up to which a document is not divided: parts of a few words are likely to be in both."""
 _WINDOW = 1 << 12
 
 
@@ -32,8 +34,8 @@ def strip(document: bytes | bytearray) -> range:
 
 
 def long_length(total: int, fraction: float) -> float:
-    """Return the length in bytes above which a document is divided: the share / FEW."""
-    return fraction * total / FEW
+    """Return the length in bytes above which a document is divided: share / FEW, or SHORTEST."""
+    return max(SHORTEST, fraction * total / FEW)
 
 
 def cut(document: bytes | bytearray, fraction: float) -> int | None:
