@@ -44,8 +44,9 @@ class TextConfig(_Cached):
     """Files, folders or patterns held out for validation; null: validation_fraction is held out."""
     validation_fraction: Fraction
     """Share of the text held out without validation_paths: documents chosen by a hash of their
-    text. Of a long document (fewer than five of its length would fill the share), the last part is
-    held out instead, cut at a line end: of one file of text, its last validation_fraction."""
+    text. Of a long document (over 1,000 bytes, and fewer than five of its length would fill the
+    share), the last part is held out instead, cut at a line end: of one file of text, its last
+    validation_fraction."""
     format: Literal["text", "jsonl"] | None
     """How files are read: `text` as they are, `jsonl` as one JSON object a line; null: by name
     (.jsonl, .ndjson, .jl) and content."""
