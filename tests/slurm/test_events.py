@@ -49,7 +49,7 @@ def test_a_sweep_returns_at_once_and_is_not_run_twice(
     assert len(list(tmp_path.glob("runs/sweeps/default/*/result.json"))) == 3
     assert record(runs[0] / "environment.json")["git_commit"] is not None
     command = [sys.executable, str(ROOT / "train.py"), f"resume={runs[0]}"]
-    assert "has finished already" in subprocess.run(command, capture_output=True, text=True).stderr
+    assert "is finished already" in subprocess.run(command, capture_output=True, text=True).stderr
 
 
 def test_the_time_limit_requeues_until_restarts_are_used_up(
@@ -64,7 +64,7 @@ def test_the_time_limit_requeues_until_restarts_are_used_up(
     assert record(run / "status.json")["signal"] == "SIGUSR2"
     start_again(cluster, job)
     wait_for_step(run, reached + 1)
-    assert f"continuing after step {reached}" in log_of(run)
+    assert f"resuming after step {reached}" in log_of(run)
     wait_for_state(cluster, job, "FAILED")
     status = record(run / "status.json")
     assert status["state"] == "failed"
@@ -134,7 +134,7 @@ def test_a_requeue_from_outside_goes_on(
     reached = saved_step(run)
     start_again(cluster, job)
     wait_for_step(run, reached + 1)
-    assert f"continuing after step {reached}" in log_of(run)
+    assert f"resuming after step {reached}" in log_of(run)
     cluster.tell("scancel", job)
     wait_for_status(run, "cancelled")
 
@@ -249,6 +249,6 @@ def test_two_nodes_with_two_tasks_are_preempted_as_one(
     disturb(cluster, job, run, 2)
     reached = saved_step(run)
     wait_for_step(run, reached + 1)
-    assert f"continuing after step {reached}" in log_of(run)
+    assert f"resuming after step {reached}" in log_of(run)
     cluster.tell("scancel", job)
     wait_for_status(run, "cancelled")
