@@ -22,7 +22,7 @@ SQUEUE = """\
 echo asked >> {folder}/asked
 test $(wc -l < {folder}/asked) -gt 1 || { echo "Unable to contact slurm controller" >&2; exit 1; }
 kill -TERM $PPID
-echo RUNNING
+echo {state}
 """
 SCONTROL = """\
 echo "$@" >> {folder}/told
@@ -31,34 +31,42 @@ kill -USR2 $PPID
 """
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """A job's environment; asking Slurm brings another signal, and at first no answer."""
+def environment(tmp_path: Path, state: str) -> dict[str, str]:
+    """Return a job's environment; asking Slurm brings another signal, and at first no answer."""
     for name, text in {"squeue": SQUEUE, "scontrol": SCONTROL}.items():
         script = tmp_path / "bin" / name
         script.parent.mkdir(exist_ok=True)
-        script.write_text("#!/bin/sh\n" + text.replace("{folder}", str(tmp_path)))
+        script.write_text(
+            "#!/bin/sh\n" + text.replace("{folder}", str(tmp_path)).replace("{state}", state)
+        )
         script.chmod(0o755)
     own = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SUBMITIT_EXECUTOR": "slurm"}
     return os.environ | own | {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
 
 
+@pytest.mark.parametrize(
+    ("state", "outcome"),
+    [("RUNNING", "requeued"), ("SIGNALING", "requeued"), ("COMPLETING", "cancelled")],
+)
 def test_more_signals_while_it_is_requeued_change_nothing(
-    tiny: list[str], tmp_path: Path, environment: dict[str, str]
+    tiny: list[str], tmp_path: Path, state: str, outcome: str
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
     own = ("budget.steps=100000", "trainer.checkpoint_every=100000", "task.sample.tokens=0")
     (run / "config.yaml").write_text(composed(*tiny, *own).to_yaml())
-    process = subprocess.Popen([sys.executable, "-c", JOB, str(run)], env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", JOB, str(run)], env=environment(tmp_path, state)
+    )
     while not (run / "metrics.jsonl").exists():
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    assert (tmp_path / "told").read_text() == "requeue 7\n"
+    told = tmp_path / "told"
+    assert (told.read_text() if told.exists() else "") == "requeue 7\n" * (outcome == "requeued")
     status = json.loads((run / "status.json").read_text())
-    assert (status["state"], status["signal"]) == ("requeued", "SIGTERM")
+    assert (status["state"], status["signal"]) == (outcome, "SIGTERM")
     assert not (run / "error.txt").exists()
     assert list((run / "checkpoints").glob("step_*.pt"))
 

@@ -172,7 +172,7 @@ def test_a_crash_is_a_failure_that_people_see(
     run = only_run(tmp_path)
     job = record(run / "submission.json")["job"]
     assert done.returncode == 1
-    assert done.stderr.startswith("1 of 1 runs did not finish: ")
+    assert done.stderr.splitlines()[-1].startswith("1 of 1 runs did not finish")
     wait_for_state(cluster, job, "FAILED")
     status = record(run / "status.json")
     assert status["state"] == "failed"

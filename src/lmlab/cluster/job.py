@@ -109,8 +109,10 @@ def _interrupted(path: Path, status: dict[str, Any], number: int) -> Outcome:
         # A preempted job must ask for it: exiting within the grace time counts as completed.
         # A cancelled one is COMPLETING, one requeued from outside is PENDING.
         state = slurm.state(job) or "RUNNING"  # no answer: running again is better than a lost run
-        if state != "RUNNING":
-            return "requeued" if state in slurm.WAITING else "cancelled"
+        if state in slurm.WAITING:
+            return "requeued"
+        if state == "COMPLETING" or state not in slurm.RUNNING:
+            return "cancelled"
     write_status(path, "requeued", status)  # before, as Slurm may kill this process at once
     slurm.requeue(job)
     return "requeued"

@@ -10,6 +10,7 @@ from lmlab.errors import UserError
 
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STAGE_OUT", "STOPPED", "RESIZING"}
+RUNNING |= {"SIGNALING"}  # for the moment in which Slurm sends a signal
 ATTEMPTS = 4
 """A second apart, so that they fit into the shortest time of grace."""
 GRACE = 10.0
