@@ -145,6 +145,8 @@ def load(path: str | Path, device: str = "cpu") -> TrainedRun:
     where = _device(device)
     path = Path(path).expanduser()
     directory = run_of(path)
+    if not directory.is_dir():
+        checkpoint_of(path)  # which says what is wrong with the path
     config = load_yaml(directory / CONFIG)
     checkpoint = checkpoint_of(path)
     folder = directory / TOKENIZER

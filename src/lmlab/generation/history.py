@@ -27,6 +27,7 @@ def line_editing() -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
+    readline.parse_and_bind("set enable-bracketed-paste on")  # a paste of several lines is one text
     readline.clear_history()
     readline.set_history_length(LINES)
     with suppress(OSError, RuntimeError):  # RuntimeError: there is no home directory

@@ -47,7 +47,9 @@ def note_prompts(requests: Sequence[Request], context_length: int) -> None:
     cropped = {r.prompt: r.generation.cropped for r in requests if r.generation.cropped}
     if cropped:
         longest = context_length + max(cropped.values())
-        which = "the prompt has" if len(requests) == 1 else f"{len(cropped):,} prompts have up to"
+        which = "the prompt has" if len(requests) == 1 else "a prompt has"
+        if len(cropped) > 1:
+            which = f"{len(cropped):,} prompts have up to"
         note(
             f"{which} {longest:,} tokens, the context {context_length:,}: "
             f"only the last {context_length:,} are read"

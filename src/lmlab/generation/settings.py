@@ -21,6 +21,10 @@ def _whole(text: str) -> int:
     return _parsed(int, text, "a whole number")
 
 
+def _whole_or_none(text: str) -> int | None:
+    return None if text.lower() == "none" else _whole(text)
+
+
 def _number(text: str) -> float:
     return _parsed(float, text, "a number")
 
@@ -35,7 +39,7 @@ def _parsed(kind: type, text: str, what: str) -> Any:
 SETTINGS = {
     "max_new_tokens": Setting(_whole, "N", "generate at most N tokens"),
     "temperature": Setting(_number, "T", "divide the logits by T; 0 takes the likeliest token"),
-    "top_k": Setting(_whole, "K", "sample from the K likeliest tokens"),
+    "top_k": Setting(_whole_or_none, "K", "sample from the K likeliest tokens"),
     "top_p": Setting(
         _number, "P", "sample from the smallest set of likeliest tokens whose probability reaches P"
     ),
