@@ -91,6 +91,8 @@ def run(options: argparse.Namespace) -> None:
             raise UserError(f"{flag} must be at least 1, got {value}")
     if options.stream and options.json:
         raise UserError("--stream and --json exclude each other; give one of them")
+    if sys.stdout is None:
+        raise UserError("standard output is closed; redirect it to a file, or to /dev/null")
     prompts = _prompts(options)
     count = len(prompts or [""]) * options.samples
     if options.stream and count > 1:
@@ -145,7 +147,7 @@ def _prompts(options: argparse.Namespace) -> list[str] | None:
         return read_prompt_files(options.prompt_file)
     if sys.stdin is None or not sys.stdin.isatty():
         return [read_standard_input()]
-    if options.json or options.samples > 1 or sys.stdout is None or not sys.stdout.isatty():
+    if options.json or options.samples > 1 or not sys.stdout.isatty():
         raise UserError(
             "there is no prompt; give --prompt, --prompt-file or standard input (the interactive "
             "mode needs a terminal, and neither --json nor --samples)"

@@ -116,12 +116,15 @@ class Session:
         self._before = self.text
         generation = self.engine.submit(self.text, self.options)
         began, last = time.perf_counter(), ""
-        with deferred_interrupt() as interrupt:
-            for piece in self.engine.run():
-                write(piece.text)
-                last = piece.text or last
-                if interrupt.requested:
-                    self.engine.cancel(generation)
+        try:
+            with deferred_interrupt() as interrupt:
+                for piece in self.engine.run():
+                    write(piece.text)
+                    last = piece.text or last
+                    if interrupt.requested:
+                        break
+        finally:
+            self.engine.cancel(generation)
         speed = len(generation.tokens) / (time.perf_counter() - began)
         if not last.endswith("\n"):
             write("\n")
