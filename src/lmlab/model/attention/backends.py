@@ -99,7 +99,8 @@ def _square_block_mask(mask: Mask, time: int, device: torch.device) -> BlockMask
     def mask_mod(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return mask.allows(i, j)
 
-    return create_block_mask(mask_mod, None, None, time, time, device=device)
+    with torch.inference_mode(False):  # what generation makes is kept for training
+        return create_block_mask(mask_mod, None, None, time, time, device=device)
 
 
 @cache
