@@ -66,4 +66,5 @@ def describe_cost(
     windows = windows.to(device)
     own, new = loss_of(model, windows), loss_of(rounded, windows)
     count = windows[:, 1:].numel()
-    return f"{dtype} changes the loss by {new - own:+.4f}, from {own:.4f} nats ({count:,} {what})"
+    added = round(new - own, 4) + 0.0  # no minus zero
+    return f"{dtype} changes the loss by {added:+.4f}, from {own:.4f} nats ({count:,} {what})"
