@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from lm_eval import simple_evaluate
-from lm_eval.tasks import TaskManager, get_task_dict
+from lm_eval.tasks import TaskManager
 
 from lmlab.errors import UserError
 from lmlab.evaluation.estimate import Estimate
@@ -39,7 +39,7 @@ class Tasks:
         self._num_fewshot, self._limit = num_fewshot, limit
         for name in self._names:
             try:
-                get_task_dict([name], self._manager)
+                self._manager.load([name])
             except Exception as error:  # a task's YAML, code and data fail in many ways
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise UserError(f"--tasks {name}: cannot be loaded: {reason:.300}") from error
