@@ -228,7 +228,7 @@ def test_the_held_out_text_is_that_of_the_training(
     second = train(
         *tiny,
         "name=second",
-        "tokenizer=bpe",
+        "tokenizer=bpe_4k",
         "tokenizer.vocab_size=300",
         "hydra.run.dir=runs/second",
     )
