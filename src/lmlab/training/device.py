@@ -14,14 +14,19 @@ from lmlab.training.distributed import SINGLE_PROCESS, DistributedContext
 
 
 def resolve_device(name: str, distributed: DistributedContext = SINGLE_PROCESS) -> torch.device:
-    """Return the device; auto takes CUDA, MPS or CPU. Raises ConfigError when it is not available.
+    """Return the device; auto takes CUDA, MPS or CPU. Raises ConfigError for one that is not there.
 
     Each of several processes on a machine takes the CUDA device of its local rank.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps and distributed.size == 1 else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            "trainer.device", f"'{name}' is not auto, cpu, mps, cuda or cuda:N"
+        ) from None
     if distributed.size > 1 and device.index is not None:
         raise ConfigError(
             "trainer.device", f"'{name}' is one device for {distributed.size} processes"
