@@ -64,7 +64,7 @@ class ServedModel:
     @property
     def fingerprint(self) -> str:
         """What decides the text beside the request."""
-        return f"{self.name}-{self.run.step}-{self.dtype}"
+        return f"step_{self.run.step}-{self.dtype}"
 
     def facts(self) -> dict[str, Any]:
         """Return the model object of `/v1/models`; `lmlab` holds what OpenAI's does not."""
@@ -79,7 +79,6 @@ class ServedModel:
                 "parameters": self.parameters,
                 "vocab_size": self.tokenizer.vocab_size,
                 "dtype": self.dtype,
-                "directory": str(self.run.directory),
                 "prompt": self.run.config.task.sample.prompt,
             },
         }
