@@ -53,15 +53,15 @@ def test_a_port_in_use_is_one_line(trained: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere does not exist"),
-        (["."], "has no"),
+        (["nowhere"], "nowhere is not a run directory"),
+        (["."], "is not a run directory"),
         (["RUN", "--port", "99999"], "--port: must be an integer from 0 to 65535, got 99999"),
         (["RUN", "--max-batch", "0"], "--max-batch: must be an integer of at least 1, got 0"),
         (["RUN", "--host", "no.such.host.invalid"], "--host no.such.host.invalid: "),
         (["RUN", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["RUN", "--allow-origin", "*"], "--allow-origin must be like"),
         (["RUN", "--chat-template", "nothing.jinja"], "nothing.jinja"),
-        (["RUN", "--device", "tpu"], "tpu"),
+        (["RUN", "--device", "tpu"], "--device: invalid choice: 'tpu'"),
         ([], "arguments are required: RUN"),
     ],
 )

@@ -69,14 +69,14 @@ class Server(uvicorn.Server):
         started: Callable[[], None] = lambda: None,
     ) -> None:
         self.models, self.limits, self.on_start = models, limits, started
-        app: ASGIApp = build_app(models)
-        if access.origins:
+        app: ASGIApp = Guard(build_app(models), access, limits)
+        if access.origins:  # around the guard: its errors are to be read, preflights have no key
             app = CORSMiddleware(
                 app, sorted(access.origins), allow_methods=["GET", "POST"], allow_headers=["*"]
             )
         super().__init__(
             uvicorn.Config(
-                Guard(app, access, limits),
+                app,
                 http=protocol_with(limits),
                 ws="none",
                 lifespan="off",
