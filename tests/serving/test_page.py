@@ -173,12 +173,12 @@ def test_another_token_is_continued(page: Page, served: Running) -> None:
     assert other
 
 
-def test_stop(page: Page, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop(page: Page, start: Start) -> None:
     it = start()
     page.open(it.url)
     with it.paused():
         write(page, "<scr", max_tokens=100)
-        page.wait("document.querySelector('.busy') && document.querySelector('.t')")
+        page.wait("document.querySelector('.busy')")
         assert not page.run("document.getElementById('stop').disabled")
         page.press("Escape")
         page.wait(DONE)

@@ -19,6 +19,7 @@ export class Panel {
     [this.text, this.error, this.numbers] = [".text", ".error", ".numbers"].map(find);
     [this.select, this.facts] = ["select", ".facts"].map(find);
     [this.copy, this.more] = [".copy", ".more"].map(find);
+    this.copy.hidden = !navigator.clipboard; // only pages of this machine, or with TLS, have one
     this.text.dataset.empty = "The text comes here.";
     for (const model of models) this.select.add(new Option(model.id, model.id));
     this.select.value = chosen;
@@ -105,7 +106,7 @@ export class Panel {
     const written = this.groups.filter((g) => !g.given);
     const sum = written.reduce((a, g) => a + g.bits, 0);
     const seconds = (performance.now() - first) / 1000;
-    const parts = [`${this.tokens} tokens`];
+    const parts = [`${this.tokens} token${this.tokens === 1 ? "" : "s"}`];
     if (this.tokens > 1 && first) parts.push(`${Math.round((this.tokens - 1) / seconds)} tokens/s`);
     if (this.tokens) parts.push(`${(sum / this.tokens).toFixed(2)} bits/token`);
     if (total) parts.push(`${(total / 1000).toFixed(2)} s`);
