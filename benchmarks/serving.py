@@ -102,6 +102,7 @@ def serve_transformers(run: TrainedRun) -> None:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
+    ThreadingHTTPServer.request_queue_size = 128  # all clients connect at once
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     print(f"http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()
