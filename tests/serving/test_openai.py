@@ -210,6 +210,7 @@ def test_chat(client: OpenAI) -> None:
         ({"top_p": 0}, 400, "top_p", "invalid_value"),
         ({"n": 0}, 400, "n", "invalid_value"),
         ({"n": 128}, 400, "n", None),
+        ({"prompt": ["a"] * 73, "echo": True, "logprobs": 0, "max_tokens": 0}, 400, "n", None),
         ({"stop": ""}, 400, "stop", "invalid_value"),
         ({"stop": ["a", 3]}, 400, "stop", "invalid_value"),
         ({"logprobs": 21}, 400, "logprobs", "invalid_value"),

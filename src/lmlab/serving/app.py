@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -19,7 +20,7 @@ from lmlab.serving.formats import ChatFormat, CompletionFormat, usage
 from lmlab.serving.models import Prompt, ServedModel
 from lmlab.serving.protocol import ChatRequest, CompletionRequest, Request, parse
 from lmlab.serving.streaming import ClientGone, EventStream, while_connected
-from lmlab.serving.worker import Scored, Ticket, samples
+from lmlab.serving.worker import Scored, Ticket
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -130,15 +131,16 @@ class Answer:
         if max_tokens:
             for prompt in prompts:
                 first = request.options(min(max_tokens, model.room(prompt)), logprobs, stop)
-                self.sequences += [(prompt.ids, options) for options in samples(first, request.n)]
+                for i in range(request.n):
+                    self.sequences.append((prompt.ids, replace(first, seed=first.seed + i)))
 
     async def score(self) -> None:
         """Let the choices begin with their prompts."""
         if self.logprobs is None:
             self.echoes = [()] * len(self.prompts)
         else:
-            top = self.logprobs
-            self.echoes = [await self.model.worker.score(p.ids, top) for p in self.prompts]
+            ids = [prompt.ids for prompt in self.prompts]
+            self.echoes = list(await self.model.worker.score(ids, self.logprobs))
 
     async def response(self, http: HttpRequest) -> Response:
         """Queue the sequences and return the response; raises ApiError and ClientGone."""
@@ -200,6 +202,7 @@ async def page_file(request: HttpRequest, name: str | None = None) -> Response:
         "Content-Security-Policy": POLICY,
         "Cache-Control": "no-cache",
         "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
     }
     return Response(file.read_bytes(), media_type=kind, headers=headers)
 

@@ -53,7 +53,7 @@ class Access:
         """Return the access to a server bound to `host`; raises UserError for an origin."""
         hosts, bound = set(LOCAL), host.lower()
         everywhere = bound in ("0.0.0.0", "::")
-        hosts |= {socket.gethostname().lower(), socket.getfqdn().lower()} if everywhere else {bound}
+        hosts.add(socket.gethostname().lower() if everywhere else bound)
         for origin in origins:
             parts = urlsplit(origin)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.path:

@@ -7,7 +7,7 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -90,19 +90,10 @@ class Worker:
         return len(self._running)
 
     def submit(self, sequences: Sequence[tuple[Sequence[int], Options]]) -> Ticket:
-        """Queue the sequences of a request; raises ApiError (429) when the queue is full."""
-        if len(sequences) > self.capacity:
-            raise ApiError(
-                400,
-                f"{len(sequences)} sequences in one request; this server takes {self.capacity}. "
-                "Send fewer prompts or samples.",
-                param="n",
-            )
-        if self.open + len(sequences) > self.capacity:
-            raise overloaded(self.open)
+        """Queue the sequences of a request; raises ApiError (400, 429) for too many."""
+        self._reserve(len(sequences))
         self._loop = asyncio.get_running_loop()
         ticket = Ticket(self, len(sequences))
-        self.open += len(sequences)
         self._tickets.add(ticket)
         self._commands.put(partial(self._begin, ticket, sequences))
         return ticket
@@ -121,14 +112,33 @@ class Worker:
         for ticket in list(self._tickets):
             self.cancel(ticket, stopping())
 
-    async def score(self, ids: Sequence[int], top: int) -> list[Scored]:
-        """Return the tokens of a prompt with what the model expected; the first has no score."""
-        return await self._call(partial(score, self.engine, ids, top))
+    async def score(self, prompts: Sequence[Sequence[int]], top: int) -> list[list[Scored]]:
+        """Return the tokens of prompts with what the model expected; a first one has no score.
+
+        Raises ApiError (400, 429) for too many prompts.
+        """
+        self._reserve(len(prompts))
+        try:
+            return [await self._call(partial(score, self.engine, ids, top)) for ids in prompts]
+        finally:
+            self.open -= len(prompts)
 
     async def close(self) -> None:
         """End the thread after the step that it computes."""
         self._commands.put(None)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    def _reserve(self, count: int) -> None:
+        if count > self.capacity:
+            raise ApiError(
+                400,
+                f"{count} sequences in one request; this server takes {self.capacity}. "
+                "Send fewer prompts or samples.",
+                param="n",
+            )
+        if self.open + count > self.capacity:
+            raise overloaded(self.open)
+        self.open += count
 
     async def _call(self, function: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -238,8 +248,3 @@ def score(engine: Engine, ids: Sequence[int], top: int) -> list[Scored]:
     rows = zip(ids[1:], logprobs, best.indices.tolist(), best.values.tolist(), strict=True)
     first = Scored(ids[0])
     return [first, *(Scored(i, float(row[i]), list(zip(*a, strict=True))) for i, row, *a in rows)]
-
-
-def samples(options: Options, n: int) -> list[Options]:
-    """Return the options of `n` samples: seeds count up."""
-    return [replace(options, seed=options.seed + i) for i in range(n)]
