@@ -18,8 +18,9 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import httpx
 import torch
@@ -72,7 +73,7 @@ def serve_transformers(run: TrainedRun) -> None:
     class Streamer:
         """Sends each token as an event."""
 
-        def __init__(self, out: IO[bytes]) -> None:
+        def __init__(self, out: BufferedIOBase) -> None:
             self.out = out
 
         def put(self, value: torch.Tensor) -> None:
