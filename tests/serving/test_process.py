@@ -53,7 +53,7 @@ def test_a_port_in_use_is_one_line(trained: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is not a run directory"),
+        (["nowhere"], "nowhere does not exist"),
         (["."], "is not a run directory"),
         (["RUN", "--port", "99999"], "--port: must be an integer from 0 to 65535, got 99999"),
         (["RUN", "--max-batch", "0"], "--max-batch: must be an integer of at least 1, got 0"),
@@ -61,7 +61,7 @@ def test_a_port_in_use_is_one_line(trained: Path) -> None:
         (["RUN", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["RUN", "--allow-origin", "*"], "--allow-origin must be like"),
         (["RUN", "--chat-template", "nothing.jinja"], "nothing.jinja"),
-        (["RUN", "--device", "tpu"], "--device: invalid choice: 'tpu'"),
+        (["RUN", "--device", "tpu"], "device 'tpu'"),
         ([], "arguments are required: RUN"),
     ],
 )

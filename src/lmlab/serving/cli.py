@@ -56,7 +56,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
             default="fp32",
             help="of the weights (default: fp32)",
         )
-        parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+        parser.add_argument(
+            "--device", default="auto", help="cpu, cuda, cuda:N, mps or auto (default)"
+        )
         parser.add_argument(
             "--max-batch",
             type=_positive,
