@@ -192,6 +192,34 @@ def test_running_requests_are_cut_off_after_the_grace_period(start: Start) -> No
         assert "[DONE]" not in text
 
 
+def test_a_second_stop_cuts_off_at_once(start: Start) -> None:
+    it = start(limits=Limits(grace_seconds=600))
+    body = {"prompt": "<", "max_tokens": 100}
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(
+        target=lambda: answers.append(httpx.post(f"{it.url}/v1/completions", json=body))
+    )
+    with it.paused():
+        asking.start()
+        while not it.models[0].worker.open:
+            time.sleep(0.01)
+        it.server.stop()
+        it.server.stop()
+        asking.join(30)
+    assert answers[0].status_code == 503
+    assert answers[0].json()["error"]["code"] == "server_stopping"
+
+
+def test_more_connections_than_allowed(start: Start) -> None:
+    it = start(limits=Limits(max_connections=3, grace_seconds=2))
+    with connected(it), connected(it):
+        assert httpx.get(f"{it.url}/health").status_code == 503
+    end = time.monotonic() + 30
+    while httpx.get(f"{it.url}/health").status_code != 200:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
