@@ -122,6 +122,7 @@ class Answer:
         logprobs: int | None,
         stop: tuple[str, ...] = (),
     ) -> None:
+        model.worker.check_size(len(prompts) * request.n)
         self.model, self.request, self.prompts, self.format = model, request, prompts, format_
         self.logprobs = logprobs
         self.echoes: list[Sequence[Scored]] | None = None

@@ -128,7 +128,8 @@ class Worker:
         self._commands.put(None)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
-    def _reserve(self, count: int) -> None:
+    def check_size(self, count: int) -> None:
+        """Raise ApiError (400) for more sequences in a request than the queue can ever take."""
         if count > self.capacity:
             raise ApiError(
                 400,
@@ -136,6 +137,9 @@ class Worker:
                 "Send fewer prompts or samples.",
                 param="n",
             )
+
+    def _reserve(self, count: int) -> None:
+        self.check_size(count)
         if self.open + count > self.capacity:
             raise overloaded(self.open)
         self.open += count
