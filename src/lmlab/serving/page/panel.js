@@ -20,7 +20,7 @@ export class Panel {
     [this.select, this.facts] = ["select", ".facts"].map(find);
     [this.copy, this.more] = [".copy", ".more"].map(find);
     this.copy.hidden = !navigator.clipboard; // only pages of this machine, or with TLS, have one
-    this.text.dataset.empty = "The text comes here.";
+    this.text.dataset.empty = "The text appears here.";
     for (const model of models) this.select.add(new Option(model.id, model.id));
     this.select.value = chosen;
     this.select.addEventListener("change", () => this.describe());
