@@ -1,23 +1,16 @@
-"""A small trained run, and servers of it in a thread."""
+"""A small trained run, and servers of it."""
 
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from lmlab.serving.guard import Access, Limits
-from lmlab.serving.models import ServedModel, load_models
-from lmlab.serving.server import Server, listen, url_of
+from serving.running import LINE, Running, Start, running
 from tests_support import ROOT
 
-LINE = "<script>alert('é€😀')</script> & more\n"
-"""What the run has learned to repeat: mark-up, and characters of two to four bytes."""
 SMALL = (
     "tokenizer=byte", "data=text", r"data.separator='\n\n'", "model.d_model=48",
     "model.num_layers=2", "model.num_heads=2", "model.d_ff=96", "model.context_length=128",
@@ -40,76 +33,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "run"
-
-
-@dataclass
-class Running:
-    """A server in a thread."""
-
-    url: str
-    port: int
-    models: list[ServedModel]
-    server: Server
-
-    @property
-    def held(self) -> int:
-        """Sequences that the engines hold."""
-        return sum(model.worker.running for model in self.models)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Let the first model's engine wait."""
-        gate = threading.Event()
-        self.models[0].worker._commands.put(lambda: gate.wait(60) and None)
-        try:
-            yield
-        finally:
-            gate.set()
-
-    def wait_until_free(self) -> None:
-        """Wait until no engine holds a sequence."""
-        end = time.monotonic() + 30
-        while self.held or any(model.worker.open for model in self.models):
-            assert time.monotonic() < end, "sequences are still generated"
-            time.sleep(0.01)
-
-
-Start = Callable[..., Running]
-
-
-@contextmanager
-def running(
-    paths: list[Path],
-    *,
-    limits: Limits | None = None,
-    access: Access | None = None,
-    max_batch: int = 8,
-    max_queue: int = 64,
-    template: Path | None = None,
-) -> Iterator[Running]:
-    """Serve runs on a free port of this machine."""
-    models = load_models(
-        paths, device="cpu", dtype="fp32",
-        max_batch=max_batch, max_queue=max_queue, template=template,
-    )  # fmt: skip
-    started = threading.Event()
-    server = Server(
-        models,
-        access=access or Access.of("127.0.0.1"),
-        limits=limits or Limits(grace_seconds=2),
-        started=started.set,
-    )
-    with listen("127.0.0.1", 0) as socket:
-        url, port = url_of(socket), socket.getsockname()[1]
-        thread = threading.Thread(target=lambda: server.run(sockets=[socket]))
-        thread.start()
-        assert started.wait(60)
-        try:
-            yield Running(url, port, models, server)
-        finally:
-            server.stop()
-            thread.join(60)
-            assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from lmlab.errors import UserError
 from lmlab.serving.errors import ApiError
 from lmlab.serving.guard import Access
-from serving.conftest import Running, Start
+from serving.running import Running, Start
 
 ALLOWED = 0
 

@@ -11,7 +11,7 @@ from lmlab.errors import UserError
 from lmlab.serving.chat import ChatTemplate
 from lmlab.serving.errors import ApiError
 from lmlab.serving.protocol import Message
-from serving.conftest import Start
+from serving.running import Start
 
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] "

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmlab.serving.guard import Limits
-from serving.conftest import Running, Start
+from serving.running import Running, Start, running
 
 PATHS = ("/v1/completions", "/v1/chat/completions")
 SHORT = Limits(
@@ -57,10 +58,8 @@ def sent_until_closed(client: socket.socket, data: bytes, times: int, pause: flo
 
 
 @pytest.fixture(scope="module")
-def hasty(trained: object) -> Iterator[Running]:
-    from serving.conftest import running
-
-    with running([trained], limits=SHORT) as it:  # type: ignore[list-item]
+def hasty(trained: Path) -> Iterator[Running]:
+    with running([trained], limits=SHORT) as it:
         yield it
 
 

@@ -14,7 +14,7 @@ from openai import AsyncOpenAI, OpenAI
 from lmlab.generation.generate import generate
 from lmlab.generation.options import Options
 from lmlab.loading import TrainedRun, load
-from serving.conftest import LINE, Running, Start
+from serving.running import LINE, Running, Start
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from lmlab.serving.guard import Access
 from serving.chromium import CHROMIUM, CONTROL, Page, browser
-from serving.conftest import LINE, Running, Start, running
+from serving.running import LINE, Running, Start, running
 
 pytestmark = [
     pytest.mark.slow,
