@@ -9,6 +9,7 @@ import lmlab.cluster.cli
 import lmlab.generation.cli
 import lmlab.evaluation.cli
 import lmlab.runs.cli
+import lmlab.serving.cli
 import lmlab.tokenizer.cli
 from lmlab.command import exit_code
 from lmlab.errors import UserError
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     lmlab.cluster.cli.register(commands)
     lmlab.runs.cli.register(commands)
     lmlab.evaluation.cli.register(commands)
+    lmlab.serving.cli.register(commands)
     return parser
 
 
