@@ -7,6 +7,7 @@ from typing import NoReturn
 import lmlab.accounting.cli
 import lmlab.cluster.cli
 import lmlab.gpu.cli
+import lmlab.profiling.cli
 import lmlab.runs.cli
 import lmlab.tokenizer.cli
 from lmlab.command import exit_code
@@ -34,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     lmlab.cluster.cli.register(commands)
     lmlab.runs.cli.register(commands)
     lmlab.gpu.cli.register(commands)
+    lmlab.profiling.cli.register(commands)
     return parser
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from lmlab.accounting.vocabulary import GPT2_VOCABULARY
 from lmlab.errors import UserError
 from lmlab.gpu.sheets import Precision, Sheet, load_sheet, names
 
@@ -26,7 +27,6 @@ examples:
 PATTERNS = ((1, 0), (2, 0), (4, 0), (8, 0), (32, 0), (0, 0), (1, 4))
 """Strides and offsets that are shown when none is asked for."""
 TILES = (1, 8, 16, 32, 64, 128, 256)
-GPT2_VOCABULARY = 50257
 
 
 def register(commands: Subcommands) -> None:

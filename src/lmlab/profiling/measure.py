@@ -47,13 +47,12 @@ def read_bandwidth(stride: int, offset: int, width: int) -> float:
     if width not in dtypes:
         raise UserError(f"--measure reads 1, 2, 4 or 8 bytes at a time, got {width}")
     count = ELEMENTS // max(abs(stride), 1)
-    begin = offset // width
-    data = torch.zeros(begin + count * max(abs(stride), 1), device=device, dtype=dtypes[width])
-    view = torch.as_strided(data, (count,), (max(stride, 0),), begin)
+    begin, step = offset // width, abs(stride)
+    data = torch.zeros(begin + count * max(step, 1), device=device, dtype=dtypes[width])
+    view = torch.as_strided(data, (count,), (step,), begin)
     out = torch.empty(count, device=device, dtype=dtypes[width])
-    # The copy writes as much as it reads, in a row: half of the time of the one with stride 1.
     seconds = device_seconds(lambda: out.copy_(view))
-    written = device_seconds(lambda: out.fill_(1))
+    written = device_seconds(lambda: out.fill_(1))  # the copy writes, too
     return count * width / max(seconds - written, 1e-9)
 
 
