@@ -82,8 +82,8 @@ def eager(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return causal attention by torch's fused kernels."""
-    one_head = (x.unsqueeze(1) for x in (q, k, v))
-    return F.scaled_dot_product_attention(*one_head, is_causal=True).squeeze(1)
+    q, k, v = (x.unsqueeze(1) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).squeeze(1)
 
 
 BACKENDS = {"eager": eager, "sdpa": sdpa}

@@ -17,7 +17,6 @@ from lmlab.errors import ConfigError
 from lmlab.hydra_app import compose
 from lmlab.profiling.steps import training_step
 from lmlab.text import markdown_table
-from lmlab.training.step import micro_batches
 from lmlab.training.throughput import synchronize
 
 PHASES = ("forward", "backward", "optimizer")
@@ -72,12 +71,11 @@ def time_steps(setting: Setting, steps: int) -> Times:
         require_memory(
             costs, device, batch_size=setting.batch, micro_batch_size=None, chunk_tokens=1, steps=2
         )
-        (batch,) = micro_batches(step.batch, None)
         for _ in range(steps):
             step.optimizer.zero_grad(set_to_none=True)
             began = _now(device)
             with step.runtime.autocast():
-                loss, _ = step.objective(*batch)
+                loss, _ = step.objective(*step.batch)
             forward = _now(device)
             (loss / step.tokens).backward()
             backward = _now(device)

@@ -1,6 +1,7 @@
 """`lmlab profile`, `lmlab benchmark` and `lmlab demo`: measurements of training steps."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,7 @@ def _defaults(key: str) -> str:
 
 def run_profile(options: argparse.Namespace) -> None:
     """Profile, write the page, and print the main numbers."""
+    _quiet()
     from lmlab.profiling.page import write_page
 
     if options.steps < 1:
@@ -201,6 +203,12 @@ def run_attention(options: argparse.Namespace) -> None:
     _write(table, options.output)
 
 
+def _quiet() -> None:
+    """Silence what the profiler's library logs; it reads these before torch is imported."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def _positive(options: dict[str, list[int]]) -> None:
     for name, values in options.items():
         if min(values) < 1:
@@ -223,6 +231,7 @@ def _write(table: str, output: Path | None) -> None:
 
 def run_demos(options: argparse.Namespace) -> None:
     """Print the demos that are named, or all."""
+    _quiet()
     from lmlab.profiling import demos
 
     chosen = options.name or DEMOS
