@@ -27,7 +27,10 @@ LEVELS = [
 ]
 CONFIGURED = {"task", "serving", "export", "evaluation", "profiling", "cluster"}
 """Packages above the configuration of a run, which may import it."""
-BASE = {"command", "errors", "figures", "files", "layout", "lazy", "locations", "schema", "text"}
+BASE = {
+    *("command", "errors", "figures", "files", "layout", "lazy", "locations", "processor"),
+    *("schema", "text"),
+}
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "src" / "hydra_plugins").rglob("*.py")])
 
 
