@@ -167,6 +167,7 @@ def run_steps(options: argparse.Namespace) -> None:
     import torch
 
     from lmlab.profiling.benchmark import Setting, step_table
+    from lmlab.training.device import resolve_device
 
     counts = {"--steps": [options.steps], "--batch": [options.batch]}
     _positive(counts | {"--contexts": options.contexts or [1]})
@@ -177,8 +178,8 @@ def run_steps(options: argparse.Namespace) -> None:
     contexts = options.contexts or CONTEXTS["cuda" if on_gpu else "cpu"]
     overrides = tuple(options.overrides)
     settings = [Setting(s, c, options.batch, overrides) for s in sizes for c in contexts]
-    for setting in settings:
-        setting.config()  # a mistake is said before anything is timed
+    for setting in settings:  # a mistake is said before anything is timed
+        resolve_device(setting.config().trainer.device)
     _write(step_table(settings, sorted(options.warmups), options.steps, _progress), options.output)
 
 

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, record_function
 from lmlab.config import RunConfig
 from lmlab.files import atomic_write
 from lmlab.profiling.ranges import named_ranges
-from lmlab.profiling.steps import TrainingStep, training_step
+from lmlab.profiling.steps import TrainingStep, require_fit, training_step
 from lmlab.profiling.trace import STEP
 from lmlab.training.throughput import synchronize
 from lmlab.training.watch import TRACE
@@ -39,6 +39,8 @@ class Facts:
 
 def record(config: RunConfig, vocab_size: int, steps: int, directory: Path) -> Facts:
     """Profile `steps` training steps on random tokens into `directory/trace.json`."""
+    if config.trainer.check_memory:
+        require_fit(config, vocab_size)
     step = training_step(config, vocab_size)
     facts = _facts(config, step)
     compiled = config.trainer.compile is True

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from lmlab.accounting.costs import count_costs
+from lmlab.accounting.fit import require_memory
 from lmlab.config import RunConfig
 from lmlab.model import Transformer, build
 from lmlab.model.attention.backends import check_backends
@@ -60,6 +62,28 @@ class TrainingStep:
         }
 
 
+def require_fit(config: RunConfig, vocab_size: int) -> None:
+    """Raise ConfigError when a training step certainly needs more memory than is available."""
+    trainer = config.trainer
+    device = resolve_device(trainer.device)
+    precision = resolve_precision(trainer.precision, device)
+    checkpointed = trainer.checkpoint_activations
+    costs = count_costs(config.model, config.optimizer, vocab_size, precision, checkpointed)
+    require_memory(
+        costs,
+        device,
+        batch_size=trainer.batch_size,
+        micro_batch_size=trainer.micro_batch_size,
+        chunk_tokens=_chunk_tokens(config, device),
+        steps=2,
+    )
+
+
+def _chunk_tokens(config: RunConfig, device: torch.device) -> int | None:
+    chunk = config.task.objective.chunk_tokens
+    return fastest_chunk(device) if chunk == "auto" else chunk
+
+
 def training_step(config: RunConfig, vocab_size: int) -> TrainingStep:
     """Return the step of a configuration, on random tokens; it is compiled only when that says so.
 
@@ -77,12 +101,11 @@ def training_step(config: RunConfig, vocab_size: int) -> TrainingStep:
     model = build(config.model, vocab_size).to(device)
     model.checkpoint_activations = trainer.checkpoint_activations
     terms = config.task.objective
-    chunk = terms.chunk_tokens
     objective: Any = NextToken(
         model,
         z_loss=terms.z_loss,
         label_smoothing=terms.label_smoothing,
-        chunk_tokens=fastest_chunk(device) if chunk == "auto" else chunk,
+        chunk_tokens=_chunk_tokens(config, device),
     )
     if trainer.compile is True:
         objective = torch.compile(objective)

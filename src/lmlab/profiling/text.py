@@ -27,6 +27,6 @@ def summary(a: Analysis) -> list[str]:
             f"{a.hidden / a.communication:.0%} of it hidden behind computation"
         )
     if a.memory is not None:
-        held = [f"{kind} of {where} {amount(size)}" for kind, where, size in a.memory.holders[:3]]
+        held = [f"{kind} in {where} {amount(size)}" for kind, where, size in a.memory.holders[:3]]
         lines.append(f"a step allocates up to {amount(a.memory.peak)}: {', '.join(held)}, ...")
     return lines
