@@ -48,7 +48,8 @@ def main() -> None:
     shapes = [("bf16", LEADERBOARD)] if arguments.leaderboard else list(all_shapes())
     rows = [row for dtype, shape in shapes for row in measured(dtype, shape)]
     header = ["attention", "type", "heads", "N", "d", "forward", "backward", "both (ms)"]
-    text = f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n\n{markdown_table(header, rows)}"
+    where = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    text = f"{where}\n\n{markdown_table(header, rows)}"
     print(text)
     if arguments.output:
         with atomic_write(arguments.output) as file:

@@ -18,24 +18,30 @@ CPU = torch.device("cpu")
 TINY = ("model.d_model=32", "model.num_layers=1", "model.num_heads=2", "trainer.device=cpu")
 
 
+def setting(context: int, batch: int) -> Setting:
+    """Return a setting of a tiny model."""
+    sizes = [f"model.context_length={context}", f"trainer.batch_size={batch}"]
+    return Setting("tiny", composed(*TINY, *sizes))
+
+
 def cells(table: str) -> list[list[str]]:
     """Return the rows of a Markdown table, without its header."""
     return [[c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
 
 
 def test_steps_are_timed_by_phase() -> None:
-    times = time_steps(Setting("tiny", 16, 2, TINY), 3)
+    times = time_steps(setting(16, 2), 3)
     assert times.seconds.keys() == {"forward", "backward", "optimizer"}
     assert all(len(each) == 3 and min(each) > 0 for each in times.seconds.values())
 
 
 def test_each_warmup_is_a_row_of_later_steps() -> None:
-    def run(setting: Setting, steps: int) -> Times:
+    def run(each: Setting, steps: int) -> Times:
         cold = [10.0] + [1.0] * (steps - 1)
-        return Times(setting, dict.fromkeys(("forward", "backward", "optimizer"), cold))
+        return Times(each, dict.fromkeys(("forward", "backward", "optimizer"), cold))
 
     said: list[str] = []
-    settings = [Setting("tiny", 64, 4), Setting("tiny", 128, 4)]
+    settings = [setting(64, 4), setting(128, 4)]
     rows = cells(step_table(settings, [0, 1], 2, said.append, run))
     assert [row[:4] for row in rows][:2] == [["tiny", "64", "4", "0"], ["tiny", "64", "4", "1"]]
     assert rows[0][4] == "5,500.0 ± 6,364.0"
@@ -48,15 +54,17 @@ def test_each_warmup_is_a_row_of_later_steps() -> None:
 def test_out_of_memory_is_a_row() -> None:
     rows = cells(
         step_table(
-            [Setting("tiny", 64, 1)],
+            [setting(64, 1)],
             [0, 5],
             2,
             lambda _: None,
-            lambda setting, _: Times(setting, problem=OUT_OF_MEMORY),
+            lambda each, _: Times(each, problem=OUT_OF_MEMORY),
         )
     )
     assert rows == [["tiny", "64", "1", "", OUT_OF_MEMORY, "", "", ""]]
-    large = Setting("2_7b", 1024, 10_000, ("trainer.device=cpu",))
+    large = Setting(
+        "2_7b", composed("model=2_7b", "trainer.batch_size=10000", "trainer.device=cpu")
+    )
     assert time_steps(large, 1).problem == OUT_OF_MEMORY
 
 
@@ -64,15 +72,15 @@ def test_out_of_memory_is_a_row() -> None:
 def test_a_process_that_the_system_ends_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert multiprocessing.get_all_start_methods()
     monkeypatch.setattr(benchmark, "time_steps", _killed)
-    assert benchmark.in_a_process(Setting("tiny", 16, 1), 1).problem == OUT_OF_MEMORY
+    assert benchmark.in_a_process(setting(16, 1), 1).problem == OUT_OF_MEMORY
 
 
-def _killed(setting: Setting, steps: int) -> Times:
+def _killed(each: Setting, steps: int) -> Times:
     import os
     import signal
 
     os.kill(os.getpid(), signal.SIGKILL)
-    return Times(setting)
+    return Times(each)
 
 
 @pytest.mark.parametrize("backend", attention.BACKENDS)

@@ -26,6 +26,7 @@ examples:
 """
 PATTERNS = ((1, 0), (2, 0), (4, 0), (8, 0), (32, 0), (0, 0), (1, 4))
 """Strides and offsets that are shown when none is asked for."""
+DEFAULT_MODEL = "model=small"
 TILES = (1, 8, 16, 32, 64, 128, 256)
 
 
@@ -51,7 +52,10 @@ def register(commands: Subcommands) -> None:
 
     tool = _add(tools, "roofline", _roofline, "least time of a kernel, or of a model's operations")
     tool.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="the model, as for train.py (model=small)"
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help=f"the model, as for train.py ({DEFAULT_MODEL})",
     )
     tool.add_argument("--phase", choices=("training", "prefill", "decode"), default="training")
     tool.add_argument("--batch", type=int, default=8, metavar="N", help="sequences (8)")
@@ -168,7 +172,9 @@ def _roofline(options: argparse.Namespace, sheet: Sheet) -> None:
     predictions = [predict(work, sheet) for work in works]
     print("\n".join([*roofline_table(predictions, sheet, precision, measured), *end]))
     if options.plot:
-        plots.plot_roofline(predictions, sheet, precision, options.plot)
+        of_model = f"{' '.join(options.overrides) or DEFAULT_MODEL}, {options.phase}"
+        what = works[0].name if len(works) == 1 else of_model
+        plots.plot_roofline(predictions, sheet, precision, what, options.plot)
 
 
 def _model(options: argparse.Namespace, sheet: Sheet) -> tuple[list[Any], list[str]]:
@@ -177,7 +183,7 @@ def _model(options: argparse.Namespace, sheet: Sheet) -> tuple[list[Any], list[s
     from lmlab.gpu.transformer import operations
     from lmlab.hydra_app import compose
 
-    model = compose(*(options.overrides or ["model=small"])).model
+    model = compose(*(options.overrides or [DEFAULT_MODEL])).model
     tokens = options.tokens or model.context_length
     shape = shape_of(model)
     works = operations(shape, options.phase, options.batch, tokens, options.precision)

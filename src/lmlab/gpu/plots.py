@@ -40,14 +40,14 @@ def plot_occupancy(kernel: Occupancy, path: Path) -> None:
 
 
 def plot_roofline(
-    predictions: Sequence[Prediction], sheet: Sheet, precision: Precision, path: Path
+    predictions: Sequence[Prediction], sheet: Sheet, precision: Precision, what: str, path: Path
 ) -> None:
-    """Draw the roof of each precision in use and the operations under it."""
+    """Draw the roof of each precision in use and the operations of `what` under it."""
     shown = [p for p in predictions if p.work.flops and p.work.bytes]
     used = dict.fromkeys([precision, *(p.work.precision for p in shown)])
     edge = [ridge(sheet, precision), *(p.work.intensity for p in shown)]
     low, high = min(edge) / 4, max(edge) * 6
-    with picture(path, f"Roofline of {sheet.name}", (8.6, 4.8)) as (panel,):
+    with picture(path, f"Roofline of {sheet.name}: {what}", (8.6, 4.8)) as (panel,):
         for color, each in zip((INK, FAINT, FAINT), used, strict=False):
             top = sheet.peak(each)
             xs = [low, ridge(sheet, each), high]
@@ -69,6 +69,7 @@ def plot_roofline(
                 color=COLORS[index % len(COLORS)],
                 markersize=7,
                 markeredgecolor="white",
+                zorder=99 - index,  # the longest on top
                 label=f"{p.work.name} ({p.seconds * 1e3:,.3g} ms, {p.bound})",
             )
         panel.set(xscale="log", yscale="log", xlim=(low, high))
@@ -141,7 +142,6 @@ def plot_alignment(sheet: Sheet, size: int, precision: Precision, path: Path) ->
     sizes = range(max(1, size - 40), size + 72)
     sectors = [alignment(sheet, each, precision).sectors for each in sizes]
     with picture(path, f"Rows around {size} {precision} elements on {sheet.name}") as (panel,):
-        panel.vlines(list(sizes), 3.9, sectors, color=FAINT, linewidth=0.8)
         for each, touched in zip(sizes, sectors, strict=True):
             padded = each % 64 == 0
             color = ORANGE if each == size else COLORS[2] if padded else BLUE

@@ -151,4 +151,4 @@ def alignment_table(sheet: Sheet, sizes: Sequence[Alignment]) -> list[str]:
 
 def _number(value: float) -> str:
     """Return a number with two decimals, a small one with two digits."""
-    return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.2g}"
+    return f"{value:,.2f}" if value >= 0.995 or value == 0 else f"{value:.2g}"

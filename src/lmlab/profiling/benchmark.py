@@ -12,7 +12,6 @@ import torch
 
 from lmlab.config import RunConfig
 from lmlab.errors import ConfigError
-from lmlab.hydra_app import compose
 from lmlab.profiling.steps import require_fit, training_step
 from lmlab.text import markdown_table
 from lmlab.training.throughput import synchronize
@@ -28,21 +27,18 @@ class Setting:
     """One configuration of the benchmark."""
 
     size: str
-    context: int
-    batch: int
-    overrides: tuple[str, ...] = ()
-    """What else train.py would get."""
+    """Name of the model."""
+    config: RunConfig
 
-    def config(self) -> RunConfig:
-        """Return its configuration; raises UserError for a mistake in it."""
-        return compose(
-            f"model={self.size}",
-            f"model.context_length={self.context}",
-            f"model.vocab_size={VOCABULARY}",
-            f"trainer.batch_size={self.batch}",
-            "trainer.compile=false",
-            *self.overrides,
-        )
+    @property
+    def context(self) -> int:
+        """Tokens of a sequence."""
+        return self.config.model.context_length
+
+    @property
+    def batch(self) -> int:
+        """Sequences."""
+        return self.config.trainer.batch_size
 
 
 @dataclass
@@ -59,14 +55,13 @@ def time_steps(setting: Setting, steps: int) -> Times:
 
     Nothing is warmed up: the first steps show what that costs.
     """
-    config = setting.config()
     times = Times(setting, {phase: [] for phase in PHASES})
     try:
-        require_fit(config, VOCABULARY)
+        require_fit(setting.config, VOCABULARY)
     except ConfigError:
         return Times(setting, problem=OUT_OF_MEMORY)
     try:
-        step = training_step(config, VOCABULARY)
+        step = training_step(setting.config, VOCABULARY)
         device = step.runtime.device
         for _ in range(steps):
             step.optimizer.zero_grad(set_to_none=True)

@@ -166,7 +166,8 @@ def run_steps(options: argparse.Namespace) -> None:
     """Print or write the table of training steps."""
     import torch
 
-    from lmlab.profiling.benchmark import Setting, step_table
+    from lmlab.hydra_app import compose
+    from lmlab.profiling.benchmark import VOCABULARY, Setting, step_table
     from lmlab.training.device import resolve_device
 
     counts = {"--steps": [options.steps], "--batch": [options.batch]}
@@ -176,10 +177,15 @@ def run_steps(options: argparse.Namespace) -> None:
     on_gpu = torch.cuda.is_available()
     sizes = options.sizes or (ON_GPU if on_gpu else ON_CPU)["sizes"]
     contexts = options.contexts or CONTEXTS["cuda" if on_gpu else "cpu"]
-    overrides = tuple(options.overrides)
-    settings = [Setting(s, c, options.batch, overrides) for s in sizes for c in contexts]
+    fixed = [f"trainer.batch_size={options.batch}", f"model.vocab_size={VOCABULARY}"]
+    fixed += ["trainer.compile=false", *options.overrides]
+    settings = [
+        Setting(size, compose(f"model={size}", f"model.context_length={context}", *fixed))
+        for size in sizes
+        for context in contexts
+    ]
     for setting in settings:  # a mistake is said before anything is timed
-        resolve_device(setting.config().trainer.device)
+        resolve_device(setting.config.trainer.device)
     _write(step_table(settings, sorted(options.warmups), options.steps, _progress), options.output)
 
 

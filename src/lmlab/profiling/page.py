@@ -28,7 +28,7 @@ def write_page(trace: Path, directory: Path) -> tuple[Path, Analysis]:
     template.globals |= {"amount": amount, "milliseconds": milliseconds}
     page = template.render(
         title=facts.get("title", trace.name),
-        trace=trace.resolve(),
+        trace=trace,
         a=analysis,
         facts=facts,
         state=sum(facts.get("state_bytes", {}).values()),

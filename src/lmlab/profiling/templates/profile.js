@@ -9,7 +9,8 @@
   document.head.append(script);
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
-  const palette = ["#2f6fb5", "#d9480f", "#2b8a3e", "#862e9c", "#e67700", "#0b7285", "#c2255c", "#5c940d"];
+  const palette = ["#2f6fb5", "#d9480f", "#2b8a3e", "#862e9c", "#e67700", "#0b7285", "#c2255c", "#5c940d",
+    "#6741d9", "#868e96", "#c92a2a", "#1c7ed6"];
   const options = { responsive: true, displaylogo: false, displayModeBar: touch || innerWidth < 640 ? false : "hover", showSendToCloud: false,
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
   const layout = (more) => {
