@@ -29,8 +29,8 @@ def span(name: str, ts: float, dur: float) -> Any:
     return event(name, ts, dur, "user_annotation")
 
 
-def memory(ts: float, size: int, address: int) -> Any:
-    args = {"Bytes": size, "Addr": address}
+def memory(ts: float, size: int, address: int, device: int = 0) -> Any:
+    args = {"Bytes": size, "Addr": address, "Device Type": device}
     return {"ph": "i", "name": "[memory]", "pid": 1, "tid": 1, "ts": ts, "args": args}
 
 
@@ -139,6 +139,13 @@ def test_kinds_of_memory_by_lifetime() -> None:
         0,
         0,
     ]
+
+
+def test_on_a_gpu_its_memory_counts() -> None:
+    trace = parse_trace([*STEP, memory(50, 1000, 1), memory(55, 10, 2, device=1)])
+    found = memory_of(trace, trace.steps()[0])
+    assert found is not None
+    assert found.peak == 10
 
 
 def test_a_trace_without_our_ranges_is_one_step() -> None:

@@ -159,9 +159,9 @@ def _roofline(options: argparse.Namespace, sheet: Sheet) -> None:
         m, n, k = options.matmul
         works = [matmul(m, n, k, precision)]
         if options.measure:
-            from lmlab.profiling.measure import matmul_seconds
+            from lmlab.profiling.measure import matmul_seconds, measured_on
 
-            measured = [matmul_seconds(m, n, k, precision)]
+            measured, end = [matmul_seconds(m, n, k, precision)], [measured_on(sheet)]
     elif options.measure:
         raise UserError("--measure measures one matrix product; give --matmul M N K")
     elif options.kernel:
@@ -229,9 +229,10 @@ def _waves(options: argparse.Namespace, sheet: Sheet) -> None:
     found = [waves(sheet, size, size, tile, per_sm) for size in options.sizes]
     measured: list[float] = []
     if options.measure:
-        from lmlab.profiling.measure import matmul_seconds
+        from lmlab.profiling.measure import matmul_seconds, measured_on
 
         measured = [matmul_seconds(size, size, size, "bf16") for size in options.sizes]
+        print(measured_on(sheet))
     print("\n".join(waves_table(sheet, found, measured)))
     if options.plot:
         plots.plot_waves(sheet, found, tile, per_sm, options.plot)
@@ -246,9 +247,10 @@ def _coalescing(options: argparse.Namespace, sheet: Sheet) -> None:
     found = [access(sheet, stride, offset, options.width) for stride, offset in patterns]
     measured: list[float] = []
     if options.measure:
-        from lmlab.profiling.measure import read_bandwidth
+        from lmlab.profiling.measure import measured_on, read_bandwidth
 
         measured = [read_bandwidth(a.stride, a.offset, a.width) for a in found]
+        print(measured_on(sheet))
     print("\n".join(coalescing_table(sheet, found, measured)))
     if options.plot:
         plots.plot_coalescing(sheet, options.plot)

@@ -43,7 +43,7 @@ def register(commands: Subcommands) -> None:
     )
     profile.add_argument("--steps", type=int, default=3, metavar="N", help="recorded (3)")
     profile.add_argument(
-        "--output", type=Path, metavar="DIR", help="default: RUN/profile, else runs/profile"
+        "--output", type=Path, metavar="DIR", help="default: RUN/profile, else runs/profiles"
     )
     profile.set_defaults(run=run_profile)
 
@@ -159,7 +159,7 @@ def configured(what: list[str]) -> "tuple[RunConfig, int, Path]":
         return config, vocab_size, directory / "profile"
     config = compose(*what)
     vocab_size = config.model.vocab_size or declared_vocab_size(config.tokenizer)
-    return config, vocab_size, Path("runs/profile")
+    return config, vocab_size, Path("runs/profiles")
 
 
 def run_steps(options: argparse.Namespace) -> None:

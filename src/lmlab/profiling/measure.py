@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from lmlab.errors import UserError
-from lmlab.gpu.sheets import Precision
+from lmlab.gpu.sheets import Precision, Sheet, find_sheet
 
 ELEMENTS = 2**26
 """Elements that a measured access reads."""
@@ -24,6 +24,14 @@ def require_gpu() -> torch.device:
     if not torch.cuda.is_available():
         raise UserError("torch finds no CUDA device here; leave out --measure for the prediction")
     return torch.device("cuda")
+
+
+def measured_on(sheet: Sheet) -> str:
+    """Return the line that names the GPU of the measurements, and whether the sheet is its own."""
+    name = torch.cuda.get_device_name(require_gpu())
+    own = find_sheet(name)
+    other = "" if own == sheet else f"; the predictions are for {sheet.name}"
+    return f"measured on {name}{other}"
 
 
 def matmul_seconds(m: int, n: int, k: int, precision: Precision) -> float:

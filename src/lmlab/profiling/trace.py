@@ -16,6 +16,8 @@ KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")
 BACKWARD = "autograd::engine::evaluate_function"
 COMMUNICATION = re.compile(r"nccl|gloo|c10d", re.IGNORECASE)
 MICROSECONDS = 1e-6
+CUDA = 1
+"""Number of CUDA among torch's types of devices."""
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Allocation:
     bytes: int
     address: int
     thread: str
+    on_gpu: bool = False
 
 
 @dataclass
@@ -99,7 +102,8 @@ def parse_trace(events: Iterable[dict[str, Any]]) -> Trace:
         thread, args, kind = f"{e['pid']}/{e['tid']}", e.get("args", {}), e.get("cat")
         if e["name"] == "[memory]":
             size, address = int(args["Bytes"]), int(args["Addr"])
-            trace.allocations.append(Allocation(begin, size, address, thread))
+            on_gpu = args.get("Device Type", 0) == CUDA
+            trace.allocations.append(Allocation(begin, size, address, thread, on_gpu))
             continue
         event = Event(e["name"], begin, begin + float(e["dur"]) * MICROSECONDS, thread, args)
         if kind == "cpu_op":
@@ -111,6 +115,8 @@ def parse_trace(events: Iterable[dict[str, Any]]) -> Trace:
     for several in (trace.ranges, trace.operators, trace.kernels):
         several.sort(key=lambda e: (e.begin, -e.end))
     trace.allocations.sort(key=lambda a: a.at)
+    if any(a.on_gpu for a in trace.allocations):  # the CPU's memory is not what runs out
+        trace.allocations = [a for a in trace.allocations if a.on_gpu]
     _nest(trace.ranges)
     _nest(trace.operators)
     return trace
