@@ -18,8 +18,6 @@ from lmlab.training.throughput import synchronize
 SCORES_AT_ONCE = 5
 """Matrices of all scores that eager attention holds at its peak: scores, masked, probabilities,
 and two gradients."""
-GROWTH = 4.5
-"""How much longer twice the length takes at most: scores grow by four."""
 
 
 @dataclass(frozen=True)
@@ -107,19 +105,19 @@ def attention_table(
     """
     rows = []
     for width in widths:
-        last = 0.0
+        last, previous = 0.0, 1
         for length in lengths:
             row = [f"{width}", f"{length}"]
-            if budget is not None and GROWTH * last > budget:
+            expected = last * (length / previous) ** 2  # as the scores grow
+            if budget is not None and expected > budget:
                 rows.append([*row, f"not run: above {budget:g} s", "", ""])
                 continue
             began = time.perf_counter()
             result = _try(backend, (batch, length, width), device, dtype, repeats)
-            last = time.perf_counter() - began
             if result is None:
                 rows.append([*row, OUT_OF_MEMORY, "", ""])
-                last = 0.0
                 continue
+            last, previous = time.perf_counter() - began, length
             times = [mean_and_deviation(each) for each in (result.forward, result.backward)]
             rows.append([*row, times[0], amount(result.memory), times[1]])
     header = ["d", "N", "forward (ms)", "memory before backward", "backward (ms)"]
