@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lmlab.cli import main
-from lmlab.gpu.sheets import FOLDER
+from lmlab.gpu.names import SHEETS
 from tests_support import ROOT
 
 PAGE = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ def test_a_command_prints_what_the_page_shows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    values = yaml.safe_load((FOLDER / "H100.yaml").read_text()) | {"bandwidth": -1.0}
+    values = yaml.safe_load((SHEETS / "H100.yaml").read_text()) | {"bandwidth": -1.0}
     del values["sms"], values["l2"]
     Path("mine.yaml").write_text(yaml.safe_dump(values))
     main(shlex.split(command))

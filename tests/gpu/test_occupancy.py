@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from lmlab.errors import UserError
+from lmlab.gpu.names import sheet_names
 from lmlab.gpu.occupancy import occupancy
-from lmlab.gpu.sheets import Sheet, load_sheet, names
+from lmlab.gpu.sheets import Sheet, load_sheet
 
 LIMITS = {"warps": 1, "registers": 2, "shared memory": 4, "blocks": 8}
 """Bits of the oracle's mask."""
@@ -43,7 +44,7 @@ def asked(oracle: Path, sheet: Sheet, kernels: list[tuple[int, ...]]) -> list[tu
     return [(int(a), int(b)) for a, b in map(str.split, done.stdout.splitlines())]
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", sheet_names())
 def test_occupancy_is_that_of_the_cuda_toolkit(name: str, oracle: Path) -> None:
     """On a grid of 10,000 kernels, between the steps of the allocation as well."""
     sheet = load_sheet(name)

@@ -7,12 +7,13 @@ import yaml
 
 from lmlab.cli import main
 from lmlab.errors import UserError
-from lmlab.gpu.sheets import FOLDER, Sheet, bf16_peak, find_sheet, load_sheet, names, read_sheet
+from lmlab.gpu.names import SHEETS, sheet_names
+from lmlab.gpu.sheets import Sheet, bf16_peak, find_sheet, load_sheet, read_sheet
 
 NO_FIGURES = {"name", "device_name", "sources"}
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", sheet_names())
 def test_every_figure_has_a_source(name: str) -> None:
     sheet = load_sheet(name)
     sourced = {field for fields in sheet.sources for field in fields.split()}
@@ -20,7 +21,7 @@ def test_every_figure_has_a_source(name: str) -> None:
 
 
 def test_the_sheets_of_the_course_are_there() -> None:
-    assert names() == ["A100", "B200", "H100", "H200", "RTX_4090"]
+    assert sheet_names() == ["A100", "B200", "H100", "H200", "RTX_4090"]
     assert load_sheet("a100").sms == 108
     assert load_sheet("RTX 4090").max_blocks_per_sm == 24
     assert load_sheet("H100").warps_per_sm == 64
@@ -38,7 +39,7 @@ def test_a_device_is_found_by_its_name() -> None:
 
 def own(path: Path, **changes: object) -> Path:
     """Write a sheet like H100's with some fields changed; None: left out."""
-    values = yaml.safe_load((FOLDER / "H100.yaml").read_text())
+    values = yaml.safe_load((SHEETS / "H100.yaml").read_text())
     values = {key: value for key, value in (values | changes).items() if value is not None}
     path.write_text(yaml.safe_dump(values))
     return path

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lmlab.cli import main
 from lmlab.errors import UserError
-from lmlab.gpu.sheets import Precision
+from lmlab.gpu.names import Precision
 from lmlab.profiling import attention, benchmark, demos, measure
 from lmlab.profiling.benchmark import OUT_OF_MEMORY, Setting, Times, step_table, time_steps
 from tests_support import composed

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from statistics import mean
 
 from lmlab.errors import UserError
+from lmlab.gpu.names import BYTES, Precision
 from lmlab.gpu.occupancy import ceil_div, round_up
-from lmlab.gpu.sheets import BYTES, Precision, Sheet
+from lmlab.gpu.sheets import Sheet
 
 SEGMENT = 128
 """Bytes of a row that a warp reads together: a cache line."""

@@ -2,18 +2,21 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lmlab.accounting.vocabulary import GPT2_VOCABULARY
 from lmlab.errors import UserError
-from lmlab.gpu.sheets import Precision, Sheet, load_sheet, names
+from lmlab.gpu.names import Precision, sheet_names
 
 if TYPE_CHECKING:
+    from lmlab.gpu.sheets import Sheet
     from lmlab.gpu.transformer import Shape
     from lmlab.model.config import ModelConfig
 
 Subcommands = Any
+Tool = Callable[[argparse.Namespace, "Sheet"], None]
 EXAMPLES = """\
 examples:
   lmlab gpu occupancy --threads 256 --registers 64 --shared-memory 49152
@@ -105,7 +108,7 @@ def register(commands: Subcommands) -> None:
 def _add(
     tools: Subcommands,
     name: str,
-    run: Callable[[argparse.Namespace, Sheet], None],
+    run: Tool,
     text: str,
     gpu: str = "H100",
 ) -> argparse.ArgumentParser:
@@ -116,11 +119,17 @@ def _add(
         "--gpu",
         default=gpu,
         metavar="NAME",
-        help=f"{', '.join(names())}, or a sheet of your own: FILE.yaml (default: {gpu})",
+        help=f"{', '.join(sheet_names())}, or a sheet of your own: FILE.yaml (default: {gpu})",
     )
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it as well")
-    parser.set_defaults(run=lambda options: run(options, load_sheet(options.gpu)))
+    parser.set_defaults(run=partial(_with_sheet, run))
     return parser
+
+
+def _with_sheet(run: Tool, options: argparse.Namespace) -> None:
+    from lmlab.gpu.sheets import load_sheet
+
+    run(options, load_sheet(options.gpu))
 
 
 def _precision(tool: argparse.ArgumentParser) -> None:
@@ -133,7 +142,7 @@ def _measure(tool: argparse.ArgumentParser) -> None:
     )
 
 
-def _occupancy(options: argparse.Namespace, sheet: Sheet) -> None:
+def _occupancy(options: argparse.Namespace, sheet: "Sheet") -> None:
     from lmlab.gpu import plots
     from lmlab.gpu.occupancy import occupancy
     from lmlab.gpu.tables import occupancy_table
@@ -144,7 +153,7 @@ def _occupancy(options: argparse.Namespace, sheet: Sheet) -> None:
         plots.plot_occupancy(kernel, options.plot)
 
 
-def _roofline(options: argparse.Namespace, sheet: Sheet) -> None:
+def _roofline(options: argparse.Namespace, sheet: "Sheet") -> None:
     from lmlab.gpu import plots
     from lmlab.gpu.roofline import Work, matmul, predict
     from lmlab.gpu.tables import roofline_table
@@ -177,7 +186,7 @@ def _roofline(options: argparse.Namespace, sheet: Sheet) -> None:
         plots.plot_roofline(predictions, sheet, precision, what, options.plot)
 
 
-def _model(options: argparse.Namespace, sheet: Sheet) -> tuple[list[Any], list[str]]:
+def _model(options: argparse.Namespace, sheet: "Sheet") -> tuple[list[Any], list[str]]:
     """Return the operations of the composed model, and what follows from their time."""
     from lmlab.gpu.roofline import total_seconds
     from lmlab.gpu.transformer import operations
@@ -220,7 +229,7 @@ def shape_of(model: "ModelConfig") -> "Shape":
     )
 
 
-def _waves(options: argparse.Namespace, sheet: Sheet) -> None:
+def _waves(options: argparse.Namespace, sheet: "Sheet") -> None:
     from lmlab.gpu import plots
     from lmlab.gpu.tables import waves_table
     from lmlab.gpu.waves import waves
@@ -238,7 +247,7 @@ def _waves(options: argparse.Namespace, sheet: Sheet) -> None:
         plots.plot_waves(sheet, found, tile, per_sm, options.plot)
 
 
-def _coalescing(options: argparse.Namespace, sheet: Sheet) -> None:
+def _coalescing(options: argparse.Namespace, sheet: "Sheet") -> None:
     from lmlab.gpu import plots
     from lmlab.gpu.coalescing import access
     from lmlab.gpu.tables import coalescing_table
@@ -256,7 +265,7 @@ def _coalescing(options: argparse.Namespace, sheet: Sheet) -> None:
         plots.plot_coalescing(sheet, options.plot)
 
 
-def _tiling(options: argparse.Namespace, sheet: Sheet) -> None:
+def _tiling(options: argparse.Namespace, sheet: "Sheet") -> None:
     from lmlab.gpu import plots
     from lmlab.gpu.tables import tiling_table
     from lmlab.gpu.tiling import tiling
@@ -271,7 +280,7 @@ def _tiling(options: argparse.Namespace, sheet: Sheet) -> None:
         plots.plot_tiling(sheet, found, options.precision, options.plot)
 
 
-def _alignment(options: argparse.Namespace, sheet: Sheet) -> None:
+def _alignment(options: argparse.Namespace, sheet: "Sheet") -> None:
     from lmlab.gpu import plots
     from lmlab.gpu.alignment import alignment
     from lmlab.gpu.tables import alignment_table

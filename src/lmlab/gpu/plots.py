@@ -6,9 +6,10 @@ from pathlib import Path
 from lmlab.figures import BLUE, COLORS, FAINT, INK, ORANGE, picture
 from lmlab.gpu.alignment import alignment
 from lmlab.gpu.coalescing import WIDTHS, access
+from lmlab.gpu.names import Precision
 from lmlab.gpu.occupancy import Occupancy, occupancy
 from lmlab.gpu.roofline import Prediction, ridge
-from lmlab.gpu.sheets import Precision, Sheet
+from lmlab.gpu.sheets import Sheet
 from lmlab.gpu.tiling import Tiling
 from lmlab.gpu.waves import Waves, waves
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmlab.errors import UserError
-from lmlab.gpu.sheets import BYTES, Precision, Sheet
+from lmlab.gpu.names import BYTES, Precision
+from lmlab.gpu.sheets import Sheet
 
 
 @dataclass(frozen=True)

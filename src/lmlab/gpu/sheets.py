@@ -4,27 +4,17 @@ import difflib
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError
 
 from lmlab.errors import UserError
+from lmlab.gpu.names import SHEETS, Precision, sheet_names
 from lmlab.schema import Config
 
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "fp4"]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
-BYTES: dict[Precision, float] = {
-    "fp32": 4,
-    "tf32": 4,
-    "fp16": 2,
-    "bf16": 2,
-    "fp8": 1,
-    "fp4": 0.5,
-}
-"""Bytes of an element in memory."""
-FOLDER = Path(__file__).parent / "sheets"
 OTHER_PEAKS = Path(__file__).parent / "other_peaks.yaml"
 
 
@@ -83,11 +73,6 @@ class Sheet(Config):
         return self.flops[precision]
 
 
-def names() -> list[str]:
-    """Return the names of the sheets in the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
 def load_sheet(name: str) -> Sheet:
     """Return a sheet by its name, or from a YAML file of one's own.
 
@@ -95,20 +80,20 @@ def load_sheet(name: str) -> Sheet:
     """
     if name.endswith((".yaml", ".yml")):
         return read_sheet(Path(name).expanduser())
-    known = {sheet.casefold(): sheet for sheet in names()}
+    known = {sheet.casefold(): sheet for sheet in sheet_names()}
     found = known.get(name.casefold().replace(" ", "_"))
     if found is None:
         near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.4)
         hint = f" (did you mean '{known[near[0]]}'?)" if near else ""
         raise UserError(
-            f"no hardware sheet '{name}'{hint}; sheets: {', '.join(names())}, or FILE.yaml"
+            f"no hardware sheet '{name}'{hint}; sheets: {', '.join(sheet_names())}, or FILE.yaml"
         )
     return _packaged(found)
 
 
 @cache
 def _packaged(name: str) -> Sheet:
-    return read_sheet(FOLDER / f"{name}.yaml")
+    return read_sheet(SHEETS / f"{name}.yaml")
 
 
 def read_sheet(path: Path) -> Sheet:
@@ -150,7 +135,7 @@ def find_sheet(device_name: str) -> Sheet | None:
     """Return the sheet of a device by CUDA's name of it; None for others."""
     if _other_peak(device_name) is not None:  # another form factor of the same chip
         return None
-    sheets = (_packaged(name) for name in names())
+    sheets = (_packaged(name) for name in sheet_names())
     return next((s for s in sheets if re.search(rf"\b{s.device_name}\b", device_name)), None)
 
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from lmlab.gpu.alignment import UNITS, Alignment
 from lmlab.gpu.coalescing import Access
+from lmlab.gpu.names import Precision
 from lmlab.gpu.occupancy import Occupancy
 from lmlab.gpu.roofline import Prediction, ridge
-from lmlab.gpu.sheets import Precision, Sheet
+from lmlab.gpu.sheets import Sheet
 from lmlab.gpu.tiling import Tiling
 from lmlab.gpu.waves import Waves
 from lmlab.text import aligned_table

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from lmlab.errors import UserError
+from lmlab.gpu.names import BYTES, Precision
 from lmlab.gpu.occupancy import ceil_div
 from lmlab.gpu.roofline import Work, ridge
-from lmlab.gpu.sheets import BYTES, Precision, Sheet
+from lmlab.gpu.sheets import Sheet
 
 DEPTH = 32
 """Columns of the left factor that a block loads at a time."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lmlab.errors import UserError
+from lmlab.gpu.names import BYTES, Precision
 from lmlab.gpu.roofline import Work, elementwise, matmul
-from lmlab.gpu.sheets import BYTES, Precision
 
 Phase = Literal["training", "prefill", "decode"]
 ADAMW_FLOPS, ADAMW_BYTES = 14, 28

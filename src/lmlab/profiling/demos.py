@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
 
 from lmlab.errors import UserError
-from lmlab.gpu.sheets import BYTES
+from lmlab.gpu.names import BYTES
 from lmlab.model.config import ModelConfig
 from lmlab.model.transformer import Transformer
 from lmlab.profiling.ranges import parts

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 
 from lmlab.errors import UserError
-from lmlab.gpu.sheets import Precision, Sheet, find_sheet
+from lmlab.gpu.names import Precision
+from lmlab.gpu.sheets import Sheet, find_sheet
 
 ELEMENTS = 2**26
 """Elements that a measured access reads."""
