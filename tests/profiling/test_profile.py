@@ -19,6 +19,7 @@ from lmlab.profiling.profile import record
 from lmlab.profiling.ranges import PRODUCT, SCORES, SOFTMAX, named_ranges
 from lmlab.profiling.steps import training_step
 from lmlab.profiling.trace import Trace, read_trace
+from lmlab.training.watch import profiled
 from tests_support import TINY, composed
 
 EAGER = "model.attention.backend=eager"
@@ -198,3 +199,16 @@ def test_the_loop_names_its_phases(eager: RunConfig) -> None:
         step()
     names: list[Any] = [event.name for event in profile.events() or []]
     assert [names.count(name) for name in ("forward", "backward", "optimizer")] == [1, 1, 1]
+
+
+def test_a_trace_of_the_training_loop_is_analysed(eager: RunConfig, tmp_path: Path) -> None:
+    step = training_step(eager, 300)
+    with profiled(2, tmp_path, lambda _: None) as hook:
+        for _ in range(7):
+            step()
+            hook(False)
+    a = analyse(read_trace(tmp_path / "trace.json"))
+    assert a.steps == 2
+    assert [row.name for row in a.phases] == ["forward", "backward", "optimizer"]
+    assert [row.calls for row in a.phases] == [1, 1, 1]
+    assert a.memory is None

@@ -217,7 +217,11 @@ def work(trace: Trace) -> list[Work]:
 
 
 def label(event: Event | None) -> str:
-    """Return what a range is called in tables: a block is the sum of its parts, so they count."""
+    """Return the name of a range in tables.
+
+    What is in a block, but in none of its parts, are residual sums; what is in the forward pass,
+    but in no module, is the loss.
+    """
     if event is None or event.name == STEP or event.name.startswith("ProfilerStep#"):
         return "between the phases"
     if event.name.startswith("block "):
