@@ -1,6 +1,8 @@
 """Tables of steps and attention, and the demonstrations with the course's figures."""
 
 import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from lmlab.errors import UserError
 from lmlab.gpu.names import Precision
 from lmlab.profiling import attention, benchmark, demos, measure
 from lmlab.profiling.benchmark import OUT_OF_MEMORY, Setting, Times, step_table, time_steps
-from tests_support import composed
+from tests_support import ROOT, composed
 
 CPU = torch.device("cpu")
 TINY = ("model.d_model=32", "model.num_layers=1", "model.num_heads=2", "trainer.device=cpu")
@@ -186,6 +188,14 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_flash_benchmark_refuses_in_one_line_without_a_gpu() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "flash.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "flash.py: needs a CUDA device, torch finds none here\n"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
