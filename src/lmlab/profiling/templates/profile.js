@@ -38,7 +38,7 @@
       };
     });
     Plotly.newPlot("ranges", traces, layout((axis) => ({
-      barmode: "overlay", bargap: 0.08, legend: { orientation: "h", y: -0.25 }, showlegend: true,
+      barmode: "overlay", bargap: 0.08, legend: { orientation: "h", y: -0.34, yanchor: "top" }, showlegend: true,
       yaxis: { ...axis, showticklabels: false, showgrid: false, fixedrange: true },
     })), options);
   };
