@@ -175,6 +175,8 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("demo accumulate", "no demo 'accumulate'; demos: accumulation"),
         ("benchmark steps --sizes gigantic", "gigantic"),
+        ("benchmark steps optimizer=sgdd --sizes tiny", "sgdd"),
+        ("benchmark steps trainer.device=cuda:99 --sizes tiny", "'cuda:99' is not available"),
         ("benchmark steps --steps 0", "--steps must be 1 or more, got 0"),
         ("benchmark steps --warmups -1", "--warmups must be 0 or more"),
         ("benchmark attention --widths 0", "--widths must be 1 or more, got 0"),

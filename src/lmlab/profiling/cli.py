@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,9 @@ examples:
   lmlab profile model.attention.backend=eager --steps 5 --output profiles/eager
   lmlab profile runs/profile/2026-01-31_10-00-00/trace.json
 """
-ON_GPU = {"sizes": ["small", "medium", "large", "xl", "2_7b"]}
-ON_CPU = {"sizes": ["tiny", "small"]}
-CONTEXTS = {"cuda": [128, 256, 512, 1024], "cpu": [128, 256]}
-"""What is timed by default; a CPU takes minutes for more."""
+SIZES = {"GPU": ["small", "medium", "large", "xl", "2_7b"], "CPU": ["tiny", "small"]}
+CONTEXTS = {"GPU": [128, 256, 512, 1024], "CPU": [128, 256]}
+"""What `benchmark steps` times by default; a CPU takes minutes for more."""
 CPU_BUDGET = 20.0
 DEMOS = ("accumulation", "dtypes", "fusion", "recomputation")
 
@@ -60,9 +60,9 @@ def register(commands: Subcommands) -> None:
         description="Time forward, backward and optimizer of each model size and context, each "
         "in a process of its own, with 0, 1, 2 and 5 warmup steps.",
     )
-    steps.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
-    steps.add_argument("--sizes", nargs="+", metavar="MODEL", help="default: " + _defaults("sizes"))
-    steps.add_argument("--contexts", nargs="+", type=int, metavar="N", help="128 256 512 1024")
+    steps.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py, first")
+    steps.add_argument("--sizes", nargs="+", metavar="MODEL", help=_by_device(SIZES))
+    steps.add_argument("--contexts", nargs="+", type=int, metavar="N", help=_by_device(CONTEXTS))
     steps.add_argument("--warmups", nargs="+", type=int, default=[0, 1, 2, 5], metavar="N")
     steps.add_argument("--steps", type=int, default=10, metavar="N", help="averaged (10)")
     steps.add_argument("--batch", type=int, default=4, metavar="N", help="sequences (4)")
@@ -101,8 +101,10 @@ def register(commands: Subcommands) -> None:
     demo.set_defaults(run=run_demos)
 
 
-def _defaults(key: str) -> str:
-    return f"{' '.join(ON_GPU[key])} on a GPU, {' '.join(ON_CPU[key])} on a CPU"
+def _by_device(defaults: Mapping[str, Sequence[object]]) -> str:
+    """Return the help text of defaults that depend on the device."""
+    parts = [f"{' '.join(map(str, values))} on a {name}" for name, values in defaults.items()]
+    return f"default: {', '.join(parts)}"
 
 
 def run_profile(options: argparse.Namespace) -> None:
@@ -174,9 +176,8 @@ def run_steps(options: argparse.Namespace) -> None:
     _positive(counts | {"--contexts": options.contexts or [1]})
     if min(options.warmups) < 0:
         raise UserError(f"--warmups must be 0 or more, got {min(options.warmups)}")
-    on_gpu = torch.cuda.is_available()
-    sizes = options.sizes or (ON_GPU if on_gpu else ON_CPU)["sizes"]
-    contexts = options.contexts or CONTEXTS["cuda" if on_gpu else "cpu"]
+    kind = "GPU" if torch.cuda.is_available() else "CPU"
+    sizes, contexts = options.sizes or SIZES[kind], options.contexts or CONTEXTS[kind]
     fixed = [f"trainer.batch_size={options.batch}", f"model.vocab_size={VOCABULARY}"]
     fixed += ["trainer.compile=false", *options.overrides]
     settings = [
