@@ -8,6 +8,8 @@ import lmlab.accounting.cli
 import lmlab.cluster.cli
 import lmlab.generation.cli
 import lmlab.evaluation.cli
+import lmlab.gpu.cli
+import lmlab.profiling.cli
 import lmlab.runs.cli
 import lmlab.serving.cli
 import lmlab.tokenizer.cli
@@ -38,6 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     lmlab.runs.cli.register(commands)
     lmlab.evaluation.cli.register(commands)
     lmlab.serving.cli.register(commands)
+    lmlab.gpu.cli.register(commands)
+    lmlab.profiling.cli.register(commands)
     return parser
 
 

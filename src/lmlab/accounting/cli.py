@@ -3,12 +3,10 @@
 import argparse
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lmlab.accounting.vocabulary import GPT2_VOCABULARY, declared_vocab_size
 from lmlab.errors import UserError
-
-if TYPE_CHECKING:
-    from lmlab.tokenizer.config import TokenizerConfig
 
 EXAMPLES = """\
 examples:
@@ -16,7 +14,6 @@ examples:
   lmlab account model=small model/attention=sliding_window model.attention.num_kv_heads=4
   lmlab account model=xl optimizer=adamw trainer.batch_size=1024 --peak 19.5e12 --mfu 0.5
 """
-GPT2_VOCABULARY = 50257
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -69,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
             "the embedding has; give one of them"
         )
     vocab_size = options.vocab_size or (
-        _declared(config.tokenizer) if named else rows or GPT2_VOCABULARY
+        declared_vocab_size(config.tokenizer) if named else rows or GPT2_VOCABULARY
     )
 
     from lmlab.accounting.costs import count_costs
@@ -92,13 +89,6 @@ def run(options: argparse.Namespace) -> None:
     else:
         kind = config.optimizer.kind
         print(full(counted, kind, tokens, options.memory, options.peak, options.mfu))
-
-
-def _declared(tokenizer: "TokenizerConfig") -> int:
-    """Return the vocabulary that the tokenizer will have; on little text a bpe gets less."""
-    if tokenizer.kind == "bpe":
-        return tokenizer.vocab_size
-    return 256 + len(tokenizer.special_tokens) if tokenizer.kind == "byte" else GPT2_VOCABULARY
 
 
 def _positive(kind: type[int] | type[float]) -> Any:
