@@ -12,7 +12,7 @@ LogSumExp = Float[Tensor, "*batch heads time"]
 
 
 class Forward(Protocol):
-    """Returns the output and the logarithm of the softmax's denominator, L, in float32."""
+    """The forward pass of attention."""
 
     def __call__(
         self,
@@ -22,11 +22,12 @@ class Forward(Protocol):
         causal: bool = False,
         window: int | None = None,
         softcap: float | None = None,
-    ) -> tuple[Heads, LogSumExp]: ...
+    ) -> tuple[Heads, LogSumExp]:
+        """Return the output and L, the logarithm of the softmax's denominator."""
 
 
 class Backward(Protocol):
-    """Returns the gradients of q, k and v from what the forward pass saved."""
+    """The backward pass of attention."""
 
     def __call__(
         self,
@@ -39,7 +40,8 @@ class Backward(Protocol):
         causal: bool = False,
         window: int | None = None,
         softcap: float | None = None,
-    ) -> tuple[Heads, Heads, Heads]: ...
+    ) -> tuple[Heads, Heads, Heads]:
+        """Return the gradients of q, k and v from what the forward pass saved."""
 
 
 _MASK = "bool causal=False, SymInt? window=None, float? softcap=None"
@@ -116,9 +118,7 @@ def attention_operator(
         return *backward_op(grad, *ctx.saved_tensors, *ctx.mask), None, None, None
 
     library = torch.library
-    forward_op = library.custom_op(
-        f"lmlab::{name}", run_forward, mutates_args=(), schema=_FORWARD
-    )
+    forward_op = library.custom_op(f"lmlab::{name}", run_forward, mutates_args=(), schema=_FORWARD)
     backward_op = library.custom_op(
         f"lmlab::{name}_backward", run_backward, mutates_args=(), schema=_BACKWARD
     )

@@ -14,18 +14,16 @@ CAPABILITY = (8, 0)
 """The oldest compute capability that the kernels are compiled for."""
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """Types that the Triton kernels take."""
-
-
-def interpreted() -> bool:
-    """Return whether Triton runs kernels in its interpreter, on tensors of the CPU."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+INSTALLED = find_spec("triton") is not None
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton runs kernels in its interpreter, on tensors of the CPU."""
 
 
 def triton_problem(device: torch.device) -> str | None:
     """Return why the Triton kernels do not run on the device; None: they do."""
-    if find_spec("triton") is None:
+    if not INSTALLED:
         return f"needs Triton, which is not installed: {INSTALL}"
-    if device.type == "cpu" and interpreted():
+    if device.type == "cpu" and INTERPRETED:
         return None
     if device.type != "cuda":
         return f"runs on CUDA only, the device is '{device}'"

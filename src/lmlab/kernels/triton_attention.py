@@ -47,15 +47,25 @@ class AttentionTiles:
     query_grad: Tiles
 
 
-def attention_tiles(width: int, dtype: torch.dtype) -> AttentionTiles:
-    """Return the tiles for heads of `width`; none spills registers on sm_80, sm_90 and sm_100."""
-    if dtype == torch.float32:  # without tensor cores
-        tiles = Tiles(32, 32, 4, 1) if width > 64 else Tiles(64, 32, 4, 2)
-        small = Tiles(32, 32, 4, 1)
-        return AttentionTiles(tiles, small, small)
-    if width > 64:
-        return AttentionTiles(Tiles(128, 64, 8, 2), Tiles(64, 64, 8, 2), Tiles(64, 64, 4, 2))
-    return AttentionTiles(Tiles(128, 64, 4, 2), Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 2))
+def attention_tiles(
+    width: int, dtype: torch.dtype, capability: int, softcap: bool
+) -> AttentionTiles:
+    """Return the tiles for heads of `width` on a compute capability without its dot (80, 90, 100).
+
+    They are the largest of those tried that spill no registers there; none was timed.
+    """
+    wide = width > 64
+    if dtype == torch.float32 and wide:
+        tiles = Tiles(16, 16, 4, 1)
+        return AttentionTiles(tiles, tiles, tiles)
+    if dtype == torch.float32:
+        return AttentionTiles(Tiles(16, 32, 4, 1), Tiles(32, 16, 4, 1), Tiles(16, 16, 4, 1))
+    if not wide:
+        return AttentionTiles(Tiles(128, 64, 8, 2), Tiles(32, 64, 8, 2), Tiles(128, 64, 8, 2))
+    # tcgen05 keeps its sums outside the registers.
+    key_value_grad = Tiles(64, 64, 8, 1) if capability >= 100 else Tiles(16, 64, 8, 2)
+    forward = Tiles(128, 32 if softcap else 64, 8, 2)
+    return AttentionTiles(forward, key_value_grad, Tiles(64, 64, 8, 2))
 
 
 def triton_forward(
@@ -72,7 +82,7 @@ def triton_forward(
     """
     check_head_width(q.shape[-1], q.dtype)
     out, lse = torch.empty_like(q), new_lse(q)
-    tiles = attention_tiles(q.shape[-1], q.dtype).forward
+    tiles = _tiles(q, softcap).forward
     shape = _Shape.of(q, k)
     q4, k4, v4, o4 = (_four(x) for x in (q, k, v, out))
     attention_forward_kernel[shape.grid(q, tiles.queries)](
@@ -96,7 +106,7 @@ def triton_backward(
     softcap: float | None = None,
 ) -> tuple[Heads, Heads, Heads]:
     """Return what `tiled_backward` does, computed in Triton."""
-    tiles, shape = attention_tiles(q.shape[-1], q.dtype), _Shape.of(q, k)
+    tiles, shape = _tiles(q, softcap), _Shape.of(q, k)
     q_grad, k_grad, v_grad = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     q4, k4, v4, g4, o4, dq, dk, dv = (
         _four(x) for x in (q, k, v, grad, out, q_grad, k_grad, v_grad)
@@ -182,6 +192,11 @@ def _result(asked: Tensor, written: Tensor) -> Tensor:
     if asked.data_ptr() != written.data_ptr():
         asked.copy_(written.view(asked.shape))
     return asked
+
+
+def _tiles(q: Tensor, softcap: float | None) -> AttentionTiles:
+    major, minor = torch.cuda.get_device_capability(q.device) if q.is_cuda else (9, 0)
+    return attention_tiles(q.shape[-1], q.dtype, 10 * major + minor, softcap is not None)
 
 
 def _strides(*tensors: Tensor) -> tuple[int, ...]:

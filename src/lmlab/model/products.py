@@ -7,12 +7,15 @@ float32 and round the result, which differs by the order of the sums only.
 
 import platform
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
+
+from lmlab.kernels.low_precision import PRODUCTS, LowPrecision
 
 FAST_BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 """Whether this is an x86 processor that multiplies bfloat16 faster than float32."""
@@ -34,6 +37,22 @@ def linear(
     y = _UpcastLinear.apply(x, weight)
     assert isinstance(y, Tensor)
     return y
+
+
+Product = Callable[[Tensor, Tensor], Tensor]
+"""Returns `x W^T` of x (..., d_in) and W (d_out, d_in)."""
+
+
+def low_precision(precision: LowPrecision) -> Product:
+    """Return `linear` in eight bits under autocast; without autocast it is `linear`."""
+    return partial(_low_precision, precision)
+
+
+def _low_precision(precision: LowPrecision, x: Tensor, weight: Tensor) -> Tensor:
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return linear(x, weight)
+    return PRODUCTS[precision](x, weight, torch.get_autocast_dtype(kind))
 
 
 def upcast(function: Callable[..., Tensor], *args: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

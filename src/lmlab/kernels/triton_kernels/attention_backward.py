@@ -39,13 +39,19 @@ def add_queries(
     d = tl.arange(0, BLOCK_D)
     for start in range(first, last, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)
-        real = rows < queries
-        inside = real[:, None] & (d[None, :] < D)
-        q = tl.load(q_base + rows[:, None] * q_row + d[None, :], mask=inside, other=0.0)
-        g = tl.load(g_base + rows[:, None] * g_row + d[None, :], mask=inside, other=0.0)
-        # A row beyond the end has the probability exp(-inf) = 0.
-        lse = tl.load(lse_base + rows, mask=real, other=float("inf"))
-        delta = tl.load(delta_base + rows, mask=real, other=0.0)
+        q_places = q_base + rows[:, None] * q_row + d[None, :]
+        g_places = g_base + rows[:, None] * g_row + d[None, :]
+        if MASKED or D < BLOCK_D:
+            real = rows < queries
+            inside = real[:, None] & (d[None, :] < D)
+            q = tl.load(q_places, mask=inside, other=0.0)
+            g = tl.load(g_places, mask=inside, other=0.0)
+            # A row beyond the end has the probability exp(-inf) = 0.
+            lse = tl.load(lse_base + rows, mask=real, other=float("inf"))
+            delta = tl.load(delta_base + rows, mask=real, other=0.0)
+        else:
+            q, g = tl.load(q_places), tl.load(g_places)
+            lse, delta = tl.load(lse_base + rows), tl.load(delta_base + rows)
         scores = capped_scores(k, tl.trans(q), scale, SOFTCAP, PRECISION)
         shown = scores
         if MASKED:
@@ -82,16 +88,17 @@ def key_value_grad_kernel(
     k_tile = tl.load(k_places, mask=inside, other=0.0)
     v_tile = tl.load(v_places, mask=inside, other=0.0)
 
-    # Rows from `full_first` see all keys of the tile; the window hides some from `full_last` on.
-    first, full_first, full_last, last = 0, 0, queries, queries
+    # Rows from `full_first` to `full_last` see all keys of the tile.
+    first, full_first, last = 0, 0, queries
+    full_last = queries // BLOCK_M * BLOCK_M
+    if WINDOW > 0:
+        last = tl.minimum(queries, start + BLOCK_N - 1 + WINDOW)
+        full_last = tl.minimum(full_last, (start + WINDOW) // BLOCK_M * BLOCK_M)
     if CAUSAL:
         first = start // BLOCK_M * BLOCK_M
         full_first = (start + BLOCK_N - 1 + BLOCK_M - 1) // BLOCK_M * BLOCK_M
-        full_first = tl.minimum(full_first, (queries + BLOCK_M - 1) // BLOCK_M * BLOCK_M)
-    if WINDOW > 0:
-        last = tl.minimum(queries, start + BLOCK_N - 1 + WINDOW)
-        full_last = tl.maximum(full_first, (start + WINDOW) // BLOCK_M * BLOCK_M)
-        full_last = tl.minimum(full_last, (queries + BLOCK_M - 1) // BLOCK_M * BLOCK_M)
+        full_last = tl.maximum(full_last, first)
+        full_first = tl.minimum(full_first, full_last)
 
     k_sums = tl.zeros([BLOCK_N, BLOCK_D], dtype=tl.float32)
     v_sums = tl.zeros([BLOCK_N, BLOCK_D], dtype=tl.float32)
@@ -105,7 +112,7 @@ def key_value_grad_kernel(
         if CAUSAL:
             k_sums, v_sums = add_queries(
                 k_sums, v_sums, k_tile, v_tile, q_base, g_base, q_row, g_row, lse_base, delta_base,
-                columns, first, tl.minimum(full_first, last), queries, keys, scale,
+                columns, first, full_first, queries, keys, scale,
                 D, BLOCK_D, BLOCK_M, True, CAUSAL, WINDOW, SOFTCAP, PRECISION,
             )  # fmt: skip
         k_sums, v_sums = add_queries(
@@ -113,12 +120,11 @@ def key_value_grad_kernel(
             columns, full_first, full_last, queries, keys, scale,
             D, BLOCK_D, BLOCK_M, False, CAUSAL, WINDOW, SOFTCAP, PRECISION,
         )  # fmt: skip
-        if WINDOW > 0:
-            k_sums, v_sums = add_queries(
-                k_sums, v_sums, k_tile, v_tile, q_base, g_base, q_row, g_row, lse_base, delta_base,
-                columns, full_last, last, queries, keys, scale,
-                D, BLOCK_D, BLOCK_M, True, CAUSAL, WINDOW, SOFTCAP, PRECISION,
-            )  # fmt: skip
+        k_sums, v_sums = add_queries(
+            k_sums, v_sums, k_tile, v_tile, q_base, g_base, q_row, g_row, lse_base, delta_base,
+            columns, full_last, last, queries, keys, scale,
+            D, BLOCK_D, BLOCK_M, True, CAUSAL, WINDOW, SOFTCAP, PRECISION,
+        )  # fmt: skip
 
     dk_base = k_grad + batch * dk_batch + kv_head * dk_head
     dv_base = v_grad + batch * dv_batch + kv_head * dv_head
@@ -137,9 +143,14 @@ def add_keys(
     d = tl.arange(0, BLOCK_D)
     for start in range(first, last, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
-        inside = (columns[:, None] < keys) & (d[None, :] < D)
-        k = tl.load(k_base + columns[:, None] * k_row + d[None, :], mask=inside, other=0.0)
-        v = tl.load(v_base + columns[:, None] * v_row + d[None, :], mask=inside, other=0.0)
+        k_places = k_base + columns[:, None] * k_row + d[None, :]
+        v_places = v_base + columns[:, None] * v_row + d[None, :]
+        if MASKED or D < BLOCK_D:
+            inside = (columns[:, None] < keys) & (d[None, :] < D)
+            k = tl.load(k_places, mask=inside, other=0.0)
+            v = tl.load(v_places, mask=inside, other=0.0)
+        else:
+            k, v = tl.load(k_places), tl.load(v_places)
         scores = capped_scores(q, tl.trans(k), scale, SOFTCAP, PRECISION)
         shown = scores
         if MASKED:

@@ -42,7 +42,7 @@ def attend(
         columns = start + tl.arange(0, BLOCK_N)
         k_places, v_places = k_base + columns[None, :] * k_row, v_base + columns[:, None] * v_row
         if MASKED or D < BLOCK_D:
-            inside = (columns < keys) & (columns >= 0)
+            inside = columns < keys
             k = tl.load(k_places + d[:, None], mask=inside[None, :] & (d[:, None] < D), other=0.0)
         else:
             k = tl.load(k_places + d[:, None])
@@ -57,7 +57,7 @@ def attend(
         kept = tl.exp2(largest - base)
         denominator = denominator * kept + tl.sum(p, 1)
         if MASKED or D < BLOCK_D:
-            inside = (columns < keys) & (columns >= 0)
+            inside = columns < keys
             v = tl.load(v_places + d[None, :], mask=inside[:, None] & (d[None, :] < D), other=0.0)
         else:
             v = tl.load(v_places + d[None, :])

@@ -12,13 +12,21 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from lmlab.errors import ConfigError
+from lmlab.kernels.support import (
+    INSTALLED,
+    INTERPRETED,
+    SMALLEST_TILE,
+    head_width_problem,
+    triton_problem,
+)
+from lmlab.kernels.tiled_attention import tiled_attention
 from lmlab.model.attention.config import (
     AttentionBackend,
     AttentionConfig,
     HybridAttentionConfig,
     SoftmaxAttentionConfig,
 )
-from lmlab.model.attention.masks import AttentionPattern, Mask
+from lmlab.model.attention.masks import AttentionPattern, Mask, SlidingWindow, Strided
 from lmlab.model.config import ModelConfig
 from lmlab.model.layers import scaled_dot_product_attention, softcap
 from lmlab.model.products import upcast
@@ -107,7 +115,46 @@ def _compiled_flex() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-BACKENDS = {"eager": eager, "sdpa": sdpa, "flex": flex}
+def tiled(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return attention by FlashAttention-2 in plain torch; without dropout, strides or a cache."""
+    return _flash(tiled_attention, q, k, v, pattern, cap, dropout)
+
+
+def triton(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return attention by FlashAttention-2 in Triton; without dropout, strides or a cache."""
+    from lmlab.kernels.triton_attention import triton_attention
+
+    return _flash(triton_attention, q, k, v, pattern, cap, dropout)
+
+
+def _flash(
+    attend: Callable[..., tuple[Tensor, Tensor]],
+    q: Heads,
+    k: Heads,
+    v: Heads,
+    pattern: AttentionPattern,
+    cap: float | None,
+    dropout: float,
+) -> Heads:
+    assert dropout == 0
+    assert _is_flash_pattern(pattern)
+    kind = q.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
+    window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
+    return attend(q.to(dtype), k.to(dtype), v.to(dtype), True, window, cap)[0]
+
+
+def _is_flash_pattern(pattern: AttentionPattern) -> bool:
+    """Whether as many keys as queries are at positions 0, 1, 2, ..., causal or in a window."""
+    square = pattern.queries is None and not pattern.unrestricted
+    return square and not isinstance(pattern.mask, Strided)
+
+
+BACKENDS = {"eager": eager, "sdpa": sdpa, "flex": flex, "tiled": tiled, "triton": triton}
 
 
 def check_backends(config: ModelConfig, device: torch.device) -> None:
@@ -117,15 +164,40 @@ def check_backends(config: ModelConfig, device: torch.device) -> None:
     if isinstance(config.attention, HybridAttentionConfig):
         attentions = {f"{key}.members.{name}": a for name, a in config.attention.members.items()}
     for key, attention in attentions.items():
-        if not isinstance(attention, SoftmaxAttentionConfig) or attention.backend != "flex":
+        if not isinstance(attention, SoftmaxAttentionConfig):
             continue
-        problem = None
-        if device.type != "cuda":
-            problem = f"trains on CUDA only, the device is '{device}'"
-        elif config.attention_width < FLEX_HEAD_DIM:
-            problem = f"needs heads of width {FLEX_HEAD_DIM} or more, got {config.attention_width}"
+        name = attention.backend
+        problem = PROBLEMS[name](config, device) if name in PROBLEMS else None
         if problem:
-            raise ConfigError(f"{key}.backend", f"'flex' {problem}; use auto or eager")
+            raise ConfigError(
+                f"{key}.backend", f"'{attention.backend}' {problem}; use auto or eager"
+            )
+
+
+def _flex_problem(config: ModelConfig, device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return f"trains on CUDA only, the device is '{device}'"
+    if config.attention_width < FLEX_HEAD_DIM:
+        return f"needs heads of width {FLEX_HEAD_DIM} or more, got {config.attention_width}"
+    return None
+
+
+def _tiled_problem(config: ModelConfig, device: torch.device) -> str | None:
+    if config.context_length < SMALLEST_TILE:
+        return (
+            f"computes tiles of {SMALLEST_TILE} tokens or more, "
+            f"model.context_length is {config.context_length}"
+        )
+    return None
+
+
+def _triton_problem(config: ModelConfig, device: torch.device) -> str | None:
+    own = head_width_problem(config.attention_width) or _tiled_problem(config, device)
+    return triton_problem(device) or own
+
+
+PROBLEMS = {"flex": _flex_problem, "tiled": _tiled_problem, "triton": _triton_problem}
+"""Why a backend cannot train a model on a device; None: it can."""
 
 
 def choose(
@@ -136,8 +208,15 @@ def choose(
     cap: float | None,
     dropout: float,
 ) -> str:
-    """Return the backend; `auto`: the fastest one on the device that supports the arguments."""
-    if backend != "auto":
+    """Return the backend; `auto`: the fastest one on the device that supports the arguments.
+
+    `tiled` and `triton` compute whole sequences; steps with a cache are computed as under `auto`.
+    So is everything where Triton does not run, so that a run trained with it loads anywhere.
+    """
+    runs = backend == "tiled" or (INSTALLED and (device == "cuda" or INTERPRETED))
+    if backend not in ("auto", "tiled", "triton"):
+        return backend
+    if backend != "auto" and runs and _is_flash_pattern(pattern):
         return backend
     flexible = device == "cuda" and head_dim >= FLEX_HEAD_DIM
     if flexible and not dropout and pattern.queries is None:
