@@ -10,7 +10,7 @@ import torch
 
 from lmlab.errors import ConfigError
 from lmlab.kernels.low_precision import low_precision_problem
-from lmlab.model.products import FAST_BFLOAT16
+from lmlab.processor import FAST_BFLOAT16
 from lmlab.training.distributed import SINGLE_PROCESS, DistributedContext
 
 

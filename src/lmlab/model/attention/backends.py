@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from lmlab.errors import ConfigError
+from lmlab.kernels.blocked_attention import blocked_attention
 from lmlab.kernels.support import (
     INSTALLED,
     INTERPRETED,
@@ -26,7 +27,12 @@ from lmlab.model.attention.config import (
     HybridAttentionConfig,
     SoftmaxAttentionConfig,
 )
-from lmlab.model.attention.masks import AttentionPattern, Mask, SlidingWindow, Strided
+from lmlab.model.attention.masks import (
+    AttentionPattern,
+    Causal,
+    Mask,
+    SlidingWindow,
+)
 from lmlab.model.config import ModelConfig
 from lmlab.model.layers import scaled_dot_product_attention, softcap
 from lmlab.model.products import upcast
@@ -34,6 +40,8 @@ from lmlab.model.products import upcast
 Heads = Float[Tensor, "batch heads time d_k"]
 FLEX_HEAD_DIM = 16
 """Smallest head width that FlexAttention supports on CUDA."""
+BLOCKED_LENGTHS = range(32, 1025)
+"""Lengths at which `blocked` was measured faster than `sdpa` (benchmarks/attention.py)."""
 
 
 def eager(
@@ -62,6 +70,17 @@ def sdpa(
         enable_gqa=q.shape[-3] != k.shape[-3],
     )
     return upcast(attend, q, k, v)
+
+
+def blocked(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return causal or windowed attention by blocks of queries, on the CPU."""
+    assert cap is None
+    assert dropout == 0
+    assert isinstance(pattern.mask, Causal | SlidingWindow)
+    window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
+    return upcast(partial(blocked_attention, window=window), q, k, v)
 
 
 def flex(
@@ -107,7 +126,8 @@ def _square_block_mask(mask: Mask, time: int, device: torch.device) -> BlockMask
     def mask_mod(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return mask.allows(i, j)
 
-    return create_block_mask(mask_mod, None, None, time, time, device=device)
+    with torch.inference_mode(False):  # what generation makes is kept for training
+        return create_block_mask(mask_mod, None, None, time, time, device=device)
 
 
 @cache
@@ -141,20 +161,15 @@ def _flash(
     dropout: float,
 ) -> Heads:
     assert dropout == 0
-    assert _is_flash_pattern(pattern)
+    assert pattern.queries is None
     kind = q.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
     window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
     return attend(q.to(dtype), k.to(dtype), v.to(dtype), True, window, cap)[0]
 
 
-def _is_flash_pattern(pattern: AttentionPattern) -> bool:
-    """Whether as many keys as queries are at positions 0, 1, 2, ..., causal or in a window."""
-    square = pattern.queries is None and not pattern.unrestricted
-    return square and not isinstance(pattern.mask, Strided)
-
-
-BACKENDS = {"eager": eager, "sdpa": sdpa, "flex": flex, "tiled": tiled, "triton": triton}
+BACKENDS = {"eager": eager, "sdpa": sdpa, "flex": flex, "blocked": blocked}
+BACKENDS |= {"tiled": tiled, "triton": triton}
 
 
 def check_backends(config: ModelConfig, device: torch.device) -> None:
@@ -182,6 +197,10 @@ def _flex_problem(config: ModelConfig, device: torch.device) -> str | None:
     return None
 
 
+def _blocked_problem(config: ModelConfig, device: torch.device) -> str | None:
+    return None if device.type == "cpu" else f"runs on the CPU only, the device is '{device}'"
+
+
 def _tiled_problem(config: ModelConfig, device: torch.device) -> str | None:
     if config.context_length < SMALLEST_TILE:
         return (
@@ -196,7 +215,8 @@ def _triton_problem(config: ModelConfig, device: torch.device) -> str | None:
     return triton_problem(device) or own
 
 
-PROBLEMS = {"flex": _flex_problem, "tiled": _tiled_problem, "triton": _triton_problem}
+PROBLEMS = {"flex": _flex_problem, "blocked": _blocked_problem}
+PROBLEMS |= {"tiled": _tiled_problem, "triton": _triton_problem}
 """Why a backend cannot train a model on a device; None: it can."""
 
 
@@ -205,19 +225,23 @@ def choose(
     device: str,
     head_dim: int,
     pattern: AttentionPattern,
+    time: int,
     cap: float | None,
     dropout: float,
 ) -> str:
     """Return the backend; `auto`: the fastest one on the device that supports the arguments.
 
-    `tiled` and `triton` compute whole sequences; steps with a cache are computed as under `auto`.
-    So is everything where Triton does not run, so that a run trained with it loads anywhere.
+    `blocked`, `tiled` and `triton` compute whole sequences; positions that are given, those of a
+    cache or of padding, are computed as under `auto`. So is everything where Triton does not run,
+    so that a run trained with it loads anywhere.
     """
-    runs = backend == "tiled" or (INSTALLED and (device == "cuda" or INTERPRETED))
-    if backend not in ("auto", "tiled", "triton"):
+    ordered = pattern.queries is None
+    whole = ordered and isinstance(pattern.mask, Causal | SlidingWindow)
+    runs = backend != "triton" or (INSTALLED and (device == "cuda" or INTERPRETED))
+    if backend in ("eager", "sdpa", "flex") or (backend != "auto" and whole and runs):
         return backend
-    if backend != "auto" and runs and _is_flash_pattern(pattern):
-        return backend
+    if whole and device == "cpu" and time in BLOCKED_LENGTHS and cap is None and not dropout:
+        return "blocked"
     flexible = device == "cuda" and head_dim >= FLEX_HEAD_DIM
     if flexible and not dropout and pattern.queries is None:
         # FlexAttention alone skips masked blocks, and soft-caps without all scores in memory.
