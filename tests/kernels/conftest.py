@@ -1,15 +1,8 @@
 """Where the Triton kernels are tested: on a CUDA device, or in Triton's interpreter."""
 
-import os
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+from kernel_cases import INTERPRETED
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Inputs and references that the tests of kernels share."""
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from lmlab.model.layers import scaled_dot_product_attention
 
 Inputs = tuple[Tensor, Tensor, Tensor]
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def draw(

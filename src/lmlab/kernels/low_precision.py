@@ -63,7 +63,8 @@ def mxfp8_product(
     return y.view(*x.shape[:-1], len(weight))
 
 
-PRODUCTS: dict[LowPrecision, Callable[[Tensor, Tensor, torch.dtype], Tensor]] = {
+Product = Callable[[Tensor, Tensor, torch.dtype], Tensor]
+PRODUCTS: dict[LowPrecision, Product] = {
     "fp8": fp8_product,
     "mxfp8": mxfp8_product,
 }
