@@ -6,10 +6,9 @@ whether it interprets.
 
 import pytest
 import torch
-from kernel_cases import assert_attention_equals_the_formula, draw
+from kernel_cases import INTERPRETED, assert_attention_equals_the_formula, draw
 from torch import Tensor
 
-from conftest import INTERPRETED
 from lmlab.kernels import definitions
 from lmlab.kernels.tiled_matmul import MatmulTiles
 

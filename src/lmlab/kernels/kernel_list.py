@@ -97,7 +97,7 @@ def _products() -> Iterator[Compilation]:
 
 def _rows() -> Iterator[Compilation]:
     """Yield the kernels that work on rows, without matrix products."""
-    warps = {"num_warps": 8}
+    warps, wide = {"num_warps": 8}, {"num_warps": 16}
     floats = dict.fromkeys(("loss", "lse", "mean", "inverse", "partial"), "*fp32")
     floats |= dict.fromkeys(("loss_grad", "lse_grad", "mean_grad"), "*fp32")
     for kernel, name, constants, launch in (
@@ -105,8 +105,14 @@ def _rows() -> Iterator[Compilation]:
         (weighted_sum_grad_kernel, "weighted sum grad", {"BLOCK_ROWS": 16, "BLOCK_WIDTH": 64}, {}),
         (cross_entropy_kernel, "cross-entropy", {"BLOCK": 4096}, warps),
         (cross_entropy_grad_kernel, "cross-entropy grad", {"BLOCK": 4096}, warps),
-        (rms_norm_kernel, "RMSNorm", {"ROWS": 1, "BLOCK": 4096}, warps),
-        (rms_norm_grad_kernel, "RMSNorm grad", {"ROWS": 1, "BLOCK": 4096}, warps),
+        (rms_norm_kernel, "RMSNorm d=4096", {"ROWS": 1, "BLOCK": 4096}, wide),
+        (
+            rms_norm_grad_kernel,
+            "RMSNorm grad d=4096",
+            {"ROWS": 1, "BLOCK": 4096},
+            {"num_warps": 16},
+        ),
+        (rms_norm_grad_kernel, "RMSNorm grad d=512", {"ROWS": 4, "BLOCK": 512}, warps),
     ):
         types = _types(kernel, "bf16", targets="*i64", eps="fp32", **floats)
         yield Compilation(f"{name}, bf16", kernel, types, constants, launch)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmlab.kernels.support import check_dtype
 
-ELEMENTS = 4096
+ELEMENTS = 2048
 """Elements of a tile of rows; one row may have more."""
 PROGRAMS = 512
 """Most programs of the backward pass; each keeps a sum of the weight's gradient."""
@@ -76,7 +76,15 @@ def triton_rms_norm(
     out, inverse = torch.empty_like(x), x.new_empty(len(x), dtype=torch.float32)
     rows, block = _tile(x.shape[1])
     rms_norm_kernel[(triton.cdiv(len(x), rows),)](
-        x, weight.contiguous(), out, inverse, *x.shape, eps, ROWS=rows, BLOCK=block, num_warps=8
+        x,
+        weight.contiguous(),
+        out,
+        inverse,
+        *x.shape,
+        eps,
+        ROWS=rows,
+        BLOCK=block,
+        num_warps=_warps(block),
     )
     return out, inverse
 
@@ -93,7 +101,7 @@ def triton_rms_norm_backward(
     partial = x.new_empty(programs, x.shape[1], dtype=torch.float32)
     rms_norm_grad_kernel[(programs,)](
         grad, x, weight.contiguous(), inverse, x_grad, partial, *x.shape, tiles,
-        ROWS=rows, BLOCK=block, num_warps=8,
+        ROWS=rows, BLOCK=block, num_warps=_warps(block),
     )  # fmt: skip
     return x_grad, partial.sum(dim=0).to(weight.dtype)
 
@@ -127,3 +135,7 @@ def _tile(width: int) -> tuple[int, int]:
     """Return rows and columns of a tile."""
     block = max(16, triton.next_power_of_2(width))
     return max(1, ELEMENTS // block), block
+
+
+def _warps(block: int) -> int:
+    return 8 if block <= ELEMENTS else 16
