@@ -14,6 +14,7 @@ from lmlab.kernels.mx import (
     Element,
     Rounding,
     quantization_error,
+    quantization_report,
     quantize_dequantize,
     quantize_mx,
 )
@@ -129,6 +130,14 @@ def test_the_report_names_what_is_lost() -> None:
     assert error.underflowed == 31 / 32
     assert error.saturated == 1 / 32
     assert error.largest == 52.0
+
+
+def test_a_report_has_a_row_for_each_tensor() -> None:
+    report = quantization_report({"a.weight": torch.zeros(2, 32), "b": torch.full((1, 40), 3.0)})
+    assert report.splitlines()[2:] == [
+        "| a.weight | 2 x 32 | 0.0000 | 0 | 0.00% | 0.00% |",
+        "| b | 1 x 40 | 0.0000 | 0 | 0.00% | 0.00% |",
+    ]
 
 
 def test_other_types_are_refused() -> None:

@@ -6,7 +6,13 @@ from lmlab.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from lmlab.kernels.low_precision import fp8_product, mxfp8_product
-    from lmlab.kernels.mx import MXTensor, quantization_error, quantize_dequantize, quantize_mx
+    from lmlab.kernels.mx import (
+        MXTensor,
+        quantization_error,
+        quantization_report,
+        quantize_dequantize,
+        quantize_mx,
+    )
     from lmlab.kernels.tiled_attention import TiledAttention, tiled_attention
     from lmlab.kernels.tiled_matmul import (
         MatmulTiles,
@@ -31,6 +37,7 @@ __all__ = [
     "matmul_traffic",
     "mxfp8_product",
     "quantization_error",
+    "quantization_report",
     "quantize_dequantize",
     "quantize_mx",
     "tiled_attention",
@@ -45,7 +52,10 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "low_precision": ("fp8_product", "mxfp8_product"),
-        "mx": ("MXTensor", "quantization_error", "quantize_dequantize", "quantize_mx"),
+        "mx": (
+            *("MXTensor", "quantization_error", "quantization_report"),
+            *("quantize_dequantize", "quantize_mx"),
+        ),
         "tiled_attention": ("TiledAttention", "tiled_attention"),
         "tiled_matmul": ("MatmulTiles", "matmul_intensity", "matmul_traffic", "tiled_matmul"),
         "triton_attention": ("TritonAttention", "triton_attention"),

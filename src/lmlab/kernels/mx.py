@@ -3,6 +3,7 @@
 Hardware starts with Blackwell; here they are emulated, in torch, on any device.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -128,3 +129,23 @@ def quantization_error(
         saturated=at_limit.float().mean().item(),
         underflowed=((payload == 0) & (x != 0)).float().mean().item(),
     )
+
+
+def quantization_report(
+    tensors: Mapping[str, Float[Tensor, "..."]],
+    element: Element = "e4m3",
+    rounding: Rounding = "rceil",
+) -> str:
+    """Return a markdown table of the errors of tensors, in blocks along their last dimension."""
+    lines = [
+        "| tensor | shape | relative error | largest error | saturated | underflowed |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, tensor in tensors.items():
+        error = quantization_error(tensor, element, rounding)
+        shape = " x ".join(map(str, tensor.shape))
+        lines.append(
+            f"| {name} | {shape} | {error.relative:.4f} | {error.largest:.3g} | "
+            f"{error.saturated:.2%} | {error.underflowed:.2%} |"
+        )
+    return "\n".join(lines)
