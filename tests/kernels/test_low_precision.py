@@ -78,7 +78,7 @@ def test_fp8_refuses_widths_that_are_no_multiple_of_16() -> None:
 )
 def test_old_devices_are_refused(
     capability: tuple[int, int],
-    precision: low_precision.LowPrecision,
+    precision: str,
     problem: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -91,7 +91,7 @@ def test_a_device_without_the_product_is_refused(monkeypatch: pytest.MonkeyPatch
     def absent(*_: object) -> Tensor:
         raise NotImplementedError
 
-    monkeypatch.setattr(low_precision, "fp8_product", absent)
+    monkeypatch.setitem(low_precision.PRODUCTS, "fp8", absent)
     problem = low_precision_problem("fp8", CPU)
     assert problem is not None
     assert problem.startswith("is not supported on 'cpu' by torch")

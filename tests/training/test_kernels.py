@@ -212,3 +212,21 @@ def test_a_run_with_triton_loads_where_triton_does_not_run() -> None:
     state = cache.new_cache()
     steps = torch.cat([cache(ids[:, :5], cache=state), cache(ids[:, 5:], cache=state)], dim=1)
     torch.testing.assert_close(steps, reference(ids))
+
+
+@pytest.mark.parametrize("precision", ["fp8", "mxfp8"])
+def test_low_precision_compiles_without_a_graph_break(precision: str) -> None:
+    if resolve_or_none(precision) is None:
+        pytest.skip("this torch has no float8 product on the CPU")
+    objective = NextToken(build(composed(*TINY).model, 64))
+    set_precision(objective.model, precision)  # type: ignore[arg-type]
+    ids = torch.randint(64, (2, 17))
+    compiled = torch.compile(objective, fullgraph=True, backend="aot_eager")
+    gradients = []
+    for call in (compiled, objective):
+        objective.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            call(ids[:, :-1], ids[:, 1:])[0].backward()
+        gradients.append([p.grad for p in objective.parameters()])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)

@@ -61,7 +61,13 @@ def _attention(
 ) -> Iterator[Compilation]:
     element, tiles = NAMES[dtype], attention_tiles(width, dtype, target, "SOFTCAP" in options)
     block = 1 << (width - 1).bit_length()
-    constants = {"D": width, "BLOCK_D": block, "CAUSAL": True, "WINDOW": 0, "SOFTCAP": 0.0}
+    constants: dict[str, Any] = {
+        "D": width,
+        "BLOCK_D": block,
+        "CAUSAL": True,
+        "WINDOW": 0,
+        "SOFTCAP": 0.0,
+    }
     constants |= {"PRECISION": "ieee"} | options
     suffix = f"{element} d={width}" + "".join(f" {k.lower()}={v}" for k, v in options.items())
     kernels = (
@@ -88,7 +94,11 @@ def _attention(
 
 
 def _products() -> Iterator[Compilation]:
-    constants = {"BLOCK_M": TILES.rows, "BLOCK_N": TILES.columns, "BLOCK_K": TILES.depth}
+    constants: dict[str, Any] = {
+        "BLOCK_M": TILES.rows,
+        "BLOCK_N": TILES.columns,
+        "BLOCK_K": TILES.depth,
+    }
     constants |= {"NEIGHBOURS": NEIGHBOURS, "PRECISION": "ieee"}
     types = _types(matmul_kernel, "bf16")
     rows = ("a_row", "b_row", "out_row")
@@ -97,7 +107,7 @@ def _products() -> Iterator[Compilation]:
 
 def _rows() -> Iterator[Compilation]:
     """Yield the kernels that work on rows, without matrix products."""
-    warps, wide = {"num_warps": 8}, {"num_warps": 16}
+    warps, wide = {"num_warps": 8}, {"num_warps": 32}
     floats = dict.fromkeys(("loss", "lse", "mean", "inverse", "partial"), "*fp32")
     floats |= dict.fromkeys(("loss_grad", "lse_grad", "mean_grad"), "*fp32")
     for kernel, name, constants, launch in (

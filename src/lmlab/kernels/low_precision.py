@@ -1,7 +1,7 @@
 """Linear products in eight bits: tensorwise float8, and MX blocks, which are emulated."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,13 +10,12 @@ from torch.nn import functional as F
 
 from lmlab.kernels.mx import quantize_mx
 
-LowPrecision = Literal["fp8", "mxfp8"]
 ALIGNMENT = 16
 """Inputs, outputs and tokens of a float8 product are multiples of it."""
 _FP8_CAPABILITY = (8, 9)
 
 
-def low_precision_problem(precision: LowPrecision, device: torch.device) -> str | None:
+def low_precision_problem(precision: str, device: torch.device) -> str | None:
     """Return why the device cannot train in the precision; None: it can."""
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
@@ -26,7 +25,7 @@ def low_precision_problem(precision: LowPrecision, device: torch.device) -> str 
         return None
     try:
         x = torch.ones(16, 16, device=device)
-        (fp8_product if precision == "fp8" else mxfp8_product)(x, x, torch.float32)
+        PRODUCTS[precision](x, x, torch.float32)
     except (RuntimeError, NotImplementedError, TypeError):
         return f"is not supported on '{device}' by torch {torch.__version__}"
     return None
@@ -64,10 +63,11 @@ def mxfp8_product(
 
 
 Product = Callable[[Tensor, Tensor, torch.dtype], Tensor]
-PRODUCTS: dict[LowPrecision, Product] = {
+PRODUCTS: dict[str, Product] = {
     "fp8": fp8_product,
     "mxfp8": mxfp8_product,
 }
+"""Products by the name of a precision."""
 
 
 class _Fp8Linear(torch.autograd.Function):

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +12,6 @@ from lmlab.errors import UserError
 from lmlab.files import atomic_write
 from lmlab.kernels.support import triton_problem
 
-Kernel = Literal["attention", "cross_entropy", "rms_norm"]
 TOKENS, VOCABULARY, WIDTH = 8192, 32768, 2048
 """Sizes at which cross-entropy and RMSNorm are measured."""
 QUERIES = (4, 16, 2048, 64)
@@ -41,7 +39,7 @@ def record(device: torch.device, ratios: Mapping[str, float]) -> Path:
     return path
 
 
-def measure(device: torch.device) -> dict[Kernel, float]:
+def measure(device: torch.device) -> dict[str, float]:
     """Return the time of torch divided by that of Triton, forward and backward, in bfloat16.
 
     torch is its fused attention, and what torch.compile makes of cross-entropy and RMSNorm.
@@ -58,7 +56,7 @@ def measure(device: torch.device) -> dict[Kernel, float]:
 
 def _pairs(
     device: torch.device,
-) -> dict[Kernel, tuple[Callable[[], object], Callable[[], object]]]:
+) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
     from lmlab.kernels import definitions
     from lmlab.kernels.triton_attention import triton_attention
     from lmlab.kernels.triton_kernels.cross_entropy import triton_cross_entropy

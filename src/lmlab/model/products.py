@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 
-from lmlab.kernels.low_precision import PRODUCTS, LowPrecision
+from lmlab.kernels.low_precision import PRODUCTS
 from lmlab.processor import SLOW_BFLOAT16
 
 
@@ -38,12 +38,12 @@ Product = Callable[[Tensor, Tensor], Tensor]
 """Returns `x W^T` of x (..., d_in) and W (d_out, d_in)."""
 
 
-def low_precision(precision: LowPrecision) -> Product:
+def low_precision(precision: str) -> Product:
     """Return `linear` in eight bits under autocast; without autocast it is `linear`."""
     return partial(_low_precision, precision)
 
 
-def _low_precision(precision: LowPrecision, x: Tensor, weight: Tensor) -> Tensor:
+def _low_precision(precision: str, x: Tensor, weight: Tensor) -> Tensor:
     kind = x.device.type
     if not torch.is_autocast_enabled(kind):
         return linear(x, weight)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lmlab.errors import ConfigError
 from lmlab.kernels.low_precision import ALIGNMENT
-from lmlab.kernels.measured import Kernel, speedups
+from lmlab.kernels.measured import speedups
 from lmlab.kernels.support import head_width_problem, triton_problem
 from lmlab.model import build
 from lmlab.model.attention.masks import Strided
@@ -74,7 +74,7 @@ def use_kernels(objective: nn.Module, kernels: str, device: torch.device) -> str
     return f"Triton kernels: {', '.join(found)}"
 
 
-def _put(objective: nn.Module, name: Kernel | str) -> bool:
+def _put(objective: nn.Module, name: str) -> bool:
     """Put one kernel into all modules that have a place for it; returns whether any has."""
     found = False
     for module in objective.modules():

@@ -138,4 +138,4 @@ def _tile(width: int) -> tuple[int, int]:
 
 
 def _warps(block: int) -> int:
-    return 8 if block <= ELEMENTS else 16
+    return 8 if block <= ELEMENTS else 32
