@@ -95,11 +95,11 @@ def attention_operator(
 
     def run_forward(*args: Any) -> tuple[Heads, LogSumExp]:
         check_arguments(*args)
-        with torch.autocast(args[0].device.type, enabled=False):
+        with torch.cuda.device_of(args[0]), torch.autocast(args[0].device.type, enabled=False):
             return forward(*args)
 
     def run_backward(*args: Any) -> tuple[Heads, Heads, Heads]:
-        with torch.autocast(args[0].device.type, enabled=False):
+        with torch.cuda.device_of(args[0]), torch.autocast(args[0].device.type, enabled=False):
             return backward(*args)
 
     def fake_forward(q: Heads, k: Heads, v: Heads, *mask: Any) -> tuple[Heads, LogSumExp]:

@@ -20,6 +20,8 @@ from lmlab.kernels.kernel_list import Compilation, compilations
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Bytes of shared memory that a block may use, by compute capability without its dot."""
+REGISTERS = 65536
+"""Registers that the threads of a block share."""
 _TENSOR_CORE = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)\b")
 
 
@@ -30,6 +32,9 @@ class Compiled:
     name: str
     target: int
     registers: int
+    """Of a thread."""
+    threads: int
+    """Of a block."""
     spilled: int
     """Bytes of spill stores and loads of a thread."""
     shared: int
@@ -46,6 +51,8 @@ class Compiled:
         found = []
         if self.spilled:
             found.append(f"spills {self.spilled} bytes")
+        if self.registers * self.threads > REGISTERS:
+            found.append(f"needs {self.registers * self.threads:,} registers")
         if self.shared > SHARED_MEMORY[self.target]:
             found.append(f"needs {self.shared:,} bytes of shared memory")
         if self.uses_tensor_cores and not self.tensor_core:
@@ -77,6 +84,7 @@ def compile_one(compilation: Compilation, target: int) -> Compiled:
         name=compilation.name,
         target=target,
         registers=registers,
+        threads=32 * built.metadata.num_warps,
         spilled=spilled,
         shared=built.metadata.shared,
         tensor_core=tuple(sorted(set(_TENSOR_CORE.findall(ptx)))),
@@ -87,16 +95,18 @@ def compile_one(compilation: Compilation, target: int) -> Compiled:
 
 def table(rows: Iterable[Compiled]) -> str:
     """Return the rows as a markdown table."""
+    sizes = ("threads", "registers", "spilled (B)", "shared (B)")
     lines = [
-        "| kernel | target | registers | spilled (B) | shared (B) | tensor cores | problems |",
-        "| --- | --- | ---: | ---: | ---: | --- | --- |",
+        f"| kernel | target | {' | '.join(sizes)} | tensor cores | problems |",
+        f"| --- | --- | {'---: | ' * len(sizes)}--- | --- |",
     ]
     for row in rows:
+        numbers = (row.threads, row.registers, row.spilled, row.shared)
         cells = (
-            *(row.name, f"sm_{row.target}", row.registers, row.spilled, f"{row.shared:,}"),
+            *(row.name, f"sm_{row.target}", *(f"{number:,}" for number in numbers)),
             *(", ".join(row.tensor_core) or "-", "; ".join(row.problems()) or "-"),
         )
-        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -7,22 +7,14 @@ from typing import Any
 import torch
 
 from lmlab.kernels.triton_attention import attention_tiles
+from lmlab.kernels.triton_kernels import cross_entropy, rms_norm, weighted_sum
 from lmlab.kernels.triton_kernels.attention_backward import (
     delta_kernel,
     key_value_grad_kernel,
     query_grad_kernel,
 )
 from lmlab.kernels.triton_kernels.attention_forward import attention_forward_kernel
-from lmlab.kernels.triton_kernels.cross_entropy import (
-    cross_entropy_grad_kernel,
-    cross_entropy_kernel,
-)
 from lmlab.kernels.triton_kernels.matmul import LAUNCH, NEIGHBOURS, TILES, matmul_kernel
-from lmlab.kernels.triton_kernels.rms_norm import rms_norm_grad_kernel, rms_norm_kernel
-from lmlab.kernels.triton_kernels.weighted_sum import (
-    weighted_sum_grad_kernel,
-    weighted_sum_kernel,
-)
 
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
@@ -107,23 +99,22 @@ def _products() -> Iterator[Compilation]:
 
 def _rows() -> Iterator[Compilation]:
     """Yield the kernels that work on rows, without matrix products."""
-    warps, wide = {"num_warps": 8}, {"num_warps": 32}
+    sums: dict[str, Any] = {"BLOCK_ROWS": weighted_sum.ROWS, "BLOCK_WIDTH": weighted_sum.WIDTH}
+    logits, eight = {"BLOCK": cross_entropy.BLOCK}, {"num_warps": 8}
+    kernels: list[tuple[Any, str, dict[str, Any], dict[str, int]]] = [
+        (weighted_sum.weighted_sum_kernel, "weighted sum", sums, {}),
+        (weighted_sum.weighted_sum_grad_kernel, "weighted sum grad", sums, {}),
+        (cross_entropy.cross_entropy_kernel, "cross-entropy", logits, eight),
+        (cross_entropy.cross_entropy_grad_kernel, "cross-entropy grad", logits, eight),
+    ]
+    for width in (512, 4096):
+        rows, block = rms_norm.row_tile(width)
+        tile, warps = {"ROWS": rows, "BLOCK": block}, {"num_warps": rms_norm.row_warps(block)}
+        kernels.append((rms_norm.rms_norm_kernel, f"RMSNorm d={width}", tile, warps))
+        kernels.append((rms_norm.rms_norm_grad_kernel, f"RMSNorm grad d={width}", tile, warps))
     floats = dict.fromkeys(("loss", "lse", "mean", "inverse", "partial"), "*fp32")
     floats |= dict.fromkeys(("loss_grad", "lse_grad", "mean_grad"), "*fp32")
-    for kernel, name, constants, launch in (
-        (weighted_sum_kernel, "weighted sum", {"BLOCK_ROWS": 16, "BLOCK_WIDTH": 64}, {}),
-        (weighted_sum_grad_kernel, "weighted sum grad", {"BLOCK_ROWS": 16, "BLOCK_WIDTH": 64}, {}),
-        (cross_entropy_kernel, "cross-entropy", {"BLOCK": 4096}, warps),
-        (cross_entropy_grad_kernel, "cross-entropy grad", {"BLOCK": 4096}, warps),
-        (rms_norm_kernel, "RMSNorm d=4096", {"ROWS": 1, "BLOCK": 4096}, wide),
-        (
-            rms_norm_grad_kernel,
-            "RMSNorm grad d=4096",
-            {"ROWS": 1, "BLOCK": 4096},
-            {"num_warps": 16},
-        ),
-        (rms_norm_grad_kernel, "RMSNorm grad d=512", {"ROWS": 4, "BLOCK": 512}, warps),
-    ):
+    for kernel, name, constants, launch in kernels:
         types = _types(kernel, "bf16", targets="*i64", eps="fp32", **floats)
         yield Compilation(f"{name}, bf16", kernel, types, constants, launch)
 

@@ -69,10 +69,11 @@ def triton_cross_entropy(
     check_dtype(logits.dtype)
     logits = logits.contiguous()
     loss, lse, mean = (logits.new_empty(len(logits), dtype=torch.float32) for _ in range(3))
-    cross_entropy_kernel[(len(logits),)](
-        logits, targets.contiguous(), loss, lse, mean, logits.stride(0), logits.shape[1],
-        BLOCK=_block(logits.shape[1]), num_warps=8,
-    )  # fmt: skip
+    with torch.cuda.device_of(logits):
+        cross_entropy_kernel[(len(logits),)](
+            logits, targets.contiguous(), loss, lse, mean, logits.stride(0), logits.shape[1],
+            BLOCK=_block(logits.shape[1]), num_warps=8,
+        )  # fmt: skip
     return loss, lse, mean
 
 
@@ -91,10 +92,11 @@ def triton_cross_entropy_backward(
     rows, vocab = logits.shape
     block = _block(vocab)
     grads = (grad.contiguous() for grad in (loss_grad, lse_grad, mean_grad))
-    cross_entropy_grad_kernel[(rows, triton.cdiv(vocab, block))](
-        *grads, logits, targets.contiguous(), lse, result, logits.stride(0), vocab,
-        BLOCK=block, num_warps=8,
-    )  # fmt: skip
+    with torch.cuda.device_of(logits):
+        cross_entropy_grad_kernel[(rows, triton.cdiv(vocab, block))](
+            *grads, logits, targets.contiguous(), lse, result, logits.stride(0), vocab,
+            BLOCK=block, num_warps=8,
+        )  # fmt: skip
     return result
 
 

@@ -1,5 +1,6 @@
 """A matrix product in tiles, whose traffic `tiled_matmul.py` predicts."""
 
+import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float
@@ -56,9 +57,10 @@ def triton_matmul(
     a, b = a.contiguous(), b.contiguous()
     (m, depth), n = a.shape, b.shape[1]
     out = a.new_empty(m, n)
-    matmul_kernel[(triton.cdiv(m, tiles.rows) * triton.cdiv(n, tiles.columns),)](
-        a, b, out, depth, n, n, m, n, depth,
-        BLOCK_M=tiles.rows, BLOCK_N=tiles.columns, BLOCK_K=tiles.depth,
-        NEIGHBOURS=NEIGHBOURS, PRECISION=matmul_precision(a.dtype), **LAUNCH,
-    )  # fmt: skip
+    with torch.cuda.device_of(a):
+        matmul_kernel[(triton.cdiv(m, tiles.rows) * triton.cdiv(n, tiles.columns),)](
+            a, b, out, depth, n, n, m, n, depth,
+            BLOCK_M=tiles.rows, BLOCK_N=tiles.columns, BLOCK_K=tiles.depth,
+            NEIGHBOURS=NEIGHBOURS, PRECISION=matmul_precision(a.dtype), **LAUNCH,
+        )  # fmt: skip
     return out

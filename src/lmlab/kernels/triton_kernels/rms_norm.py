@@ -74,18 +74,19 @@ def triton_rms_norm(
     check_dtype(x.dtype)
     x = x.contiguous()
     out, inverse = torch.empty_like(x), x.new_empty(len(x), dtype=torch.float32)
-    rows, block = _tile(x.shape[1])
-    rms_norm_kernel[(triton.cdiv(len(x), rows),)](
-        x,
-        weight.contiguous(),
-        out,
-        inverse,
-        *x.shape,
-        eps,
-        ROWS=rows,
-        BLOCK=block,
-        num_warps=_warps(block),
-    )
+    rows, block = row_tile(x.shape[1])
+    with torch.cuda.device_of(x):
+        rms_norm_kernel[(triton.cdiv(len(x), rows),)](
+            x,
+            weight.contiguous(),
+            out,
+            inverse,
+            *x.shape,
+            eps,
+            ROWS=rows,
+            BLOCK=block,
+            num_warps=row_warps(block),
+        )
     return out, inverse
 
 
@@ -95,14 +96,15 @@ def triton_rms_norm_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of x and of the weight."""
     x, grad = x.contiguous(), grad.contiguous()
-    x_grad, (rows, block) = torch.empty_like(x), _tile(x.shape[1])
-    tiles = triton.cdiv(triton.cdiv(len(x), rows), PROGRAMS)
+    x_grad, (rows, block) = torch.empty_like(x), row_tile(x.shape[1])
+    tiles = max(1, triton.cdiv(triton.cdiv(len(x), rows), PROGRAMS))
     programs = triton.cdiv(len(x), rows * tiles)
     partial = x.new_empty(programs, x.shape[1], dtype=torch.float32)
-    rms_norm_grad_kernel[(programs,)](
-        grad, x, weight.contiguous(), inverse, x_grad, partial, *x.shape, tiles,
-        ROWS=rows, BLOCK=block, num_warps=_warps(block),
-    )  # fmt: skip
+    with torch.cuda.device_of(x):
+        rms_norm_grad_kernel[(programs,)](
+            grad, x, weight.contiguous(), inverse, x_grad, partial, *x.shape, tiles,
+            ROWS=rows, BLOCK=block, num_warps=row_warps(block),
+        )  # fmt: skip
     return x_grad, partial.sum(dim=0).to(weight.dtype)
 
 
@@ -131,11 +133,12 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> Any:
 triton_rms_norm.register_autograd(_differentiate, setup_context=_save)
 
 
-def _tile(width: int) -> tuple[int, int]:
+def row_tile(width: int) -> tuple[int, int]:
     """Return rows and columns of a tile."""
     block = max(16, triton.next_power_of_2(width))
     return max(1, ELEMENTS // block), block
 
 
-def _warps(block: int) -> int:
+def row_warps(block: int) -> int:
+    """Return the warps of a block for tiles of `block` columns."""
     return 8 if block <= ELEMENTS else 32

@@ -68,10 +68,11 @@ class WeightedSum(torch.autograd.Function):
         ctx.save_for_backward(flat, weight)
         ctx.shape = x.shape
         out = x.new_empty(x.shape[:-1])
-        weighted_sum_kernel[(triton.cdiv(len(flat), ROWS),)](
-            flat, weight.contiguous(), out, flat.stride(0), *flat.shape,
-            BLOCK_ROWS=ROWS, BLOCK_WIDTH=WIDTH,
-        )  # fmt: skip
+        with torch.cuda.device_of(flat):
+            weighted_sum_kernel[(triton.cdiv(len(flat), ROWS),)](
+                flat, weight.contiguous(), out, flat.stride(0), *flat.shape,
+                BLOCK_ROWS=ROWS, BLOCK_WIDTH=WIDTH,
+            )  # fmt: skip
         return out
 
     @staticmethod
@@ -82,8 +83,9 @@ class WeightedSum(torch.autograd.Function):
         tiles = triton.cdiv(len(flat), ROWS)
         x_grad = torch.empty_like(flat)
         partial = flat.new_empty(tiles, flat.shape[1], dtype=torch.float32)
-        weighted_sum_grad_kernel[(tiles,)](
-            grad.reshape(-1).contiguous(), flat, weight.contiguous(), x_grad, partial,
-            flat.stride(0), *flat.shape, BLOCK_ROWS=ROWS, BLOCK_WIDTH=WIDTH,
-        )  # fmt: skip
+        with torch.cuda.device_of(flat):
+            weighted_sum_grad_kernel[(tiles,)](
+                grad.reshape(-1).contiguous(), flat, weight.contiguous(), x_grad, partial,
+                flat.stride(0), *flat.shape, BLOCK_ROWS=ROWS, BLOCK_WIDTH=WIDTH,
+            )  # fmt: skip
         return x_grad.view(ctx.shape), partial.sum(dim=0).to(weight.dtype)
