@@ -24,7 +24,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("name", ["test_triton.py", "test_triton_training.py"])
 def test_kernels_equal_their_definitions_in_the_interpreter(name: str) -> None:
     done = run(
-        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore", "-q"),
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore"),
         str(HERE / name),
         TRITON_INTERPRET="1",
     )

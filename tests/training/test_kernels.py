@@ -229,4 +229,5 @@ def test_low_precision_compiles_without_a_graph_break(precision: str) -> None:
             call(ids[:, :-1], ids[:, 1:])[0].backward()
         gradients.append([p.grad for p in objective.parameters()])
     for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
+        # The order of sums may move a number across a rounding boundary of float8.
+        assert (ours - theirs).norm() < 0.05 * theirs.norm()
