@@ -97,6 +97,14 @@ def test_attention_refuses_other_head_widths(width: int, dtype: torch.dtype, dev
         triton_attention(*draw((1, 4, width), dtype=dtype, device=device))
 
 
+def test_attention_refuses_what_a_grid_cannot_hold(device: str) -> None:
+    from lmlab.kernels.triton_attention import triton_attention
+
+    x = torch.empty(1, device=device).expand(70_000, 1, 1, 16)
+    with pytest.raises(ValueError, match="65,535 heads of all sequences"):
+        triton_attention(x, x, x)
+
+
 def test_kernels_refuse_other_types(device: str) -> None:
     from lmlab.kernels.triton_attention import triton_attention
     from lmlab.kernels.triton_kernels.matmul import triton_matmul

@@ -17,6 +17,9 @@ from lmlab.kernels.triton_kernels.attention_backward import (
 )
 from lmlab.kernels.triton_kernels.attention_forward import attention_forward_kernel
 
+_MOST_SEQUENCES = 65535
+"""Blocks that CUDA allows in the second dimension of a grid."""
+
 
 @dataclass(frozen=True)
 class Tiles:
@@ -62,8 +65,8 @@ def attention_tiles(
         return AttentionTiles(Tiles(16, 32, 4, 1), Tiles(32, 16, 4, 1), Tiles(16, 16, 4, 1))
     if not wide:
         return AttentionTiles(Tiles(128, 64, 8, 2), Tiles(32, 64, 8, 2), Tiles(128, 64, 8, 2))
-    # tcgen05 keeps its sums outside the registers.
-    key_value_grad = Tiles(64, 64, 8, 1) if capability >= 100 else Tiles(16, 64, 8, 2)
+    tensor_memory = 100 <= capability < 120  # which keeps sums outside the registers
+    key_value_grad = Tiles(64, 64, 8, 1) if tensor_memory else Tiles(16, 64, 8, 2)
     forward = Tiles(128, 32 if softcap else 64, 8, 2)
     return AttentionTiles(forward, key_value_grad, Tiles(64, 64, 8, 2))
 
@@ -78,9 +81,10 @@ def triton_forward(
 ) -> tuple[Heads, LogSumExp]:
     """Return what `tiled_forward` does, computed in Triton.
 
-    Raises ValueError for a head width, type or device that the kernel does not take.
+    Raises ValueError for a head width, a type or a size that the kernel does not take.
     """
     check_head_width(q.shape[-1], q.dtype)
+    _check_sizes(q, k, v)
     out, lse = torch.empty_like(q), new_lse(q)
     tiles = _tiles(q, softcap).forward
     shape = _Shape.of(q, k)
@@ -178,7 +182,16 @@ class _Shape:
         return self.heads // self.kv_heads
 
     def grid(self, x: Tensor, tile: int) -> tuple[int, int]:
-        return triton.cdiv(x.shape[-2], tile), x.numel() // (x.shape[-2] * x.shape[-1])
+        return triton.cdiv(x.shape[-2], tile), x.shape[:-2].numel()
+
+
+def _check_sizes(*tensors: Tensor) -> None:
+    for x in tensors:
+        if x.shape[:-2].numel() > _MOST_SEQUENCES or x.shape[-2] * x.stride(-2) >= 2**31:
+            raise ValueError(
+                f"the Triton attention takes {_MOST_SEQUENCES:,} heads of all sequences and 2^31 "
+                f"elements between the ends of a sequence, got a shape of {tuple(x.shape)}"
+            )
 
 
 def _four(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def weighted_sum_kernel(
     x, weight, out, x_row, rows, columns, BLOCK_ROWS: tl.constexpr, BLOCK_WIDTH: tl.constexpr
 ):
     """Write the sums of a tile of rows, in steps of BLOCK_WIDTH columns; grid: tiles of rows."""
-    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    row = (tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)).to(tl.int64)
     sums = tl.zeros([BLOCK_ROWS], dtype=tl.float32)
     for start in range(0, columns, BLOCK_WIDTH):
         column = start + tl.arange(0, BLOCK_WIDTH)
@@ -40,7 +40,7 @@ def weighted_sum_grad_kernel(
     The parts are added afterwards, because blocks cannot share a sum without atomic adds.
     """
     tile = tl.program_id(0)
-    row = tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    row = (tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)).to(tl.int64)
     g = tl.load(grad + row, mask=row < rows, other=0.0).to(tl.float32)
     for start in range(0, columns, BLOCK_WIDTH):
         column = start + tl.arange(0, BLOCK_WIDTH)
