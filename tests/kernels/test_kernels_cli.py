@@ -1,4 +1,4 @@
-"""The `lmlab kernels` command."""
+"""The commands `lmlab kernels` and `lmlab mx`."""
 
 import subprocess
 import sys
@@ -40,10 +40,10 @@ def test_the_error_of_a_runs_weights(
 ) -> None:
     run = tmp_path / "run"
     assert train(*tiny, "budget.steps=1", f"hydra.run.dir={run}").returncode == 0
-    assert cli.main(["kernels", "mx", str(run), "--element", "e5m2"]) == 0
+    assert cli.main(["mx", str(run), "--element", "e5m2"]) == 0
     table = capsys.readouterr().out.splitlines()
     head = next(line.split(" | ") for line in table if line.startswith("| lm_head.weight |"))
     assert head[1].endswith(" x 32")
     assert 0.01 < float(head[2]) < 0.125
-    assert cli.main(["kernels", "mx", str(tmp_path / "absent")]) == 1
+    assert cli.main(["mx", str(tmp_path / "absent")]) == 1
     assert "does not exist" in capsys.readouterr().err

@@ -53,8 +53,11 @@ __getattr__ = lazy_exports(
     {
         "low_precision": ("fp8_product", "mxfp8_product"),
         "mx": (
-            *("MXTensor", "quantization_error", "quantization_report"),
-            *("quantize_dequantize", "quantize_mx"),
+            "MXTensor",
+            "quantization_error",
+            "quantization_report",
+            "quantize_dequantize",
+            "quantize_mx",
         ),
         "tiled_attention": ("TiledAttention", "tiled_attention"),
         "tiled_matmul": ("MatmulTiles", "matmul_intensity", "matmul_traffic", "tiled_matmul"),

@@ -28,27 +28,6 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         description="Time the kernels beside torch on this GPU and keep the ratios for `auto`.",
     )
     measured.set_defaults(run=_measure)
-    report = actions.add_parser(
-        "mx",
-        help="what rounding a run's weights to MX blocks changes",
-        description="Print the error of each weight matrix of a run when rounded to MX blocks.",
-    )
-    report.add_argument("run_path", metavar="RUN", help="a run directory or a checkpoint")
-    report.add_argument("--element", choices=("e4m3", "e5m2"), default="e4m3")
-    report.add_argument("--rounding", choices=("floor", "rceil"), default="rceil")
-    report.set_defaults(run=_mx)
-
-
-def _mx(options: argparse.Namespace) -> None:
-    from pathlib import Path
-
-    from lmlab.kernels.mx import quantization_report
-    from lmlab.layout import checkpoint_of
-    from lmlab.training.checkpoint import read_checkpoint
-
-    weights = read_checkpoint(checkpoint_of(Path(options.run_path)))["model"]
-    matrices = {name: weight for name, weight in weights.items() if weight.ndim >= 2}
-    print(quantization_report(matrices, options.element, options.rounding))
 
 
 def _compile(options: argparse.Namespace) -> None:
