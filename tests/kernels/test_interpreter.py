@@ -64,6 +64,16 @@ print(compile_one(large, 90).problems())
     assert "spills" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("pattern", "message"), [("(", "is no regular expression"), ("absent", "matches no kernel")]
+)
+def test_a_wrong_pattern_is_refused(pattern: str, message: str) -> None:
+    done = run(*COMPILE, "--only", pattern)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_compiling_in_the_interpreter_is_refused() -> None:
     done = run(*COMPILE, TRITON_INTERPRET="1")
     assert (done.returncode, done.stdout) == (1, "")

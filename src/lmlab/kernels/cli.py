@@ -1,6 +1,7 @@
 """`lmlab kernels`: compile the Triton kernels without a GPU, or measure them on one."""
 
 import argparse
+import re
 
 from lmlab.errors import UserError
 
@@ -37,9 +38,15 @@ def _compile(options: argparse.Namespace) -> None:
         raise UserError(f"compiling kernels needs Triton: {INSTALL}")
     if INTERPRETED:
         raise UserError("TRITON_INTERPRET=1 interprets kernels instead of compiling; unset it")
+    try:
+        pattern = re.compile(options.only)
+    except re.error as error:
+        raise UserError(f"--only '{options.only}' is no regular expression: {error}") from error
     from lmlab.kernels.compile_ahead import compile_all, table
 
-    rows = list(compile_all(options.targets, options.only))
+    rows = list(compile_all(options.targets, pattern))
+    if not rows:
+        raise UserError(f"--only '{options.only}' matches no kernel; leave it out to see all names")
     print(table(rows))
     failed = [row for row in rows if row.problems()]
     if failed:

@@ -134,9 +134,9 @@ def _ptxas(target: int) -> str:
     return str(blackwell if target >= 100 and blackwell.exists() else folder / "ptxas")
 
 
-def compile_all(targets: Iterable[int], pattern: str) -> Iterator[Compiled]:
+def compile_all(targets: Iterable[int], pattern: re.Pattern[str]) -> Iterator[Compiled]:
     """Compile the kernels whose name matches the pattern, for each target."""
     for target in targets:
         for compilation in compilations(target):
-            if re.search(pattern, compilation.name):
+            if pattern.search(compilation.name):
                 yield compile_one(compilation, target)
