@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from lmlab.errors import ConfigError
-from lmlab.kernels.low_precision import low_precision_problem
+from lmlab.kernels.low_precision import PRODUCTS, low_precision_problem
 from lmlab.processor import FAST_BFLOAT16
 from lmlab.training.distributed import SINGLE_PROCESS, DistributedContext
 
@@ -46,7 +46,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
     Raises ConfigError for one that the device lacks.
     """
-    if name == "fp8" or name == "mxfp8":
+    if name in PRODUCTS:
         if problem := low_precision_problem(name, device):
             raise ConfigError("trainer.precision", f"'{name}' {problem}; use bf16 or auto")
         return name

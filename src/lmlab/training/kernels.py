@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lmlab.errors import ConfigError
-from lmlab.kernels.low_precision import ALIGNMENT
+from lmlab.kernels.low_precision import ALIGNMENT, PRODUCTS
 from lmlab.kernels.measured import speedups
 from lmlab.kernels.support import head_width_problem, triton_problem
 from lmlab.model import build
@@ -29,7 +29,7 @@ def set_precision(model: Transformer, precision: str) -> None:
 
     Other precisions are autocast's.
     """
-    if precision != "fp8" and precision != "mxfp8":
+    if precision not in PRODUCTS:
         return
     for module in model.blocks.modules():
         if isinstance(module, Linear | MoE):

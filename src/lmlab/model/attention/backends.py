@@ -27,12 +27,7 @@ from lmlab.model.attention.config import (
     HybridAttentionConfig,
     SoftmaxAttentionConfig,
 )
-from lmlab.model.attention.masks import (
-    AttentionPattern,
-    Causal,
-    Mask,
-    SlidingWindow,
-)
+from lmlab.model.attention.masks import AttentionPattern, Causal, Mask, SlidingWindow
 from lmlab.model.config import ModelConfig
 from lmlab.model.layers import scaled_dot_product_attention, softcap
 from lmlab.model.products import upcast
