@@ -6,9 +6,10 @@ from typing import NoReturn
 
 import lmlab.accounting.cli
 import lmlab.cluster.cli
-import lmlab.generation.cli
 import lmlab.evaluation.cli
+import lmlab.generation.cli
 import lmlab.gpu.cli
+import lmlab.kernels.cli
 import lmlab.profiling.cli
 import lmlab.runs.cli
 import lmlab.serving.cli
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     lmlab.serving.cli.register(commands)
     lmlab.gpu.cli.register(commands)
     lmlab.profiling.cli.register(commands)
+    lmlab.kernels.cli.register(commands)
     return parser
 
 

@@ -1,8 +1,9 @@
-"""`lmlab account`: what a configured model costs, before anything runs."""
+"""`lmlab account` counts what a configured model costs; `lmlab mx` what MX blocks change in it."""
 
 import argparse
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from lmlab.accounting.vocabulary import GPT2_VOCABULARY, declared_vocab_size
@@ -49,6 +50,30 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         )
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     parser.set_defaults(run=run)
+    rounded = commands.add_parser(
+        "mx",
+        help="what rounding a run's weights to MX blocks changes",
+        description="Print the error of each weight matrix of a run when rounded to MX blocks.",
+    )
+    rounded.add_argument("path", metavar="RUN", help="a run directory or one of its checkpoints")
+    rounded.add_argument(
+        "--element", choices=("e4m3", "e5m2"), default="e4m3", help="(default: e4m3)"
+    )
+    rounded.add_argument(
+        "--rounding", choices=("floor", "rceil"), default="rceil", help="(default: rceil)"
+    )
+    rounded.set_defaults(run=run_mx)
+
+
+def run_mx(options: argparse.Namespace) -> None:
+    """Print a table of what MX blocks change in the weight matrices of a run."""
+    from lmlab.kernels.mx import quantization_report
+    from lmlab.layout import checkpoint_of
+    from lmlab.training.checkpoint import read_checkpoint
+
+    weights = read_checkpoint(checkpoint_of(Path(options.path).expanduser()))["model"]
+    matrices = {name: weight for name, weight in weights.items() if weight.ndim >= 2}
+    print(quantization_report(matrices, options.element, options.rounding))
 
 
 def run(options: argparse.Namespace) -> None:

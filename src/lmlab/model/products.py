@@ -6,6 +6,7 @@ float32 and round the result, which differs by the order of the sums only.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 
+from lmlab.kernels.low_precision import PRODUCTS
 from lmlab.processor import SLOW_BFLOAT16
 
 
@@ -30,6 +32,22 @@ def linear(
     y = _UpcastLinear.apply(x, weight)
     assert isinstance(y, Tensor)
     return y
+
+
+Product = Callable[[Tensor, Tensor], Tensor]
+"""Returns `x W^T` of x (..., d_in) and W (d_out, d_in)."""
+
+
+def low_precision(precision: str) -> Product:
+    """Return `linear` in eight bits under autocast; without autocast it is `linear`."""
+    return partial(_low_precision, precision)
+
+
+def _low_precision(precision: str, x: Tensor, weight: Tensor) -> Tensor:
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return linear(x, weight)
+    return PRODUCTS[precision](x, weight, torch.get_autocast_dtype(kind))
 
 
 def upcast(function: Callable[..., Tensor], *args: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

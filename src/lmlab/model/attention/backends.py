@@ -13,6 +13,14 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from lmlab.errors import ConfigError
 from lmlab.kernels.blocked_attention import blocked_attention
+from lmlab.kernels.support import (
+    INSTALLED,
+    INTERPRETED,
+    SMALLEST_TILE,
+    head_width_problem,
+    triton_problem,
+)
+from lmlab.kernels.tiled_attention import tiled_attention
 from lmlab.model.attention.config import (
     AttentionBackend,
     AttentionConfig,
@@ -122,7 +130,41 @@ def _compiled_flex() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
+def tiled(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return attention by FlashAttention-2 in plain torch; without dropout, strides or a cache."""
+    return _flash(tiled_attention, q, k, v, pattern, cap, dropout)
+
+
+def triton(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return attention by FlashAttention-2 in Triton; without dropout, strides or a cache."""
+    from lmlab.kernels.triton_attention import triton_attention
+
+    return _flash(triton_attention, q, k, v, pattern, cap, dropout)
+
+
+def _flash(
+    attend: Callable[..., tuple[Tensor, Tensor]],
+    q: Heads,
+    k: Heads,
+    v: Heads,
+    pattern: AttentionPattern,
+    cap: float | None,
+    dropout: float,
+) -> Heads:
+    assert dropout == 0
+    assert pattern.queries is None
+    kind = q.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
+    window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
+    return attend(q.to(dtype), k.to(dtype), v.to(dtype), True, window, cap)[0]
+
+
 BACKENDS = {"eager": eager, "sdpa": sdpa, "flex": flex, "blocked": blocked}
+BACKENDS |= {"tiled": tiled, "triton": triton}
 
 
 def check_backends(config: ModelConfig, device: torch.device) -> None:
@@ -134,17 +176,43 @@ def check_backends(config: ModelConfig, device: torch.device) -> None:
     for key, attention in attentions.items():
         if not isinstance(attention, SoftmaxAttentionConfig):
             continue
-        problem, width = None, config.attention_width
-        if attention.backend == "flex" and device.type != "cuda":
-            problem = f"trains on CUDA only, the device is '{device}'"
-        elif attention.backend == "flex" and width < FLEX_HEAD_DIM:
-            problem = f"needs heads of width {FLEX_HEAD_DIM} or more, got {width}"
-        elif attention.backend == "blocked" and device.type != "cpu":
-            problem = f"runs on the CPU only, the device is '{device}'"
+        name = attention.backend
+        problem = PROBLEMS[name](config, device) if name in PROBLEMS else None
         if problem:
             raise ConfigError(
                 f"{key}.backend", f"'{attention.backend}' {problem}; use auto or eager"
             )
+
+
+def _flex_problem(config: ModelConfig, device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return f"trains on CUDA only, the device is '{device}'"
+    if config.attention_width < FLEX_HEAD_DIM:
+        return f"needs heads of width {FLEX_HEAD_DIM} or more, got {config.attention_width}"
+    return None
+
+
+def _blocked_problem(config: ModelConfig, device: torch.device) -> str | None:
+    return None if device.type == "cpu" else f"runs on the CPU only, the device is '{device}'"
+
+
+def _tiled_problem(config: ModelConfig, device: torch.device) -> str | None:
+    if config.context_length < SMALLEST_TILE:
+        return (
+            f"computes tiles of {SMALLEST_TILE} tokens or more, "
+            f"model.context_length is {config.context_length}"
+        )
+    return None
+
+
+def _triton_problem(config: ModelConfig, device: torch.device) -> str | None:
+    own = head_width_problem(config.attention_width) or _tiled_problem(config, device)
+    return triton_problem(device) or own
+
+
+PROBLEMS = {"flex": _flex_problem, "blocked": _blocked_problem}
+PROBLEMS |= {"tiled": _tiled_problem, "triton": _triton_problem}
+"""Why a backend cannot train a model on a device; None: it can."""
 
 
 def choose(
@@ -158,15 +226,16 @@ def choose(
 ) -> str:
     """Return the backend; `auto`: the fastest one on the device that supports the arguments.
 
-    `blocked` leaves positions that are given, those of a cache or of padding, to `sdpa`.
+    `blocked`, `tiled` and `triton` compute whole sequences; positions that are given, those of a
+    cache or of padding, are computed as under `auto`. So is everything where Triton does not run,
+    so that a run trained with it loads anywhere.
     """
     ordered = pattern.queries is None
-    if backend == "blocked" and not ordered:
-        return "sdpa"
-    if backend != "auto":
+    whole = ordered and isinstance(pattern.mask, Causal | SlidingWindow)
+    runs = backend != "triton" or (INSTALLED and (device == "cuda" or INTERPRETED))
+    if backend in ("eager", "sdpa", "flex") or (backend != "auto" and whole and runs):
         return backend
-    blocks = ordered and isinstance(pattern.mask, Causal | SlidingWindow)
-    if blocks and device == "cpu" and time in BLOCKED_LENGTHS and cap is None and not dropout:
+    if whole and device == "cpu" and time in BLOCKED_LENGTHS and cap is None and not dropout:
         return "blocked"
     flexible = device == "cuda" and head_dim >= FLEX_HEAD_DIM
     if flexible and not dropout and pattern.queries is None:
