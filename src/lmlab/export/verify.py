@@ -1,0 +1,120 @@
+"""Comparison of a model with what another library computes from the exported files."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lmlab.errors import UserError
+from lmlab.export.extras import quiet_transformers
+from lmlab.model import Transformer
+from lmlab.tokenizer import Tokenizer
+
+TOLERANCE = 1e-5
+"""Largest difference of logits in float32, as a share of the largest logit or of 1."""
+LONGEST = 256
+"""Tokens of the sequence that is compared, if the context has as many."""
+SAMPLE = (
+    "Once upon a time, there was a little dog named Spot. It's 12:30 - he'll run, won't he?\n"
+    "    def f(x):\n\treturn x**2 + 3.14159  # ünïcödé: Ελλάδα, 日本語, привет, 🙂👩‍👩‍👧\n\n"
+    "I'VE 1234567 things;   three   spaces,\r\nthe end.  \n "
+)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well two models agree on the same tokens."""
+
+    difference: float
+    """Largest absolute difference of the logits."""
+    scale: float
+    """Largest absolute logit."""
+    tokens: int
+
+    @property
+    def relative(self) -> float:
+        """The difference as a share of the largest logit, or of 1 if that is smaller."""
+        return self.difference / max(self.scale, 1.0)
+
+
+def sample_ids(model: Transformer, vocab_size: int) -> Int[Tensor, "1 time"]:
+    """Return random tokens, as many as the context has, up to LONGEST."""
+    generator = torch.Generator().manual_seed(0)
+    length = min(model.context_length, LONGEST)
+    return torch.randint(vocab_size, (1, length), generator=generator)
+
+
+def compare(
+    ours: Float[Tensor, "..."], theirs: Float[Tensor, "..."], limit: float, library: str
+) -> Agreement:
+    """Return how well logits agree; raises UserError beyond the limit, or for NaN."""
+    difference = float((ours - theirs).abs().max())
+    agreement = Agreement(difference, float(ours.abs().max()), ours.shape[-2])
+    if not agreement.relative <= limit:  # NaN too
+        raise UserError(
+            f"the logits of {library} differ by {agreement.difference:.2g}, which is "
+            f"{agreement.relative:.2g} of the largest; the limit is {limit:g}; nothing was written"
+        )
+    return agreement
+
+
+@torch.no_grad()
+def check_logits(model: Transformer, folder: Path, vocab_size: int) -> Agreement:
+    """Load a folder by transformers in float32, and compare its logits with those of a model.
+
+    Raises UserError when transformers does not load all weights, or the logits differ by more than
+    TOLERANCE.
+    """
+    ids = sample_ids(model, vocab_size)
+    with quiet_transformers() as transformers:
+        theirs, loaded = _explained(
+            folder,
+            lambda: transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                local_files_only=True,
+                output_loading_info=True,
+            ),
+        )
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if names := sorted(map(str, loaded.get(kind, ()))):
+                raise UserError(f"{folder}: transformers finds {kind.replace('_', ' ')}: {names}")
+        logits = theirs.eval()(ids, use_cache=False).logits
+    own = model(ids)[..., : logits.shape[-1]]
+    return compare(own, logits.float(), TOLERANCE, "transformers")
+
+
+def check_ids(tokenizer: Tokenizer, folder: Path, texts: Iterable[str] = (SAMPLE,)) -> None:
+    """Load a folder's tokenizer by transformers, and compare ids and text.
+
+    Raises UserError for the first text that it encodes or decodes in another way.
+    """
+    with quiet_transformers() as transformers:
+        theirs = _explained(
+            folder,
+            lambda: transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        )
+        specials = "".join(f"{name} {SAMPLE[:20]}" for name in tokenizer.special_tokens)
+        for text in (*texts, specials):
+            own, other = tokenizer.encode(text), theirs.encode(text, add_special_tokens=False)
+            if own != other:
+                at = next((i for i, (a, b) in enumerate(zip(own, other)) if a != b), len(own))
+                raise UserError(
+                    f"transformers reads {tokenizer.decode(own[at : at + 3])!r} as the tokens "
+                    f"{other[at : at + 3]}, not {own[at : at + 3]}; nothing was written"
+                )
+            if theirs.decode(own) != tokenizer.decode(own):
+                raise UserError(f"transformers decodes {text!r} in another way")
+
+
+def _explained(folder: Path, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:  # a library's errors are of many kinds
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"transformers cannot load {folder}: {lines[0]}") from error
