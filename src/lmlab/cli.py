@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import lmlab.accounting.cli
 import lmlab.cluster.cli
+import lmlab.export.cli
 import lmlab.runs.cli
 import lmlab.tokenizer.cli
 from lmlab.command import exit_code
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     lmlab.accounting.cli.register(commands)
     lmlab.cluster.cli.register(commands)
     lmlab.runs.cli.register(commands)
+    lmlab.export.cli.register(commands)
     return parser
 
 

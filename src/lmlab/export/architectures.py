@@ -324,7 +324,7 @@ OPT_NAMES = {
 }
 LAYERS = "model.layers.{layer}."
 _BIASED: Allowed = {"attention.bias": ("none", "qkv", "all")}
-_WINDOWS: Allowed = {"attention.pattern": ("full", "sliding_window", "mixed")}
+_WINDOWS: Allowed = {"attention.pattern": ("full", "sliding_window", "alternating", "mixed")}
 _WINDOW: Allowed = {"attention.pattern": ("full", "sliding_window")}
 _MLP: Allowed = {"ffn.kind": ("mlp",), "ffn.activation": MLPS, "ffn.bias": (False, True)}
 _MOE: Allowed = {"ffn.kind": ("moe",), "ffn.activation": GATES}
@@ -482,6 +482,6 @@ ARCHITECTURES = (
             position_rows=2,
         ),
         _opt,
-        _LAYERNORM | _MLP | _BIASED | _TABLE | {"norm_placement": ("post",)},
+        _LAYERNORM | _MLP | _BIASED | _TABLE | {"norm_placement": ("post",), "norm_eps": (None,)},
     ),
 )

@@ -13,20 +13,23 @@ from lmlab.model.attention.config import (
     SlidingWindowConfig,
     of_layer,
 )
-from lmlab.model.config import ModelConfig, RoPEConfig
+from lmlab.model.config import NORM_EPS, ModelConfig, RoPEConfig
 
 Value = bool | str | None
 Allowed = Mapping[str, tuple[Value, ...]]
 GATES = ("silu", "gelu", "gelu_tanh", "relu", "sigmoid")
 MLPS = ("silu", "gelu", "gelu_tanh", "relu", "relu2")
 SET = "set"
-"""A number instead of null."""
+"""A number instead of null, or of the usual one."""
 LLAMA: Allowed = {
     "block": ("serial",),
     "norm": ("rmsnorm",),
     "norm_placement": ("pre",),
+    "norm_eps": (None, SET),
     "head_dim": (None, SET),
     "logit_softcap": (None,),
+    "scale_embeddings": (False, True),
+    "tie_embeddings": (False, True),
     "position.kind": ("rope",),
     "position.scaling.kind": ("none", "linear", "llama3"),
     "attention.kind": ("full", "sliding_window"),
@@ -93,6 +96,10 @@ def features(config: ModelConfig) -> Iterator[Feature]:
     yield feature("block", config.block)
     yield feature("norm", config.norm)
     yield feature("norm_placement", config.norm_placement)
+    usual = config.norm_eps == NORM_EPS
+    yield feature("norm_eps", None if usual else SET, config.norm_eps)
+    yield feature("scale_embeddings", config.scale_embeddings)
+    yield feature("tie_embeddings", config.tie_embeddings)
     free = config.attention_width * config.num_heads != config.d_model
     yield feature("head_dim", SET if free else None, config.head_dim)
     yield feature("logit_softcap", SET if config.logit_softcap else None, config.logit_softcap)
@@ -141,6 +148,8 @@ def _pattern(config: ModelConfig, members: Mapping[str, LayerAttentionConfig]) -
             yield Feature("attention.members", "differ", f"{path}.{key}", given)
     windows = attention_of(config).windows
     kind = "mixed" if len(set(windows)) > 1 else "sliding_window" if windows[0] else "full"
+    if kind == "mixed" and all((w is None) == layer % 2 for layer, w in enumerate(windows)):
+        kind = "alternating"
     if len(set(windows) - {None}) > 1:
         kind = "windows"
     hybrid = isinstance(config.attention, HybridAttentionConfig)

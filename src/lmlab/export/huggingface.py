@@ -26,6 +26,7 @@ DTYPES: dict[Dtype, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+CONFIG = "config.json"
 SHARD_BYTES = 4 * 10**9
 """Most bytes of one safetensors file."""
 
@@ -52,9 +53,9 @@ def export_huggingface(
     express, and UserError when the target exists without `force`, or the check fails.
     """
     architecture = choose(ARCHITECTURES, run.config.model, "transformers")
-    check_target(target, force)
+    check_target(target, force, CONFIG)
     package("transformers"), package("safetensors")
-    with published(target, force) as folder:
+    with published(target, force, CONFIG) as folder:
         agreement = write_folder(run.model, run.tokenizer, architecture, folder, dtype)
         size = sum(path.stat().st_size for path in folder.iterdir())
     return Exported(architecture.name, target, dtype, size, agreement)
@@ -73,7 +74,7 @@ def write_folder(
     special = special_ids(tokenizer)
     values = architecture.config(config, model.vocab_size) | special
     name = str(DTYPES[dtype]).removeprefix("torch.")
-    write_json(folder / "config.json", values | {"dtype": name, "torch_dtype": name})
+    write_json(folder / CONFIG, values | {"dtype": name, "torch_dtype": name})
     write_json(folder / "generation_config.json", {"do_sample": True, **special})
     write_tokenizer(tokenizer, folder, model.context_length)
     write_weights(model, rules, folder, DTYPES[dtype])

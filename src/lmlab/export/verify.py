@@ -1,8 +1,9 @@
 """Comparison of a model with what another library computes from the exported files."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -89,27 +90,41 @@ def check_logits(model: Transformer, folder: Path, vocab_size: int) -> Agreement
     return compare(own, logits.float(), TOLERANCE, "transformers")
 
 
-def check_ids(tokenizer: Tokenizer, folder: Path, texts: Iterable[str] = (SAMPLE,)) -> None:
+def check_ids(
+    tokenizer: Tokenizer, folder: Path, renamed: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Load a folder's tokenizer by transformers, and compare ids and text.
 
-    Raises UserError for the first text that it encodes or decodes in another way.
+    `renamed` are special tokens with another name here. Raises UserError for the first text that it
+    encodes or decodes in another way.
     """
     with quiet_transformers() as transformers:
         theirs = _explained(
             folder,
             lambda: transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True),
         )
-        specials = "".join(f"{name} {SAMPLE[:20]}" for name in tokenizer.special_tokens)
-        for text in (*texts, specials):
-            own, other = tokenizer.encode(text), theirs.encode(text, add_special_tokens=False)
-            if own != other:
-                at = next((i for i, (a, b) in enumerate(zip(own, other)) if a != b), len(own))
-                raise UserError(
-                    f"transformers reads {tokenizer.decode(own[at : at + 3])!r} as the tokens "
-                    f"{other[at : at + 3]}, not {own[at : at + 3]}; nothing was written"
-                )
-            if theirs.decode(own) != tokenizer.decode(own):
+        names = {here: there for there, here in renamed.items()}
+        for text, other in [(SAMPLE, SAMPLE)] + [
+            (f"{name}{SAMPLE[:20]}", f"{names.get(name, name)}{SAMPLE[:20]}")
+            for name in tokenizer.special_tokens
+        ]:
+            own, found = tokenizer.encode(text), theirs.encode(other, add_special_tokens=False)
+            if own != found:
+                raise UserError(different_tokens(tokenizer, own, found, "transformers"))
+            if theirs.decode(own) != other or tokenizer.decode(own) != text:
                 raise UserError(f"transformers decodes {text!r} in another way")
+
+
+def different_tokens(
+    tokenizer: Tokenizer, ours: Sequence[int], theirs: Sequence[int], library: str
+) -> str:
+    """Return where tokens of a library differ from ours."""
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    at = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
+    return (
+        f"{library} reads {tokenizer.decode(ours[at : at + 3])!r} as the tokens "
+        f"{list(theirs[at : at + 3])}, not {list(ours[at : at + 3])}; nothing was written"
+    )
 
 
 def _explained(folder: Path, load: Callable[[], Any]) -> Any:
