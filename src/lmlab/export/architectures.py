@@ -6,7 +6,7 @@ from typing import Any
 
 from lmlab.export.features import GATES, MLPS, SET, Allowed, attention_of
 from lmlab.export.layouts import QKV, Layout
-from lmlab.model.config import Llama3ScalingConfig, LinearScalingConfig, ModelConfig, RoPEConfig
+from lmlab.model.config import LinearScalingConfig, Llama3ScalingConfig, ModelConfig, RoPEConfig
 
 ACTIVATIONS = {
     "silu": "silu",
@@ -207,13 +207,17 @@ def _phi(config: ModelConfig) -> Values:
 
 
 def _stablelm(config: ModelConfig) -> Values:
-    return shape(config) | _whole_rotary(config) | {
-        "layer_norm_eps": config.norm_eps,
-        "qk_layernorm": False,
-        "use_qkv_bias": attention_of(config).shared.bias != "none",
-        "use_parallel_residual": config.block == "parallel",
-        "hidden_dropout": config.dropout,
-    }
+    return (
+        shape(config)
+        | _whole_rotary(config)
+        | {
+            "layer_norm_eps": config.norm_eps,
+            "qk_layernorm": False,
+            "use_qkv_bias": attention_of(config).shared.bias != "none",
+            "use_parallel_residual": config.block == "parallel",
+            "hidden_dropout": config.dropout,
+        }
+    )
 
 
 def _gpt2(config: ModelConfig) -> Values:
@@ -337,9 +341,7 @@ _TABLE: Allowed = {
 
 ARCHITECTURES = (
     Architecture("LlamaForCausalLM", "llama", Layout(LAYERS, LLAMA_NAMES), _llama),
-    Architecture(
-        "MistralForCausalLM", "mistral", Layout(LAYERS, LLAMA_NAMES), _mistral, _WINDOW
-    ),
+    Architecture("MistralForCausalLM", "mistral", Layout(LAYERS, LLAMA_NAMES), _mistral, _WINDOW),
     Architecture(
         "Qwen2ForCausalLM",
         "qwen2",

@@ -25,8 +25,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser = commands.add_parser(
         "export",
         help="write a run for transformers or llama.cpp",
-        description="Write a run as a folder of transformers or as a GGUF file, with its tokenizer. "
-        "Before the command is done, the other library has computed the same logits.",
+        description="Write a run as a folder of transformers or as a GGUF file, with its tokenizer."
+        " Before the command is done, the other library has computed the same logits.",
         epilog=EXPORT_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -82,7 +82,5 @@ def _import(options: argparse.Namespace) -> None:
     from lmlab.export.text import imported
     from lmlab.hydra_app import compose
 
-    done = import_huggingface(
-        options.folder, compose(), output=options.output, name=options.name
-    )
+    done = import_huggingface(options.folder, compose(), output=options.output, name=options.name)
     print(imported(done))

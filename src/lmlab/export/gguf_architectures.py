@@ -7,7 +7,7 @@ from typing import Any
 from lmlab.export.architectures import ALL
 from lmlab.export.features import SET, Allowed, attention_of
 from lmlab.export.layouts import QKV, Layout
-from lmlab.model.config import Llama3ScalingConfig, LinearScalingConfig, ModelConfig, RoPEConfig
+from lmlab.model.config import LinearScalingConfig, Llama3ScalingConfig, ModelConfig, RoPEConfig
 
 Keys = dict[str, Any]
 """Key of GGUF without the architecture's prefix -> value."""

@@ -15,8 +15,8 @@ QWEN2 = PATTERNS["cl100k"].replace(r"\p{N}{1,3}", r"\p{N}")
 PRETOKENIZERS = {"gpt2": "gpt-2", "cl100k": "dbrx", "o200k": "gpt-4o", QWEN2: "qwen2"}
 """Pattern -> the name by which llama.cpp knows it."""
 NOTES = {
-    "o200k": "llama.cpp tells upper from lower case in o200k by A-Z and a-z alone, so words that mix "
-    "case in other letters can be cut in another way",
+    "o200k": "llama.cpp tells upper from lower case in o200k by A-Z and a-z alone, so words that "
+    "mix case in other letters can be cut in another way",
     "nfc": "llama.cpp does not bring text to Unicode's form NFC, as this tokenizer does",
 }
 
@@ -39,8 +39,8 @@ def gguf_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> GGUFTokenizer:
     pattern, cutting = tokenizer.pattern, tokenizer.cutting
     if pattern not in PRETOKENIZERS or cutting.before:
         raise UserError(
-            f"llama.cpp does not know how this tokenizer cuts words (pattern {pattern!r}); it knows "
-            "gpt2, cl100k and o200k; train with one of them, or export to huggingface"
+            f"llama.cpp does not know how this tokenizer cuts words (pattern {pattern!r}); it "
+            "knows gpt2, cl100k and o200k; train with one of them, or export to huggingface"
         )
     if not tokenizer.merges:
         raise UserError(

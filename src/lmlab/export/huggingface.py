@@ -16,6 +16,7 @@ from lmlab.export.publishing import check_target, published
 from lmlab.export.rules import Rules, exported_shapes
 from lmlab.export.tokenizer_files import special_ids, write_json, write_tokenizer
 from lmlab.export.verify import Agreement, check_ids, check_logits
+from lmlab.files import share
 from lmlab.loading import TrainedRun
 from lmlab.model import Transformer, build
 from lmlab.tokenizer import Tokenizer
@@ -107,9 +108,10 @@ def write_weights(model: Transformer, rules: Rules, folder: Path, dtype: torch.d
         )
     tensors = _exported(weights, rules, dtype)
     for file, held in zip(names, files, strict=True):
-        part = {name: tensor for name, tensor in (next(tensors) for _ in held)}
+        part = dict(next(tensors) for _ in held)
         try:
             safetensors.save_file(part, folder / file, metadata={"format": "pt"})
+            share(folder / file)
         except safetensors_error() as error:
             raise UserError(f"cannot write {folder / file}: {error}") from error
 

@@ -105,8 +105,7 @@ def _model(
 
     Raises UserError for weights that are missing, left over or of another shape.
     """
-    with torch.device("meta"):
-        model = build(config, vocab_size, device="meta")
+    model = build(config, vocab_size, device="meta")
     shapes = {name: x.shape for name, x in model.state_dict().items()}
     expected = exported_shapes(rules, shapes)
     _check_tensors(source, expected, tied)
@@ -117,11 +116,11 @@ def _model(
     if config.tie_embeddings:
         weights["lm_head.weight"] = weights["token_embedding.weight"]
     model.load_state_dict(weights, assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    position = model.position
-    position.to_empty(device="cpu") if not list(position.parameters()) else None
-    position.reset_parameters()
+    if config.tie_embeddings:
+        model.lm_head.weight = model.token_embedding.weight
+    if not list(model.position.parameters()):  # its tables are no weights
+        model.position.to_empty(device="cpu")
+        model.position.reset_parameters()
     return model.eval()
 
 

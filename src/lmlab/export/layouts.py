@@ -10,9 +10,8 @@ from typing import NamedTuple
 import torch
 
 from lmlab.export.features import attention_of
-from lmlab.export.rules import TRANSPOSED, Constant, Rule, Rules, Step, factor, halves
+from lmlab.export.rules import TRANSPOSED, Constant, Rule, Rules, Step, factor, halves, padded
 from lmlab.export.rules import offset as offset_by
-from lmlab.export.rules import padded
 from lmlab.model import build
 from lmlab.model.config import ModelConfig
 from lmlab.model.position import SinusoidalPosition
@@ -105,9 +104,7 @@ class Layout:
                     rules.append(Rule(("token_embedding.weight",), (theirs,), keep=False))
             elif EXPERT in self.names[slot.part]:
                 each = range(len(weights[name]))
-                rules.append(
-                    Rule((name,), tuple(self.name(slot).format(expert=e) for e in each))
-                )
+                rules.append(Rule((name,), tuple(self.name(slot).format(expert=e) for e in each)))
             else:
                 rules.append(Rule((name,), (self.name(slot),), self.steps(config, slot)))
         for (layer, fused, kind), parts in joined.items():
@@ -142,9 +139,7 @@ class Layout:
             steps.append(TRANSPOSED)
         return tuple(steps)
 
-    def constants(
-        self, config: ModelConfig, vocab_size: int, present: set[Slot]
-    ) -> list[Constant]:
+    def constants(self, config: ModelConfig, vocab_size: int, present: set[Slot]) -> list[Constant]:
         """Return what the file needs beside the model's parameters."""
         wanted: list[tuple[str, int]] = []
         widths = self.widths(config, vocab_size)

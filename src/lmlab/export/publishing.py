@@ -21,7 +21,9 @@ def check_target(target: Path, force: bool, mark: str | None = None) -> None:
     if not force:
         raise UserError(f"{target} exists; give another place, or replace it with --force")
     if mark is None and target.is_dir():
-        raise UserError(f"{target} is a folder; give the name of a file, such as {target}/model.gguf")
+        raise UserError(
+            f"{target} is a folder; give the name of a file, such as {target}/model.gguf"
+        )
     if mark is not None and not target.is_dir():
         raise UserError(f"{target} is not a folder; give another place")
     if mark is not None and any(target.iterdir()) and not (target / mark).is_file():

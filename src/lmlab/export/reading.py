@@ -28,7 +28,8 @@ def activation(fields: Fields, key: str, known: tuple[str, ...]) -> str:
     """Return the name of an activation here."""
     name = NAMES.get(fields.take(key))
     if name not in known:
-        raise fields.refuse(key, f"known are {', '.join(k for k, v in NAMES.items() if v in known)}")
+        names = ", ".join(there for there, here in NAMES.items() if here in known)
+        raise fields.refuse(key, f"known are {names}")
     return name
 
 
@@ -77,9 +78,9 @@ def heads(fields: Fields, **values: Any) -> Values:
 
 def attention(windows: list[int | None], shared: Values) -> Values:
     """Return attention with a window in some layers; None: a layer without one."""
-    length = next(
-        n for n in range(1, len(windows) + 1) if all(windows[i] == windows[i % n] for i in range(len(windows)))
-    )
+    count = len(windows)
+    repeats = (n for n in range(1, count + 1) if windows == (windows[:n] * count)[:count])
+    length = next(repeats)
     kinds = {
         f"window_{w}" if w else "full": {"kind": "sliding_window", "window": w, **shared}
         if w
@@ -284,5 +285,3 @@ def read_model(kind: str, fields: Fields) -> Read:
     read = READERS[kind](fields)
     fields.finish()
     return read
-
-

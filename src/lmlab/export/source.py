@@ -33,7 +33,7 @@ class Source:
             index = self.folder / f"{name}.index.json"
             if (self.folder / name).is_file():
                 path = self.folder / name
-                return {key: path for key in self._keys(path)}
+                return dict.fromkeys(self._keys(path), path)
             if index.is_file():
                 return self._indexed(index)
         raise UserError(
@@ -51,7 +51,7 @@ class Source:
             path = self.folder / name
             if Path(name).name != name or not path.is_file():
                 raise UserError(f"{index}: names {name}, which is not in the folder")
-            files |= {key: path for key in self._keys(path)}
+            files |= dict.fromkeys(self._keys(path), path)
         if lost := sorted(set(names) - set(files)):
             raise UserError(f"{index}: names {lost[0]}, which is not in {names[lost[0]]}")
         return files
@@ -76,7 +76,9 @@ class Source:
                 raise
             except Exception as error:  # damaged files fail in many ways
                 lines = str(error).strip().splitlines() or [type(error).__name__]
-                raise UserError(f"{path} is damaged, or not what its name says: {lines[0]}") from error
+                raise UserError(
+                    f"{path} is damaged, or not what its name says: {lines[0]}"
+                ) from error
         return self._open[path]
 
     def add_prefix(self, prefix: str) -> None:

@@ -42,6 +42,6 @@ def _shown(path: Path) -> str:
 
 def _agreement(library: str, agreement: Agreement) -> str:
     return (
-        f"  {library} reads the same tokens and computes the same logits: they differ by at most "
+        f"  checked with {library}: the same tokens; logits differ by at most "
         f"{agreement.difference:.1e} (largest {agreement.scale:.1f}) over {agreement.tokens} tokens"
     )
