@@ -10,8 +10,8 @@ from lmlab.loading import END_OF_DOCUMENT
 from lmlab.tokenizer import Tokenizer
 
 NO_BYTE_LEVEL = (
-    "only byte-level BPE (tokenizer.json, or vocab.json with merges.txt) can be imported, and a run "
-    "needs its tokenizer"
+    "only byte-level BPE (tokenizer.json, or vocab.json with merges.txt) can be imported, and a "
+    "run needs its tokenizer"
 )
 
 

@@ -47,8 +47,8 @@ def resume(setup: "TrainingSetup", checkpoints: Checkpoints, log: "RunLog") -> T
         )
     if values is not None and values["optimizer"] is None:
         raise UserError(
-            f"{checkpoints.folder.parent} was imported and has no optimizer to continue with; start "
-            f"a new run with init_from={checkpoints.folder.parent}"
+            f"{checkpoints.folder.parent} was imported and has no optimizer to continue with; "
+            f"start a new run with init_from={checkpoints.folder.parent}"
         )
     distributed.barrier()  # all have read
     if distributed.is_main_process:
