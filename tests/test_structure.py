@@ -27,7 +27,7 @@ LEVELS = [
 ]
 CONFIGURED = {"task", "serving", "export", "evaluation", "cluster"}
 """Packages above the configuration of a run, which may import it."""
-BASE = {"command", "errors", "files", "layout", "lazy", "locations", "schema", "text"}
+BASE = {"command", "errors", "files", "layout", "lazy", "locations", "processor", "schema", "text"}
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "src" / "hydra_plugins").rglob("*.py")])
 
 

@@ -22,6 +22,7 @@ from lmlab.generation.weights import (
     packed,
 )
 from lmlab.model import Transformer, build
+from lmlab.model.attention import backends
 from lmlab.tokenizer.bpe import byte_tokenizer
 from tests_support import composed
 
@@ -214,3 +215,13 @@ def test_the_loss_that_rounding_costs() -> None:
         own, added = loss_cost(model_of("full"), dtype, windows)
         assert own > 1
         assert abs(added) < most
+
+
+def test_masks_that_generation_caches_can_be_used_in_training() -> None:
+    choice = ("model/attention=sliding_window", "model.attention.backend=flex")
+    model = build(composed(*SMALL, *choice).model, TOKENIZER.vocab_size)
+    generate(model, TOKENIZER, ["ab"], Options(max_new_tokens=CONTEXT))
+    attention = model.blocks[0].attention.branch
+    mask = backends._square_block_mask(attention.mask, CONTEXT, torch.device("cpu"))
+    assert backends._square_block_mask.cache_info().hits
+    assert not mask.kv_indices.is_inference()

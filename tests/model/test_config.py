@@ -69,6 +69,10 @@ MISTAKES = {
         ["model.attention.backend=sdpa", "model.attention.logit_softcap=5"],
         "backend=sdpa has no soft-cap",
     ),
+    "blocks of a strided mask": (
+        ["model/attention=strided", "model.attention.backend=blocked"],
+        "backend=blocked has no strided mask",
+    ),
     "flex with dropout": (
         ["model.attention.backend=flex", "model.attention.dropout=0.1"],
         "backend=flex has no dropout",

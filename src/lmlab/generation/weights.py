@@ -1,6 +1,7 @@
 """Weights for generation: float32, bfloat16 or int8, in the layout that decodes fastest."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, cast
@@ -20,7 +21,7 @@ Dtype = Literal["fp32", "bf16", "int8"]
 Weight = Float[Tensor, "d_out d_in"]
 
 
-class Packed(nn.Module):
+class Packed(nn.Module, ABC):
     """A linear map for inference: `y = W x + b`, by a kernel made for its weight."""
 
     def __init__(self, weight: Weight, bias: Tensor | None) -> None:
@@ -28,13 +29,13 @@ class Packed(nn.Module):
         self.bias = bias
         self.pack(weight)
 
+    @abstractmethod
     def pack(self, weight: Weight) -> None:
         """Store the weight."""
-        raise NotImplementedError
 
+    @abstractmethod
     def product(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """Return `W x`."""
-        raise NotImplementedError
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """Map the last dimension."""

@@ -5,7 +5,6 @@ two bfloat16 numbers is exact in float32, the type of the sums. So these functio
 float32 and round the result, which differs by the order of the sums only.
 """
 
-import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 
-FAST_BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-"""Whether this is an x86 processor that multiplies bfloat16 faster than float32."""
-SLOW_BFLOAT16 = platform.machine().lower() in ("x86_64", "amd64") and not FAST_BFLOAT16
-"""Whether this is an x86 processor without bfloat16 instructions."""
+from lmlab.processor import SLOW_BFLOAT16
 
 
 def upcasts(device: torch.device, dtype: torch.dtype) -> bool:

@@ -1,10 +1,7 @@
 """Text that the model writes while it is trained."""
 
-import itertools
-
-import torch
-
-from lmlab.generation.sampling import generate
+from lmlab.generation.generate import generate
+from lmlab.generation.options import Options
 from lmlab.model import Transformer
 from lmlab.runs.run import Run
 from lmlab.task.config import SampleConfig
@@ -39,25 +36,17 @@ class SampleLogger:
 
     def write(self, step: int) -> str | None:
         """Return text that depends on the weights, the seed and the step alone; None if stopped."""
-        end = self.tokenizer.special_tokens["<|endoftext|>"]
-        tokens = self.tokenizer.encode(self.settings.prompt or "")
-        self.model.eval()
-        new = generate(
-            self.model,
-            tokens or [end],
-            self.settings.tokens,
-            context_length=self.model.context_length,
-            stop=end,
+        prompt = self.settings.prompt or ""
+        options = Options(
+            max_new_tokens=self.settings.tokens,
             temperature=self.settings.temperature,
             top_p=self.settings.top_p,
-            vocab_size=self.tokenizer.vocab_size,
-            generator=torch.Generator().manual_seed(self.runtime.seed * 1_000_003 + step),
-            device=self.runtime.device,
-            new_cache=self.model.new_cache,
+            seed=self.runtime.seed * 1_000_003 + step,
         )
-        tokens += itertools.takewhile(lambda _: not self._stops(), new)
-        self.model.train()
-        return None if self._stops() else self.tokenizer.decode(tokens)
+        (sample,) = generate(
+            self.model, self.tokenizer, [prompt], options, should_stop=self._stop_requested
+        )
+        return None if self._stop_requested() else prompt + sample.text
 
-    def _stops(self) -> bool:
+    def _stop_requested(self) -> bool:
         return self.run.stop_signal is not None

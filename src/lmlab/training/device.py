@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from lmlab.errors import ConfigError
-from lmlab.model.products import FAST_BFLOAT16
+from lmlab.processor import FAST_BFLOAT16
 from lmlab.training.distributed import SINGLE_PROCESS, DistributedContext
 
 

@@ -12,13 +12,14 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from lmlab.errors import ConfigError
+from lmlab.kernels.blocked_attention import blocked_attention
 from lmlab.model.attention.config import (
     AttentionBackend,
     AttentionConfig,
     HybridAttentionConfig,
     SoftmaxAttentionConfig,
 )
-from lmlab.model.attention.masks import AttentionPattern, Mask
+from lmlab.model.attention.masks import AttentionPattern, Causal, Mask, SlidingWindow
 from lmlab.model.config import ModelConfig
 from lmlab.model.layers import scaled_dot_product_attention, softcap
 from lmlab.model.products import upcast
@@ -26,6 +27,8 @@ from lmlab.model.products import upcast
 Heads = Float[Tensor, "batch heads time d_k"]
 FLEX_HEAD_DIM = 16
 """Smallest head width that FlexAttention supports on CUDA."""
+BLOCKED_LENGTHS = range(32, 1025)
+"""Lengths at which `blocked` was measured faster than `sdpa` (benchmarks/attention.py)."""
 
 
 def eager(
@@ -54,6 +57,17 @@ def sdpa(
         enable_gqa=q.shape[-3] != k.shape[-3],
     )
     return upcast(attend, q, k, v)
+
+
+def blocked(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return causal or windowed attention by blocks of queries, on the CPU."""
+    assert cap is None
+    assert dropout == 0
+    assert isinstance(pattern.mask, Causal | SlidingWindow)
+    window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
+    return upcast(partial(blocked_attention, window=window), q, k, v)
 
 
 def flex(
@@ -99,7 +113,8 @@ def _square_block_mask(mask: Mask, time: int, device: torch.device) -> BlockMask
     def mask_mod(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return mask.allows(i, j)
 
-    return create_block_mask(mask_mod, None, None, time, time, device=device)
+    with torch.inference_mode(False):  # what generation makes is kept for training
+        return create_block_mask(mask_mod, None, None, time, time, device=device)
 
 
 @cache
@@ -107,7 +122,7 @@ def _compiled_flex() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-BACKENDS = {"eager": eager, "sdpa": sdpa, "flex": flex}
+BACKENDS = {"eager": eager, "sdpa": sdpa, "flex": flex, "blocked": blocked}
 
 
 def check_backends(config: ModelConfig, device: torch.device) -> None:
@@ -117,15 +132,19 @@ def check_backends(config: ModelConfig, device: torch.device) -> None:
     if isinstance(config.attention, HybridAttentionConfig):
         attentions = {f"{key}.members.{name}": a for name, a in config.attention.members.items()}
     for key, attention in attentions.items():
-        if not isinstance(attention, SoftmaxAttentionConfig) or attention.backend != "flex":
+        if not isinstance(attention, SoftmaxAttentionConfig):
             continue
-        problem = None
-        if device.type != "cuda":
+        problem, width = None, config.attention_width
+        if attention.backend == "flex" and device.type != "cuda":
             problem = f"trains on CUDA only, the device is '{device}'"
-        elif config.attention_width < FLEX_HEAD_DIM:
-            problem = f"needs heads of width {FLEX_HEAD_DIM} or more, got {config.attention_width}"
+        elif attention.backend == "flex" and width < FLEX_HEAD_DIM:
+            problem = f"needs heads of width {FLEX_HEAD_DIM} or more, got {width}"
+        elif attention.backend == "blocked" and device.type != "cpu":
+            problem = f"runs on the CPU only, the device is '{device}'"
         if problem:
-            raise ConfigError(f"{key}.backend", f"'flex' {problem}; use auto or eager")
+            raise ConfigError(
+                f"{key}.backend", f"'{attention.backend}' {problem}; use auto or eager"
+            )
 
 
 def choose(
@@ -133,12 +152,22 @@ def choose(
     device: str,
     head_dim: int,
     pattern: AttentionPattern,
+    time: int,
     cap: float | None,
     dropout: float,
 ) -> str:
-    """Return the backend; `auto`: the fastest one on the device that supports the arguments."""
+    """Return the backend; `auto`: the fastest one on the device that supports the arguments.
+
+    `blocked` leaves positions that are given, those of a cache or of padding, to `sdpa`.
+    """
+    ordered = pattern.queries is None
+    if backend == "blocked" and not ordered:
+        return "sdpa"
     if backend != "auto":
         return backend
+    blocks = ordered and isinstance(pattern.mask, Causal | SlidingWindow)
+    if blocks and device == "cpu" and time in BLOCKED_LENGTHS and cap is None and not dropout:
+        return "blocked"
     flexible = device == "cuda" and head_dim >= FLEX_HEAD_DIM
     if flexible and not dropout and pattern.queries is None:
         # FlexAttention alone skips masked blocks, and soft-caps without all scores in memory.
