@@ -232,4 +232,5 @@ def save(model: Any, tokenizer: Tokenizer, folder: Path, **options: Any) -> Path
     """Write a folder as people upload it."""
     model.save_pretrained(folder, **options)
     tokenizer.to_huggingface(folder / "tokenizer.json")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     return folder

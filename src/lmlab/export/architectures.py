@@ -99,10 +99,14 @@ def _mistral(config: ModelConfig) -> Values:
     return shape(config) | rope(config) | window
 
 
-def _qwen(config: ModelConfig) -> Values:
+def _qwen2(config: ModelConfig) -> Values:
     windows = layer_types(config)
     use = {"use_sliding_window": windows["sliding_window"] is not None, "max_window_layers": 0}
-    return _llama(config) | windows | use
+    return shape(config) | rope(config) | {"rms_norm_eps": config.norm_eps} | windows | use
+
+
+def _qwen3(config: ModelConfig) -> Values:
+    return _qwen2(config) | {"attention_bias": attention_of(config).shared.bias != "none"}
 
 
 def _gemma2(config: ModelConfig) -> Values:
@@ -346,7 +350,7 @@ ARCHITECTURES = (
         "Qwen2ForCausalLM",
         "qwen2",
         Layout(LAYERS, LLAMA_NAMES, biases=lambda config: QKV),
-        _qwen,
+        _qwen2,
         _WINDOWS | {"attention.bias": ("none", "qkv")},
     ),
     Architecture(
@@ -360,7 +364,7 @@ ARCHITECTURES = (
         "Qwen3ForCausalLM",
         "qwen3",
         Layout(LAYERS, LLAMA_NAMES, biases=_if_biased),
-        _qwen,
+        _qwen3,
         _WINDOWS | _BIASED | {"attention.qk_norm": (True,)},
     ),
     Architecture(

@@ -76,7 +76,9 @@ def write_folder(
     values = architecture.config(config, model.vocab_size) | special
     name = str(DTYPES[dtype]).removeprefix("torch.")
     write_json(folder / CONFIG, values | {"dtype": name, "torch_dtype": name})
-    write_json(folder / "generation_config.json", {"do_sample": True, **special})
+    unused = sorted(set(range(model.vocab_size)) - set(tokenizer.vocab))
+    suppressed = {"suppress_tokens": unused} if unused else {}
+    write_json(folder / "generation_config.json", special | suppressed)
     write_tokenizer(tokenizer, folder, model.context_length)
     write_weights(model, rules, folder, DTYPES[dtype])
     check_ids(tokenizer, folder)

@@ -31,7 +31,7 @@ from lmlab.tokenizer import Tokenizer
 from lmlab.training.checkpoint import Checkpoints
 from lmlab.training.state import TrainState
 
-IMPORTED = {a.model_type: a for a in reversed(ARCHITECTURES) if a.model_type in READERS}
+IMPORTED = {a.model_type: a for a in ARCHITECTURES if a.model_type in READERS}
 """Type of model -> architecture; of Llama the one with biases."""
 
 

@@ -216,8 +216,8 @@ def _qwen3_moe(fields: Fields) -> Read:
     fields.require("decoder_sparse_step", 1)
     fields.require("mlp_only_layers", [], None)
     used = fields.take("use_sliding_window")
-    window = fields.take("sliding_window") if used else None
-    windows = [window] * fields.take("num_hidden_layers")
+    window = fields.take("sliding_window")
+    windows = [window if used else None] * fields.take("num_hidden_layers")
     bias = "all" if fields.take("attention_bias") else "none"
     softmax = "after" if fields.take("norm_topk_prob") else "before"
     experts = "num_experts" if "num_experts" in fields.values else "num_local_experts"

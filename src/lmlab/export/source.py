@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -74,6 +75,8 @@ class Source:
                     self._open[path] = weights
             except UserError:
                 raise
+            except UnpicklingError as error:
+                raise UserError(f"{path} holds more than tensors, which is not read") from error
             except Exception as error:  # damaged files fail in many ways
                 lines = str(error).strip().splitlines() or [type(error).__name__]
                 raise UserError(
