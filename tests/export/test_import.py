@@ -16,10 +16,12 @@ from lmlab.errors import UserError
 from lmlab.export import export_huggingface, import_huggingface
 from lmlab.export.architectures import ARCHITECTURES
 from lmlab.export.features import missing
-from lmlab.export.fields import IRRELEVANT, Fields
+from lmlab.export.fields import IRRELEVANT, Fields, read_fields
 from lmlab.export.importing import IMPORTED
 from lmlab.export.reading import READERS, read_model
 from lmlab.loading import TrainedRun
+from lmlab.model import build
+from lmlab.model.config import ModelConfig
 from lmlab.tokenizer import Tokenizer
 from tests_support import composed
 
@@ -92,6 +94,105 @@ def test_every_field_is_mapped_required_or_irrelevant(kind: str) -> None:
 
 
 THETA = {"rope_type": "default", "rope_theta": 1e4}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "GPT-2": {
+        "activation_function": "gelu_new",
+        "architectures": ["GPT2LMHeadModel"],
+        "attn_pdrop": 0.1,
+        "bos_token_id": 50256,
+        "embd_pdrop": 0.1,
+        "eos_token_id": 50256,
+        "initializer_range": 0.02,
+        "layer_norm_epsilon": 1e-05,
+        "model_type": "gpt2",
+        "n_ctx": 1024,
+        "n_embd": 768,
+        "n_head": 12,
+        "n_layer": 12,
+        "n_positions": 1024,
+        "resid_pdrop": 0.1,
+        "summary_activation": None,
+        "summary_first_dropout": 0.1,
+        "summary_proj_to_labels": True,
+        "summary_type": "cls_index",
+        "summary_use_proj": True,
+        "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+        "vocab_size": 50257,
+    },
+    "Llama 3.2 1B": {
+        "architectures": ["LlamaForCausalLM"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 128000,
+        "eos_token_id": 128001,
+        "head_dim": 64,
+        "hidden_act": "silu",
+        "hidden_size": 2048,
+        "initializer_range": 0.02,
+        "intermediate_size": 8192,
+        "max_position_embeddings": 131072,
+        "mlp_bias": False,
+        "model_type": "llama",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 16,
+        "num_key_value_heads": 8,
+        "pretraining_tp": 1,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": {
+            "factor": 32.0,
+            "high_freq_factor": 4.0,
+            "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192,
+            "rope_type": "llama3",
+        },
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.45.0.dev0",
+        "use_cache": True,
+        "vocab_size": 128256,
+    },
+    "Qwen2.5 0.5B": {
+        "architectures": ["Qwen2ForCausalLM"],
+        "attention_dropout": 0.0,
+        "bos_token_id": 151643,
+        "eos_token_id": 151643,
+        "hidden_act": "silu",
+        "hidden_size": 896,
+        "initializer_range": 0.02,
+        "intermediate_size": 4864,
+        "max_position_embeddings": 32768,
+        "max_window_layers": 24,
+        "model_type": "qwen2",
+        "num_attention_heads": 14,
+        "num_hidden_layers": 24,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.40.1",
+        "use_cache": True,
+        "use_mrope": False,
+        "use_sliding_window": False,
+        "vocab_size": 151936,
+    },
+}
+"""What config.json of published models holds."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_configuration_of_published_models_is_read(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED[name]))
+    known = {kind: architecture.name for kind, architecture in IMPORTED.items()}
+    read = read_model(*read_fields(tmp_path, known))
+    config = ModelConfig.model_validate(read.model)
+    model = build(config, config.vocab_size or 0, device="meta")
+    parameters = {"GPT-2": 124_439_808, "Llama 3.2 1B": 1_235_814_400, "Qwen2.5 0.5B": 494_032_768}
+    assert sum(p.numel() for p in model.parameters()) == parameters[name]
+
+
 WRONG: dict[str, tuple[str, dict[str, Any]]] = {
     "yarn": ("llama", {"rope_parameters": THETA | {"rope_type": "yarn", "factor": 2.0}}),
     "dynamic": ("llama", {"rope_parameters": THETA | {"rope_type": "dynamic", "factor": 2.0}}),

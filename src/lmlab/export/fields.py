@@ -46,6 +46,16 @@ IRRELEVANT = frozenset(
         "bos_token_id",
         "eos_token_id",
         "pad_token_id",
+        # defaults of `generate`
+        "cache_implementation",
+        "do_sample",
+        "max_length",
+        "task_specific_params",
+        "temperature",
+        "top_k",
+        "top_p",
+        # a second name of n_positions in files of GPT-2, which transformers does not read
+        "n_ctx",
         # splits a product for tensor parallelism, with the same result
         "pretraining_tp",
     }
@@ -76,10 +86,15 @@ class Fields:
             raise self.refuse(key, f"only {' or '.join(json.dumps(v) for v in allowed)} is known")
 
     def finish(self) -> None:
-        """Raise UserError for a field that nothing has read and that is not its class's default."""
+        """Raise UserError for a field that nothing has read and that is not its class's default.
+
+        A field that its class lacks may be null or false.
+        """
         for key, value in self.values.items():
-            known = key in self.used or key in IRRELEVANT
-            if not known and value != self.defaults.get(key):
+            if key in self.used or key in IRRELEVANT:
+                continue
+            allowed = (self.defaults[key],) if key in self.defaults else (None, False)
+            if value not in allowed:
                 raise self.refuse(key, "lmlab does not know the field")
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lmlab.export.architectures import ACTIVATIONS
 from lmlab.export.fields import Fields
+from lmlab.export.writing import ACTIVATIONS
 
 Values = dict[str, Any]
 NAMES = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {
