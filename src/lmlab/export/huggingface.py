@@ -15,7 +15,7 @@ from lmlab.export.features import choose
 from lmlab.export.publishing import check_target, published
 from lmlab.export.rules import Rules, exported_shapes
 from lmlab.export.tokenizer_files import special_ids, write_json, write_tokenizer
-from lmlab.export.verify import Agreement, check_ids, check_logits
+from lmlab.export.verify import Agreement, Logits, check_ids, check_logits
 from lmlab.files import share
 from lmlab.loading import TrainedRun
 from lmlab.model import Transformer, build
@@ -82,8 +82,10 @@ def write_folder(
     write_tokenizer(tokenizer, folder, model.context_length)
     write_weights(model, rules, folder, DTYPES[dtype])
     check_ids(tokenizer, folder)
-    model = model if dtype == "fp32" else rounded(model, rules, DTYPES[dtype])
-    return check_logits(model, folder, tokenizer.vocab_size)
+    stored = model if dtype == "fp32" else rounded(model, rules, DTYPES[dtype])
+    logits = Logits.of(stored, tokenizer.vocab_size)
+    del stored
+    return check_logits(logits, folder)
 
 
 def write_weights(model: Transformer, rules: Rules, folder: Path, dtype: torch.dtype) -> None:

@@ -21,7 +21,7 @@ from lmlab.export.reading import READERS, Read, read_model
 from lmlab.export.rules import Rules, exported_shapes
 from lmlab.export.source import Source
 from lmlab.export.tokenizer_source import read_tokenizer
-from lmlab.export.verify import Agreement, check_ids, check_logits
+from lmlab.export.verify import Agreement, Logits, check_ids, check_logits
 from lmlab.layout import CHECKPOINTS, CONFIG, TOKENIZER
 from lmlab.model import Transformer, build
 from lmlab.model.config import ModelConfig
@@ -80,10 +80,12 @@ def import_huggingface(
         source.add_prefix("transformer.")
     rules = layout.rules(config.model, rows)
     model = _model(config.model, rows, rules, source, layout.tied(config.model))
-    agreement = check_logits(model, folder, rows)
-    check_ids(tokenizer, folder, renamed=notes.renamed)
     with published(output, force=False, mark=CONFIG) as directory:
         _write(directory, config, model, tokenizer, folder, architecture)
+        logits = Logits.of(model, rows)
+        del model  # so that memory holds one model at a time
+        agreement = check_logits(logits, folder)
+        check_ids(tokenizer, folder, renamed=notes.renamed)
     return Imported(architecture.name, folder, output, agreement, notes.texts)
 
 
@@ -166,5 +168,5 @@ def _write(
         "progress": vars(TrainState()).copy(),
         "files": {},
     }
-    checkpoints.save(0, state)
-    checkpoints.wait()
+    checkpoints.write(0, state)
+    checkpoints.check()

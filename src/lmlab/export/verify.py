@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -63,14 +63,28 @@ def compare(
     return agreement
 
 
+@dataclass(frozen=True)
+class Logits:
+    """What a model computes, without the model, so that another one fits into memory."""
+
+    ids: Int[Tensor, "1 time"]
+    values: Float[Tensor, "1 time vocab"]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: Transformer, vocab_size: int) -> Self:
+        """Compute the logits of the sample."""
+        ids = sample_ids(model, vocab_size)
+        return cls(ids, model(ids.to(model.lm_head.weight.device)).float().cpu())
+
+
 @torch.no_grad()
-def check_logits(model: Transformer, folder: Path, vocab_size: int) -> Agreement:
-    """Load a folder by transformers in float32, and compare its logits with those of a model.
+def check_logits(ours: Logits, folder: Path) -> Agreement:
+    """Load a folder by transformers in float32, and compare its logits with ours.
 
     Raises UserError when transformers does not load all weights, or the logits differ by more than
     TOLERANCE.
     """
-    ids = sample_ids(model, vocab_size)
     with quiet_transformers() as transformers:
         theirs, loaded = _explained(
             folder,
@@ -85,9 +99,8 @@ def check_logits(model: Transformer, folder: Path, vocab_size: int) -> Agreement
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if names := sorted(map(str, loaded.get(kind, ()))):
                 raise UserError(f"{folder}: transformers finds {kind.replace('_', ' ')}: {names}")
-        logits = theirs.eval()(ids, use_cache=False).logits
-    own = model(ids)[..., : logits.shape[-1]]
-    return compare(own, logits.float(), TOLERANCE, "transformers")
+        logits = theirs.eval()(ours.ids, use_cache=False).logits
+    return compare(ours.values, logits.float(), TOLERANCE, "transformers")
 
 
 def check_ids(
