@@ -65,7 +65,7 @@ def test_export_says_what_it_wrote(
     [
         (["RUN", "--to", "huggingface", "OUT", "--dtype", "q8_0"], "--dtype q8_0 is not known"),
         (["RUN", "--to", "onnx", "OUT"], "invalid choice: 'onnx'"),
-        (["FOLDER", "--to", "gguf", "OUT"], "has no checkpoint in checkpoints/"),
+        (["FOLDER", "--to", "gguf", "OUT"], "is not a run directory"),
         (["nowhere", "--to", "gguf", "OUT"], "nowhere"),
         (["RUN", "--to", "gguf", "RUN/config.yaml/x"], "config.yaml"),
     ],

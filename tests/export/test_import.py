@@ -358,6 +358,8 @@ def test_the_files_of_gpt2_are_a_tokenizer(tokenizer: Tokenizer, tmp_path: Path)
     (folder / "tokenizer.json").unlink()
     tokenizer.save(folder)
     (folder / "lmlab_tokenizer.json").unlink()
+    special = {"tokenizer_class": "GPT2Tokenizer", "unk_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(special))
     run = imported(folder, tmp_path / "run")
     assert run.tokenizer.encode("the dog<|endoftext|>") == tokenizer.encode("the dog<|endoftext|>")
 

@@ -45,7 +45,7 @@ class Architecture:
     def config(self, config: ModelConfig, vocab_size: int) -> Values:
         """Return the content of config.json, without the special tokens."""
         tied = self.layout.tied(config)
-        values = {"architectures": [self.name], "model_type": self.model_type}
+        values: Values = {"architectures": [self.name], "model_type": self.model_type}
         values |= {"vocab_size": vocab_size, "tie_word_embeddings": tied}
         return values | self.write(config)
 

@@ -16,7 +16,7 @@ from lmlab.model.attention.config import (
 from lmlab.model.config import NORM_EPS, ModelConfig, RoPEConfig
 
 Value = bool | str | None
-Allowed = Mapping[str, tuple[Value, ...]]
+Allowed = dict[str, tuple[Value, ...]]
 GATES = ("silu", "gelu", "gelu_tanh", "relu", "sigmoid")
 MLPS = ("silu", "gelu", "gelu_tanh", "relu", "relu2")
 SET = "set"

@@ -113,7 +113,7 @@ def read_fields(folder: Path, known: Mapping[str, str]) -> tuple[str, Fields]:
         given = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    kind = given.get("model_type") if isinstance(given, dict) else None
+    kind = str(given.get("model_type")) if isinstance(given, dict) else ""
     if kind not in known:
         raise UserError(
             f"{path}: model_type={json.dumps(kind)} cannot be imported; known are "

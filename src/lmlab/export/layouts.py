@@ -113,8 +113,7 @@ class Layout:
             dim = 1 if weights[ours[0]].ndim == 3 else 0
             sizes = tuple(weights[name].shape[dim] for name in ours)
             theirs = f"{self.prefix(layer)}{fused}.{kind}"
-            steps = self.steps(config, first) if len(sizes) > 1 else ()
-            rules.append(Rule(ours, (theirs,), steps, sizes, dim))
+            rules.append(Rule(ours, (theirs,), self.steps(config, first), sizes, dim))
         return [*rules, *self.constants(config, vocab_size, present)]
 
     def steps(self, config: ModelConfig, slot: Slot) -> tuple[Step, ...]:
