@@ -7,6 +7,7 @@ from typing import NoReturn
 import lmlab.accounting.cli
 import lmlab.cluster.cli
 import lmlab.export.cli
+import lmlab.generation.cli
 import lmlab.runs.cli
 import lmlab.tokenizer.cli
 from lmlab.command import exit_code
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     # Hydra parses what follows it
     commands.add_parser("train", help="train a language model, as `python train.py`")
     lmlab.tokenizer.cli.register(commands)
+    lmlab.generation.cli.register(commands)
     lmlab.accounting.cli.register(commands)
     lmlab.cluster.cli.register(commands)
     lmlab.runs.cli.register(commands)

@@ -1,10 +1,10 @@
 """The features of a configuration, and which of them a foreign architecture has."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from lmlab.config_errors import format_value
 from lmlab.errors import ConfigError
 from lmlab.model.attention.config import (
     HybridAttentionConfig,
@@ -61,7 +61,7 @@ class Feature:
     """Its value."""
 
     def __str__(self) -> str:
-        value = self.given if isinstance(self.given, str) else format_value(self.given)
+        value = self.given if isinstance(self.given, str) else json.dumps(self.given)
         return f"model.{self.key}={value}"
 
 

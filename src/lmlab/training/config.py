@@ -10,6 +10,13 @@ from lmlab.schema import Config
 Count = Annotated[int, Field(ge=1)]
 
 
+def check_device(name: str) -> str:
+    """Return the name of a device; raises ValueError for one that torch cannot have."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", name):
+        raise ValueError(f"'{name}' is not auto, cpu, mps, cuda or cuda:N")
+    return name
+
+
 class StepsConfig(Config):
     """Train for a number of optimizer steps."""
 
@@ -106,9 +113,7 @@ class TrainerConfig(Config):
     @field_validator("device")
     @classmethod
     def _is_a_device(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-            raise ValueError(f"'{device}' is not auto, cpu, mps, cuda or cuda:N")
-        return device
+        return check_device(device)
 
     @model_validator(mode="after")
     def _micro_batches_divide(self) -> Self:
