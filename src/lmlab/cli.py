@@ -7,6 +7,7 @@ from typing import NoReturn
 import lmlab.accounting.cli
 import lmlab.cluster.cli
 import lmlab.evaluation.cli
+import lmlab.export.cli
 import lmlab.generation.cli
 import lmlab.gpu.cli
 import lmlab.kernels.cli
@@ -44,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     lmlab.gpu.cli.register(commands)
     lmlab.profiling.cli.register(commands)
     lmlab.kernels.cli.register(commands)
+    lmlab.export.cli.register(commands)
     return parser
 
 

@@ -26,7 +26,12 @@ def _from_version_0(stored: Values) -> Values:
 
 
 def _from_version_1(stored: Values) -> Values:
-    return stored | {"trainer": {"kernels": "auto"} | stored["trainer"]}
+    values = copy.deepcopy(stored)
+    values["trainer"].setdefault("kernels", "auto")
+    position = values["model"]["position"]
+    if position["kind"] == "rope":
+        position.setdefault("scaling", {"kind": "none"})
+    return values
 
 
 MIGRATIONS: list[Callable[[Values], Values]] = [_from_version_0, _from_version_1]
