@@ -237,7 +237,8 @@ def test_long_decoding_equals_the_full_pass_in_bounded_memory(name: str) -> None
         assert held <= needed * 1.1  # the state, and the sum of the keys
     else:
         token = 2 * 2 * 2 * 8  # layers, keys and values, heads, d_k
-        assert needed <= held <= needed + 2 * token
+        blocks = 2 * 64 * token / 2  # a layer's slots are rounded up to whole blocks
+        assert needed <= held <= needed + 2 * token + blocks
     if name in ("window", "linear"):
         assert needed < model.cache_elements(5) * 2
 

@@ -26,6 +26,8 @@ from lmlab.model.products import upcast
 Heads = Float[Tensor, "batch heads time d_k"]
 FLEX_HEAD_DIM = 16
 """Smallest head width that FlexAttention supports on CUDA."""
+CONVERTED = 2**19
+"""Keys and values, in elements, that are converted to float32 at a time: they fit into caches."""
 
 
 def eager(
@@ -54,6 +56,42 @@ def sdpa(
         enable_gqa=q.shape[-3] != k.shape[-3],
     )
     return upcast(attend, q, k, v)
+
+
+def single(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return attention of one query a row on the CPU, in float32, without dropout.
+
+    A row's result does not depend on the other rows, bit for bit, if the number of keys is a
+    multiple of 64. torch's fused kernel sums differently in each thread.
+    """
+    assert dropout == 0
+    attend = partial(_single, cap=cap)
+    mask = None
+    if not pattern.unrestricted:
+        mask = pattern.dense(1, q.device).expand(len(q), 1, 1, k.shape[-2])
+    if q.dtype == torch.float32:
+        return attend(q, k, v, mask)
+    size = max(1, CONVERTED // k[0].numel())
+    masks = [None] * len(q) if mask is None else mask.split(size)
+    parts = zip(q.split(size), k.split(size), v.split(size), masks, strict=False)
+    return torch.cat([attend(a.float(), b.float(), c.float(), m) for a, b, c, m in parts]).to(q)
+
+
+def _single(q: Heads, k: Heads, v: Heads, mask: Tensor | None, cap: float | None) -> Heads:
+    group = q.shape[-3] // k.shape[-3]
+    queries = q.reshape(len(q), -1, group, q.shape[-1]) * q.shape[-1] ** -0.5
+    scores = queries @ k.mT
+    if cap is not None:
+        scores = softcap(scores, cap)
+    if mask is not None:
+        scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
+    probabilities = torch.softmax(scores, dim=-1)
+    if group == 1:
+        return probabilities @ v
+    # For several rows at once the order of the sums depends on the number of keys.
+    return torch.cat([p @ v for p in probabilities.split(1, dim=-2)], dim=-2).view(q.shape)
 
 
 def flex(
@@ -108,7 +146,7 @@ def _compiled_flex() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-BACKENDS = {"eager": eager, "sdpa": sdpa, "flex": flex}
+BACKENDS = {"eager": eager, "sdpa": sdpa, "single": single, "flex": flex}
 
 
 def check_backends(config: ModelConfig, device: torch.device) -> None:
@@ -140,6 +178,9 @@ def choose(
     """Return the backend; `auto`: the fastest one on the device that supports the arguments."""
     if backend != "auto":
         return backend
+    single_query = pattern.queries is not None and pattern.queries.shape[-1] == 1
+    if device == "cpu" and single_query and not dropout:
+        return "single"
     flexible = device == "cuda" and head_dim >= FLEX_HEAD_DIM
     if flexible and not dropout and pattern.queries is None:
         # FlexAttention alone skips masked blocks, and soft-caps without all scores in memory.
