@@ -10,7 +10,7 @@ import torch
 from lmlab.errors import ConfigError
 from lmlab.kernels import measured, support
 from lmlab.model import build
-from lmlab.model.attention.backends import check_backends
+from lmlab.model.attention.choice import check_backends
 from lmlab.training import kernels as training_kernels
 from lmlab.training.device import resolve_precision
 from lmlab.training.kernels import check_kernels, check_widths, set_precision, use_kernels

@@ -9,7 +9,7 @@ from lmlab.accounting.costs import count_costs
 from lmlab.accounting.fit import require_memory
 from lmlab.config import RunConfig
 from lmlab.model import Transformer, build
-from lmlab.model.attention.backends import check_backends
+from lmlab.model.attention.choice import check_backends
 from lmlab.optim import build_optimizer
 from lmlab.training.batch import Batch
 from lmlab.training.chunking import fastest_chunk

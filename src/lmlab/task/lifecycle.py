@@ -12,7 +12,7 @@ from lmlab.config import RunConfig, changed_settings, difference, load_yaml
 from lmlab.errors import UserError
 from lmlab.files import remove_if_empty
 from lmlab.layout import CONFIG, TOKENIZER
-from lmlab.model.attention.backends import check_backends
+from lmlab.model.attention.choice import check_backends
 from lmlab.runs.environment import environment
 from lmlab.runs.logger import WandbLogger
 from lmlab.runs.plot import write_loss_plot

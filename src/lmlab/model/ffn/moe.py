@@ -96,7 +96,7 @@ class MoE(nn.Module):
         """Return the mixture at each position; the router computes in float32."""
         tokens = x.reshape(-1, x.shape[-1])
         with full_precision(x.device):
-            logits = tokens.float() @ self.centroids.float().mT
+            logits = linear(tokens.float(), self.centroids.float())
         gates, experts = self.choose(logits, self.top_k)
         counts = _counts(experts, self.num_experts)
         if self.training:
