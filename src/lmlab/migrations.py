@@ -27,6 +27,7 @@ def _from_version_0(stored: Values) -> Values:
 
 def _from_version_1(stored: Values) -> Values:
     values = copy.deepcopy(stored)
+    values["trainer"].setdefault("kernels", "auto")
     position = values["model"]["position"]
     if position["kind"] == "rope":
         position.setdefault("scaling", {"kind": "none"})

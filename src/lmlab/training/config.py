@@ -61,6 +61,7 @@ class TrainerConfig(Config):
     NOT_IDENTITY = frozenset(
         {
             *("micro_batch_size", "checkpoint_activations", "compile", "device", "num_threads"),
+            "kernels",
             *("log_every", "checkpoint_every", "keep_checkpoints"),
             *("watch_norms", "profile_steps", "detect_anomaly", "check_memory"),
         }
@@ -87,9 +88,14 @@ class TrainerConfig(Config):
     """Newest checkpoints to keep."""
     log_every: Count
     """Steps between rows of training metrics."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp8", "mxfp8"]
     """Precision of matrix products; weights stay float32. auto: bf16 where the device is faster
-    at it. fp16 scales the loss, so that small gradients do not underflow."""
+    at it. fp16 scales the loss, so that small gradients do not underflow. fp8: bf16, but
+    linear layers of the blocks in float8 with a scale for each tensor; mxfp8: for each 32 numbers,
+    emulated."""
+    kernels: Literal["auto", "torch", "triton"]
+    """Cross-entropy and RMSNorm: torch, or fused kernels in Triton; auto: Triton where `lmlab
+    kernels measure` found it faster on this device."""
     checkpoint_activations: bool
     """Keep only each block's input and recompute the rest in the backward pass: less memory, more
     time."""
