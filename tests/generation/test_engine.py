@@ -11,16 +11,10 @@ from hypothesis import strategies as st
 from lmlab.errors import UserError
 from lmlab.generation.engine import Engine, Generation
 from lmlab.generation.generate import generate, stream
+from lmlab.generation.kernels import BFloat16, Dtype, Int8, UpcastBFloat16
 from lmlab.generation.options import Options
 from lmlab.generation.sampler import choose
-from lmlab.generation.weights import (
-    BFloat16,
-    Dtype,
-    Int8,
-    UpcastBFloat16,
-    loss_cost,
-    packed,
-)
+from lmlab.generation.weights import loss_cost, packed
 from lmlab.model import Transformer, build
 from lmlab.model.attention import backends
 from lmlab.tokenizer.bpe import byte_tokenizer

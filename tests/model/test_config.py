@@ -24,6 +24,14 @@ MISTAKES = {
         ["model/position=sinusoidal", "model.d_model=33", "model.num_heads=3"],
         "sinusoidal positions need an even d_model, got 33",
     ),
+    "factors of the scaling": (
+        ["model/position/scaling=llama3", "model.position.scaling.low_freq_factor=4"],
+        "low_freq_factor=4 must be less than high_freq_factor=4",
+    ),
+    "scaling without rope": (
+        ["model/position=none", "+model.position.scaling.kind=linear"],
+        "not a key of the chosen model/position, but of model/position=rope",
+    ),
     "window": (
         ["model/attention=sliding_window", "model.attention.window=0"],
         "config error at 'model.attention.window': must be >= 1, got 0",

@@ -9,6 +9,9 @@ from torch import Tensor
 from lmlab.model.attention.masks import AttentionPattern, Mask
 
 ALL_ROWS = slice(None)
+BLOCK = 64
+"""On the CPU slots are read in whole blocks: kernels sum the ends of other lengths differently, and
+a sequence's result would depend on the longest one in its batch."""
 
 
 class Slots:
@@ -19,7 +22,8 @@ class Slots:
 
     def __init__(self, mask: Mask, rows: int, context_length: int, device: torch.device) -> None:
         self.mask = mask
-        self.capacity = mask.slots(context_length)
+        self.block = BLOCK if device.type == "cpu" else 1
+        self.capacity = self._whole_blocks(mask.slots(context_length))
         self.positions = torch.full((rows, self.capacity), -1, device=device)
         self.rows = ALL_ROWS
         self.used = 0
@@ -41,15 +45,18 @@ class Slots:
         else:
             self._prepare_many(here, positions, lowest, highest)
 
+    def _whole_blocks(self, slots: int) -> int:
+        return -(-slots // self.block) * self.block
+
     def _prepare_one(self, here: Tensor, positions: Tensor, equal: bool, highest: int) -> None:
         slot = self.mask.slot(positions)
         here.scatter_(1, slot, positions)
-        self.used = self.mask.slots(highest + 1)
+        filled = self.mask.slots(highest + 1)
+        self.used = self._whole_blocks(filled)
         self.target = int(slot[0, 0]) if equal else slot[:, :, None, None]
         keys = here[:, : self.used]
-        self.pattern = AttentionPattern(
-            self.mask, positions, keys, equal and self.mask.attends_to_all_slots
-        )
+        unrestricted = equal and self.mask.attends_to_all_slots and filled == self.used
+        self.pattern = AttentionPattern(self.mask, positions, keys, unrestricted)
 
     def _prepare_many(self, here: Tensor, positions: Tensor, lowest: int, highest: int) -> None:
         self.target = None

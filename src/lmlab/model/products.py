@@ -1,4 +1,4 @@
-"""Matrix products in bfloat16 on x86 processors without bfloat16 instructions.
+"""Matrix products: in bfloat16 on x86 processors without its instructions, and by oneDNN.
 
 torch's own kernels convert each number there and are five times slower than float32. The product of
 two bfloat16 numbers is exact in float32, the type of the sums. So these functions multiply in
@@ -6,6 +6,7 @@ float32 and round the result, which differs by the order of the sums only.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 
+from lmlab.kernels.low_precision import PRODUCTS
 from lmlab.processor import SLOW_BFLOAT16
 
 
@@ -25,11 +27,60 @@ def linear(
     x: Float[Tensor, "... d_in"], weight: Float[Tensor, "d_out d_in"]
 ) -> Float[Tensor, "... d_out"]:
     """Return `x W^T` in the precision of autocast."""
-    if not _upcasts_now(x):
-        return x @ weight.mT
-    y = _UpcastLinear.apply(x, weight)
-    assert isinstance(y, Tensor)
-    return y
+    if _upcasts_now(x):
+        y = _UpcastLinear.apply(x, weight)
+        assert isinstance(y, Tensor)
+        return y
+    if _for_onednn(x, weight):
+        return onednn_linear(x, weight)
+    return x @ weight.mT
+
+
+def has_onednn(device: torch.device) -> bool:
+    """Return whether `onednn_linear` computes on the device."""
+    return device.type == "cpu" and torch.backends.mkldnn.is_available()
+
+
+def onednn_linear(
+    x: Float[Tensor, "... d_in"], weight: Float[Tensor, "d_out d_in"]
+) -> Float[Tensor, "... d_out"]:
+    """Return `x W^T` by oneDNN, without gradients; each row is summed as if it were alone.
+
+    `weight` may be reordered for oneDNN.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    alone = len(rows) == 1  # oneDNN sums a single row in another order than several
+    if alone:
+        rows = rows.expand(2, -1)
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+    return (y[:1] if alone else y).view(*x.shape[:-1], -1)
+
+
+def _for_onednn(x: Tensor, weight: Tensor) -> bool:
+    return (
+        not torch.is_grad_enabled()
+        and has_onednn(x.device)
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+Product = Callable[[Tensor, Tensor], Tensor]
+"""Returns `x W^T` of x (..., d_in) and W (d_out, d_in)."""
+
+
+def low_precision(precision: str) -> Product:
+    """Return `linear` in eight bits under autocast; without autocast it is `linear`."""
+    return partial(_low_precision, precision)
+
+
+def _low_precision(precision: str, x: Tensor, weight: Tensor) -> Tensor:
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return linear(x, weight)
+    return PRODUCTS[precision](x, weight, torch.get_autocast_dtype(kind))
 
 
 def upcast(function: Callable[..., Tensor], *args: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -11,24 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from lmlab.errors import ConfigError
 from lmlab.kernels.blocked_attention import blocked_attention
-from lmlab.model.attention.config import (
-    AttentionBackend,
-    AttentionConfig,
-    HybridAttentionConfig,
-    SoftmaxAttentionConfig,
-)
+from lmlab.kernels.tiled_attention import tiled_attention
 from lmlab.model.attention.masks import AttentionPattern, Causal, Mask, SlidingWindow
-from lmlab.model.config import ModelConfig
 from lmlab.model.layers import scaled_dot_product_attention, softcap
 from lmlab.model.products import upcast
 
 Heads = Float[Tensor, "batch heads time d_k"]
-FLEX_HEAD_DIM = 16
-"""Smallest head width that FlexAttention supports on CUDA."""
-BLOCKED_LENGTHS = range(32, 1025)
-"""Lengths at which `blocked` was measured faster than `sdpa` (benchmarks/attention.py)."""
+CONVERTED = 2**19
+"""Keys and values, in elements, that are converted to float32 at a time: they fit into caches."""
 
 
 def eager(
@@ -68,6 +59,42 @@ def blocked(
     assert isinstance(pattern.mask, Causal | SlidingWindow)
     window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
     return upcast(partial(blocked_attention, window=window), q, k, v)
+
+
+def single(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return attention of one query a row on the CPU, in float32, without dropout.
+
+    A row's result does not depend on the other rows, bit for bit, if the number of keys is a
+    multiple of 64. torch's fused kernel sums differently in each thread.
+    """
+    assert dropout == 0
+    attend = partial(_single, cap=cap)
+    mask = None
+    if not pattern.unrestricted:
+        mask = pattern.dense(1, q.device).expand(len(q), 1, 1, k.shape[-2])
+    if q.dtype == torch.float32:
+        return attend(q, k, v, mask)
+    size = max(1, CONVERTED // k[0].numel())
+    masks = [None] * len(q) if mask is None else mask.split(size)
+    parts = zip(q.split(size), k.split(size), v.split(size), masks, strict=False)
+    return torch.cat([attend(a.float(), b.float(), c.float(), m) for a, b, c, m in parts]).to(q)
+
+
+def _single(q: Heads, k: Heads, v: Heads, mask: Tensor | None, cap: float | None) -> Heads:
+    group = q.shape[-3] // k.shape[-3]
+    queries = q.reshape(len(q), -1, group, q.shape[-1]) * q.shape[-1] ** -0.5
+    scores = queries @ k.mT
+    if cap is not None:
+        scores = softcap(scores, cap)
+    if mask is not None:
+        scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
+    probabilities = torch.softmax(scores, dim=-1)
+    if group == 1:
+        return probabilities @ v
+    # For several rows at once the order of the sums depends on the number of keys.
+    return torch.cat([p @ v for p in probabilities.split(1, dim=-2)], dim=-2).view(q.shape)
 
 
 def flex(
@@ -122,54 +149,38 @@ def _compiled_flex() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-BACKENDS = {"eager": eager, "sdpa": sdpa, "flex": flex, "blocked": blocked}
+def tiled(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return attention by FlashAttention-2 in plain torch; without dropout, strides or a cache."""
+    return _flash(tiled_attention, q, k, v, pattern, cap, dropout)
 
 
-def check_backends(config: ModelConfig, device: torch.device) -> None:
-    """Raise ConfigError when a configured backend cannot train on the device."""
-    key = "model.attention"
-    attentions: dict[str, AttentionConfig] = {key: config.attention}
-    if isinstance(config.attention, HybridAttentionConfig):
-        attentions = {f"{key}.members.{name}": a for name, a in config.attention.members.items()}
-    for key, attention in attentions.items():
-        if not isinstance(attention, SoftmaxAttentionConfig):
-            continue
-        problem, width = None, config.attention_width
-        if attention.backend == "flex" and device.type != "cuda":
-            problem = f"trains on CUDA only, the device is '{device}'"
-        elif attention.backend == "flex" and width < FLEX_HEAD_DIM:
-            problem = f"needs heads of width {FLEX_HEAD_DIM} or more, got {width}"
-        elif attention.backend == "blocked" and device.type != "cpu":
-            problem = f"runs on the CPU only, the device is '{device}'"
-        if problem:
-            raise ConfigError(
-                f"{key}.backend", f"'{attention.backend}' {problem}; use auto or eager"
-            )
+def triton(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return attention by FlashAttention-2 in Triton; without dropout, strides or a cache."""
+    from lmlab.kernels.triton_attention import triton_attention
+
+    return _flash(triton_attention, q, k, v, pattern, cap, dropout)
 
 
-def choose(
-    backend: AttentionBackend,
-    device: str,
-    head_dim: int,
+def _flash(
+    attend: Callable[..., tuple[Tensor, Tensor]],
+    q: Heads,
+    k: Heads,
+    v: Heads,
     pattern: AttentionPattern,
-    time: int,
     cap: float | None,
     dropout: float,
-) -> str:
-    """Return the backend; `auto`: the fastest one on the device that supports the arguments.
+) -> Heads:
+    assert dropout == 0
+    assert pattern.queries is None
+    kind = q.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
+    window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
+    return attend(q.to(dtype), k.to(dtype), v.to(dtype), True, window, cap)[0]
 
-    `blocked` leaves positions that are given, those of a cache or of padding, to `sdpa`.
-    """
-    ordered = pattern.queries is None
-    if backend == "blocked" and not ordered:
-        return "sdpa"
-    if backend != "auto":
-        return backend
-    blocks = ordered and isinstance(pattern.mask, Causal | SlidingWindow)
-    if blocks and device == "cpu" and time in BLOCKED_LENGTHS and cap is None and not dropout:
-        return "blocked"
-    flexible = device == "cuda" and head_dim >= FLEX_HEAD_DIM
-    if flexible and not dropout and pattern.queries is None:
-        # FlexAttention alone skips masked blocks, and soft-caps without all scores in memory.
-        return "sdpa" if pattern.causal and cap is None else "flex"
-    return "sdpa" if cap is None else "eager"
+
+BACKENDS = {"eager": eager, "sdpa": sdpa, "single": single, "flex": flex, "blocked": blocked}
+BACKENDS |= {"tiled": tiled, "triton": triton}

@@ -41,6 +41,8 @@ class HeadProjections(nn.Module, ABC):
         self.k_proj = Linear(d_model, kv_width, bias=qkv_bias, device=device)
         self.v_proj = Linear(d_model, kv_width, bias=qkv_bias, device=device)
         self.output_proj = Linear(width, d_model, bias=output_bias, device=device)
+        self.qkv_proj: nn.Module | None = None
+        """The first three as one, in weights for inference."""
         norm = RMSNorm if config.qk_norm else None
         self.q_norm = norm(head_dim, norm_eps, device=device) if norm else nn.Identity()
         self.k_norm = norm(head_dim, norm_eps, device=device) if norm else nn.Identity()
@@ -76,10 +78,12 @@ class HeadProjections(nn.Module, ABC):
 
     def split(self, x: Float[Tensor, "batch time d_model"]) -> tuple[Heads, Heads, Heads]:
         """Return queries, keys and values, the first two normalised."""
-        q, k, v = (
-            projection(x).unflatten(-1, (-1, self.head_dim))
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
+        if self.qkv_proj is not None:
+            q, k, v = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim)).split(heads, dim=-2)
+        else:
+            projections = zip((self.q_proj, self.k_proj, self.v_proj), heads, strict=True)
+            q, k, v = (p(x).unflatten(-1, (n, self.head_dim)) for p, n in projections)
         return self.q_norm(q).transpose(1, 2), self.k_norm(k).transpose(1, 2), v.transpose(1, 2)
 
     def merge(self, heads: Heads) -> Float[Tensor, "batch time d_model"]:

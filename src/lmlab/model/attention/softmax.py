@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lmlab.model.attention.backends import BACKENDS, choose
+from lmlab.model.attention.backends import BACKENDS
+from lmlab.model.attention.choice import choose
 from lmlab.model.attention.config import AttentionBackend, SoftmaxAttentionConfig
 from lmlab.model.attention.heads import HeadProjections, rotate_heads
 from lmlab.model.attention.masks import AttentionPattern, Mask
