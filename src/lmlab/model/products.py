@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 FAST_BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 """Whether this is an x86 processor that multiplies bfloat16 faster than float32."""
@@ -66,6 +67,7 @@ def _for_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and _get_current_dispatch_mode() is None  # counters of FLOPs know torch's products only
     )
 
 
