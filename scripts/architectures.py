@@ -98,6 +98,8 @@ model/ffn=moe model.ffn.shared_experts=1 | one more expert, for every token | Da
         "added to the embeddings.",
         """
 model/position=rope | pairs (2j, 2j+1) rotated by pos · θ^(-2j/d) | Su et al. 2021
+model/position/scaling=linear | RoPE at pos / factor | Chen et al. 2023
+model/position/scaling=llama3 | RoPE, long wavelengths times factor | Dubey et al. 2024
 model/position=sinusoidal | alternating sin and cos of pos / 10000^(2j/d) | Vaswani et al. 2017
 model/position=learned | a vector for each position | Radford et al. 2019 (GPT-2)
 model/position=none | no encoding; the mask alone gives the order | Kazemnejad et al. 2023

@@ -17,17 +17,20 @@ from tests_support import CONF, ROOT, composed
 
 SRC = ROOT / "src" / "lmlab"
 LEVELS = [
-    {"io"},
+    {"io", "gpu"},
     {"tokenizer", "kernels"},
     {"model", "optim", "data"},
     {"training", "generation", "runs", "accounting"},
     {"loading"},
-    {"task", "serving", "export", "evaluation"},
+    {"task", "serving", "export", "evaluation", "profiling"},
     {"cluster"},
 ]
-CONFIGURED = {"task", "serving", "export", "evaluation", "cluster"}
+CONFIGURED = {"task", "serving", "export", "evaluation", "profiling", "cluster"}
 """Packages above the configuration of a run, which may import it."""
-BASE = {"command", "errors", "files", "layout", "lazy", "locations", "schema", "text"}
+BASE = {
+    *("command", "errors", "figures", "files", "layout", "lazy", "locations", "processor"),
+    *("schema", "text"),
+}
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "src" / "hydra_plugins").rglob("*.py")])
 
 

@@ -6,7 +6,14 @@ from typing import NoReturn
 
 import lmlab.accounting.cli
 import lmlab.cluster.cli
+import lmlab.evaluation.cli
+import lmlab.export.cli
+import lmlab.generation.cli
+import lmlab.gpu.cli
+import lmlab.kernels.cli
+import lmlab.profiling.cli
 import lmlab.runs.cli
+import lmlab.serving.cli
 import lmlab.tokenizer.cli
 from lmlab.command import exit_code
 from lmlab.errors import UserError
@@ -29,9 +36,16 @@ def build_parser() -> argparse.ArgumentParser:
     # Hydra parses what follows it
     commands.add_parser("train", help="train a language model, as `python train.py`")
     lmlab.tokenizer.cli.register(commands)
+    lmlab.generation.cli.register(commands)
     lmlab.accounting.cli.register(commands)
     lmlab.cluster.cli.register(commands)
     lmlab.runs.cli.register(commands)
+    lmlab.evaluation.cli.register(commands)
+    lmlab.serving.cli.register(commands)
+    lmlab.gpu.cli.register(commands)
+    lmlab.profiling.cli.register(commands)
+    lmlab.kernels.cli.register(commands)
+    lmlab.export.cli.register(commands)
     return parser
 
 

@@ -136,7 +136,7 @@ def load_yaml(path: Path) -> RunConfig:
     values = read_yaml(path)
     try:
         return load(migrated(values))
-    except ConfigError as error:
+    except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 

@@ -16,6 +16,7 @@ class ConfigError(UserError):
     """An invalid configuration; names the key, the value and what is allowed."""
 
     def __init__(self, path: str, problem: str) -> None:
+        self.problem = problem
         super().__init__(
             f"config error at '{path}': {problem}" if path else f"config error: {problem}"
         )

@@ -31,7 +31,7 @@ def atomic_write(path: Path, mode: str = "w", *, durable: bool = True) -> Iterat
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        share(temporary)
         temporary.replace(path)
         if durable:
             fsync_directory(path.parent)
@@ -75,7 +75,8 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
+def share(path: Path) -> None:
+    """Give a file the permissions of a new file; temporary ones are private."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    path.chmod(0o666 & ~mask)

@@ -1,20 +1,28 @@
 """A trained model for a notebook: `lmlab.load(PATH)`."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lmlab.config import RunConfig, load_yaml
-from lmlab.errors import UserError
+from lmlab.errors import ConfigError, UserError
+from lmlab.generation.engine import Generation
+from lmlab.generation.generate import generate, stream
+from lmlab.generation.options import Options, OptionValues
+from lmlab.generation.weights import Dtype
 from lmlab.layout import CONFIG, TOKENIZER, checkpoint_of, run_of
 from lmlab.model import Transformer, build
 from lmlab.tokenizer import Tokenizer
 from lmlab.training.checkpoint import read_checkpoint
+from lmlab.training.config import check_device
 from lmlab.training.device import resolve_device
+from lmlab.training.resume import load_weights
 
 END_OF_DOCUMENT = "<|endoftext|>"
 
@@ -64,6 +72,62 @@ class TrainedRun:
         nats, _ = self._nats(text)
         return nats / math.log(2) / len(text.encode())
 
+    @overload
+    def generate(
+        self, prompts: str, *, dtype: Dtype | None = None, **options: Unpack[OptionValues]
+    ) -> Generation: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: list[str] | tuple[str, ...],
+        *,
+        samples: int = 1,
+        dtype: Dtype | None = None,
+        max_batch: int = 8,
+        **options: Unpack[OptionValues],
+    ) -> list[Generation]: ...
+
+    def generate(
+        self,
+        prompts: str | list[str] | tuple[str, ...],
+        *,
+        samples: int = 1,
+        dtype: Dtype | None = None,
+        max_batch: int = 8,
+        **options: Unpack[OptionValues],
+    ) -> Generation | list[Generation]:
+        """Return the continuation of a prompt; of a list of prompts, a list of `samples` of each.
+
+        `options` are those of `lmlab.generation.options.Options`: max_new_tokens, temperature,
+        top_k, top_p, min_p, repetition_penalty, seed, stop, logprobs. Sample i of each prompt has
+        the seed `seed + i`. `max_batch` texts are generated at a time. `dtype` fp32, bf16 or int8
+        converts the weights, for this call, to what generates fastest in it. An empty prompt begins
+        a document; one longer than the context is cropped from the left. Raises UserError for
+        options out of range.
+        """
+        if isinstance(prompts, str) and samples != 1:
+            raise UserError(f"samples={samples} needs a list of prompts: generate([prompt], ...)")
+        if samples < 1:
+            raise UserError(f"samples must be at least 1, got {samples}")
+        found = generate(
+            self.model,
+            self.tokenizer,
+            [prompts] if isinstance(prompts, str) else prompts,
+            Options(**options),  # type: ignore[arg-type]
+            dtype=dtype,
+            max_batch=max_batch,
+            samples=samples,
+        )
+        return found[0] if isinstance(prompts, str) else found
+
+    def stream(
+        self, prompt: str, *, dtype: Dtype | None = None, **options: Unpack[OptionValues]
+    ) -> Iterator[str]:
+        """Yield the continuation of a prompt in pieces of whole characters, as `generate` would."""
+        checked = Options(**options)  # type: ignore[arg-type]
+        return stream(self.model, self.tokenizer, prompt, checked, dtype=dtype)
+
     def _nats(self, text: str) -> tuple[float, int]:
         ids = torch.tensor(self.encode(text)[1:])
         if not len(ids):
@@ -75,11 +139,14 @@ class TrainedRun:
 def load(path: str | Path, device: str = "cpu") -> TrainedRun:
     """Load a run directory at its newest checkpoint, or one of its checkpoints.
 
-    `device` is cpu, cuda, mps or auto. Raises UserError when the run has no checkpoint, or keeps no
-    tokenizer.
+    `device` is cpu, cuda, cuda:N, mps or auto. Raises UserError when the run has no checkpoint or
+    keeps no tokenizer, and for a device that is not available.
     """
+    where = _device(device)
     path = Path(path).expanduser()
     directory = run_of(path)
+    if not directory.is_dir():
+        checkpoint_of(path)  # which says what is wrong with the path
     config = load_yaml(directory / CONFIG)
     checkpoint = checkpoint_of(path)
     folder = directory / TOKENIZER
@@ -91,6 +158,17 @@ def load(path: str | Path, device: str = "cpu") -> TrainedRun:
     tokenizer = Tokenizer.load(folder)
     values = read_checkpoint(checkpoint)
     model = build(config.model, tokenizer.vocab_size)
-    model.load_state_dict(values["model"])
-    model = model.to(resolve_device(device)).eval()
+    if "model" not in values:
+        raise UserError(f"{checkpoint} holds no model; use another checkpoint")
+    load_weights(model, values["model"], str(checkpoint))
+    model = model.to(where).eval()
     return TrainedRun(model, tokenizer, config, values["step"], directory)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return resolve_device(check_device(name))
+    except ConfigError as error:
+        raise UserError(f"device {error.problem}") from None
+    except ValueError as error:
+        raise UserError(f"device {error}") from None

@@ -25,7 +25,16 @@ def _from_version_0(stored: Values) -> Values:
     return values
 
 
-MIGRATIONS: list[Callable[[Values], Values]] = [_from_version_0]
+def _from_version_1(stored: Values) -> Values:
+    values = copy.deepcopy(stored)
+    values["trainer"].setdefault("kernels", "auto")
+    position = values["model"]["position"]
+    if position["kind"] == "rope":
+        position.setdefault("scaling", {"kind": "none"})
+    return values
+
+
+MIGRATIONS: list[Callable[[Values], Values]] = [_from_version_0, _from_version_1]
 """What brings version i to version i + 1; append to it whenever a key is added or renamed."""
 SCHEMA_VERSION = len(MIGRATIONS)
 

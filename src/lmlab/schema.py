@@ -21,6 +21,9 @@ class Config(BaseModel):
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
     """Keys that say how, where or how visibly a run is computed: they do not change its result, and
     may change when it is resumed."""
+    LATER: ClassVar[dict[str, Any]] = {}
+    """Keys that earlier versions lacked, with the value for what those did: at it they are no part
+    of the identity, so that the checkpoints of earlier versions still fit."""
     REFUSED: ClassVar[dict[str, str]] = {}
     """Keys of other members of a union that this one cannot have, with the reason."""
 
@@ -33,6 +36,9 @@ def identity(config: Config) -> dict[str, Any]:
     dumped = config.model_dump(mode="json")
     for name in dumped.keys() & config.NOT_IDENTITY:
         del dumped[name]
+    for name, earlier in config.LATER.items():
+        if dumped[name] == earlier:
+            del dumped[name]
     for name in dumped:
         if isinstance(value := getattr(config, name), Config):
             dumped[name] = identity(value)

@@ -17,10 +17,34 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {left:02} s"
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text: int = 1) -> str:
-    """Return a Markdown table; the first `text` columns are text, the others are figures."""
+def markdown_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    text: int = 1,
+    aligned: bool = False,
+) -> str:
+    """Return a Markdown table; the first `text` columns are text, the others are figures.
+
+    With `aligned`, cells are padded to the width of their column, for a terminal.
+    """
     rule = ["---"] * text + ["---:"] * (len(header) - text)
-    return "\n".join(_markdown_line(cells) for cells in (header, rule, *rows))
+    if not aligned:
+        return "\n".join(_markdown_line(cells) for cells in (header, rule, *rows))
+    escaped = [[_escaped(cell) for cell in cells] for cells in (header, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*escaped, strict=True)]
+    rule = [
+        "-" * width if index < text else "-" * (width - 1) + ":"
+        for index, width in enumerate(widths)
+    ]
+    lines = [
+        [
+            cell.ljust(width) if index < text else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        for cells in escaped
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], rule, *lines[1:]))
 
 
 def aligned_table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -44,4 +68,8 @@ def shortened(text: str, width: int) -> str:
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+    return f"| {' | '.join(map(_escaped, cells))} |"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", r"\|")

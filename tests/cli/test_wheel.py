@@ -57,6 +57,8 @@ def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
                  if path.suffix == ".yaml"}  # fmt: skip
         assert files
         assert files <= names
+    page = ROOT / "src" / "lmlab" / "serving" / "page"
+    assert {f"lmlab/serving/page/{path.name}" for path in page.iterdir()} <= names
     surplus = (".png", ".md", ".cpp", ".hpp", ".pt", ".jsonl", ".pyc")
     assert [name for name in names if name.endswith(surplus)] == []
 

@@ -59,6 +59,11 @@ AXES: dict[str, dict[str, tuple[str, ...]]] = {
     "position": {
         "rope": (),
         "theta": ("model.position.theta=100",),
+        "linear_scaling": ("model/position/scaling=linear",),
+        "llama3_scaling": (
+            "model/position/scaling=llama3",
+            "model.position.scaling.original_context_length=8",
+        ),
         "sinusoidal": ("model/position=sinusoidal",),
         "learned": ("model/position=learned",),
         "none": ("model/position=none",),

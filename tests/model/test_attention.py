@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lmlab.errors import ConfigError
 from lmlab.model import build
-from lmlab.model.attention.backends import BACKENDS, check_backends, choose
+from lmlab.model.attention.backends import BACKENDS
+from lmlab.model.attention.choice import check_backends, choose
 from lmlab.model.attention.linear import chunked, recurrent
 from lmlab.model.attention.masks import AttentionPattern, Causal, Mask, SlidingWindow, Strided
 from lmlab.model.attention.softmax import SoftmaxAttention
@@ -128,6 +129,7 @@ LOCAL = "model.attention.members.local.backend"
         ),
         ([HYBRID, f"{LOCAL}=flex"], "cpu", f"'{LOCAL}': 'flex' trains on CUDA only"),
         ([FLEX, "model.head_dim=16"], "cuda", None),
+        (["model.attention.backend=blocked"], "cuda", "'blocked' runs on the CPU only, the device"),
         ([HYBRID, f"{LOCAL}=eager"], "cpu", None),
         (["model/attention=linear"], "cpu", None),
     ],
@@ -151,19 +153,28 @@ def test_a_run_refuses_its_backend_before_it_prepares_data(
 
 def test_auto_takes_what_can_do_it() -> None:
     full, window = AttentionPattern(Causal()), AttentionPattern(SlidingWindow(3))
-    assert choose("auto", "cpu", 32, full, None, 0.0) == "sdpa"
-    assert choose("auto", "cpu", 32, window, None, 0.1) == "sdpa"
-    assert choose("auto", "cpu", 32, window, 5.0, 0.0) == "eager"
-    assert choose("auto", "cuda", 32, full, None, 0.0) == "sdpa"
-    assert choose("auto", "cuda", 32, window, None, 0.0) == "flex"
-    assert choose("auto", "cuda", 32, full, 5.0, 0.0) == "flex"
-    assert choose("auto", "cuda", 32, full, 5.0, 0.1) == "eager"
-    assert choose("eager", "cuda", 32, full, None, 0.0) == "eager"
+    assert choose("auto", "cpu", 32, full, 9, None, 0.0) == "sdpa"
+    assert choose("auto", "cpu", 32, full, 256, None, 0.0) == "blocked"
+    assert choose("auto", "cpu", 32, window, 256, None, 0.0) == "blocked"
+    assert choose("auto", "cpu", 32, window, 256, 5.0, 0.0) == "eager"
+    assert choose("auto", "cpu", 32, full, 256, None, 0.1) == "sdpa"
+    assert choose("auto", "cpu", 32, AttentionPattern(Strided(4, 2)), 256, None, 0.0) == "sdpa"
+    positions = torch.arange(256)
+    given = AttentionPattern(Causal(), positions, positions)
+    assert choose("auto", "cpu", 32, given, 256, None, 0.0) == "sdpa"
+    assert choose("blocked", "cpu", 32, given, 256, None, 0.0) == "sdpa"
+    assert choose("auto", "cpu", 32, window, 9, None, 0.1) == "sdpa"
+    assert choose("auto", "cpu", 32, window, 9, 5.0, 0.0) == "eager"
+    assert choose("auto", "cuda", 32, full, 9, None, 0.0) == "sdpa"
+    assert choose("auto", "cuda", 32, window, 9, None, 0.0) == "flex"
+    assert choose("auto", "cuda", 32, full, 9, 5.0, 0.0) == "flex"
+    assert choose("auto", "cuda", 32, full, 9, 5.0, 0.1) == "eager"
+    assert choose("eager", "cuda", 32, full, 9, None, 0.0) == "eager"
     # torch has no flex kernel for heads that narrow.
-    assert choose("auto", "cuda", 16, window, None, 0.0) == "flex"
-    assert choose("auto", "cuda", 15, window, None, 0.0) == "sdpa"
-    assert choose("auto", "cuda", 8, full, 5.0, 0.0) == "eager"
-    assert choose("auto", "cuda", 8, full, None, 0.0) == "sdpa"
+    assert choose("auto", "cuda", 16, window, 9, None, 0.0) == "flex"
+    assert choose("auto", "cuda", 15, window, 9, None, 0.0) == "sdpa"
+    assert choose("auto", "cuda", 8, full, 9, 5.0, 0.0) == "eager"
+    assert choose("auto", "cuda", 8, full, 9, None, 0.0) == "sdpa"
 
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])

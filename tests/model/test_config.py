@@ -24,6 +24,14 @@ MISTAKES = {
         ["model/position=sinusoidal", "model.d_model=33", "model.num_heads=3"],
         "sinusoidal positions need an even d_model, got 33",
     ),
+    "factors of the scaling": (
+        ["model/position/scaling=llama3", "model.position.scaling.low_freq_factor=4"],
+        "low_freq_factor=4 must be less than high_freq_factor=4",
+    ),
+    "scaling without rope": (
+        ["model/position=none", "+model.position.scaling.kind=linear"],
+        "not a key of the chosen model/position, but of model/position=rope",
+    ),
     "window": (
         ["model/attention=sliding_window", "model.attention.window=0"],
         "config error at 'model.attention.window': must be >= 1, got 0",
@@ -68,6 +76,10 @@ MISTAKES = {
     "sdpa with a soft-cap": (
         ["model.attention.backend=sdpa", "model.attention.logit_softcap=5"],
         "backend=sdpa has no soft-cap",
+    ),
+    "blocks of a strided mask": (
+        ["model/attention=strided", "model.attention.backend=blocked"],
+        "backend=blocked has no strided mask",
     ),
     "flex with dropout": (
         ["model.attention.backend=flex", "model.attention.dropout=0.1"],

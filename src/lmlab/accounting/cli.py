@@ -1,14 +1,13 @@
-"""`lmlab account`: what a configured model costs, before anything runs."""
+"""`lmlab account` counts what a configured model costs; `lmlab mx` what MX blocks change in it."""
 
 import argparse
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from lmlab.accounting.vocabulary import GPT2_VOCABULARY, declared_vocab_size
 from lmlab.errors import UserError
-
-if TYPE_CHECKING:
-    from lmlab.tokenizer.config import TokenizerConfig
 
 EXAMPLES = """\
 examples:
@@ -16,7 +15,6 @@ examples:
   lmlab account model=small model/attention=sliding_window model.attention.num_kv_heads=4
   lmlab account model=xl optimizer=adamw trainer.batch_size=1024 --peak 19.5e12 --mfu 0.5
 """
-GPT2_VOCABULARY = 50257
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -52,6 +50,30 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         )
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     parser.set_defaults(run=run)
+    rounded = commands.add_parser(
+        "mx",
+        help="what rounding a run's weights to MX blocks changes",
+        description="Print the error of each weight matrix of a run when rounded to MX blocks.",
+    )
+    rounded.add_argument("path", metavar="RUN", help="a run directory or one of its checkpoints")
+    rounded.add_argument(
+        "--element", choices=("e4m3", "e5m2"), default="e4m3", help="(default: e4m3)"
+    )
+    rounded.add_argument(
+        "--rounding", choices=("floor", "rceil"), default="rceil", help="(default: rceil)"
+    )
+    rounded.set_defaults(run=run_mx)
+
+
+def run_mx(options: argparse.Namespace) -> None:
+    """Print a table of what MX blocks change in the weight matrices of a run."""
+    from lmlab.kernels.mx import quantization_report
+    from lmlab.layout import checkpoint_of
+    from lmlab.training.checkpoint import read_checkpoint
+
+    weights = read_checkpoint(checkpoint_of(Path(options.path).expanduser()))["model"]
+    matrices = {name: weight for name, weight in weights.items() if weight.ndim >= 2}
+    print(quantization_report(matrices, options.element, options.rounding))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -69,7 +91,7 @@ def run(options: argparse.Namespace) -> None:
             "the embedding has; give one of them"
         )
     vocab_size = options.vocab_size or (
-        _declared(config.tokenizer) if named else rows or GPT2_VOCABULARY
+        declared_vocab_size(config.tokenizer) if named else rows or GPT2_VOCABULARY
     )
 
     from lmlab.accounting.costs import count_costs
@@ -92,13 +114,6 @@ def run(options: argparse.Namespace) -> None:
     else:
         kind = config.optimizer.kind
         print(full(counted, kind, tokens, options.memory, options.peak, options.mfu))
-
-
-def _declared(tokenizer: "TokenizerConfig") -> int:
-    """Return the vocabulary that the tokenizer will have; on little text a bpe gets less."""
-    if tokenizer.kind == "bpe":
-        return tokenizer.vocab_size
-    return 256 + len(tokenizer.special_tokens) if tokenizer.kind == "byte" else GPT2_VOCABULARY
 
 
 def _positive(kind: type[int] | type[float]) -> Any:

@@ -1,9 +1,25 @@
 """Sampling options and their ranges."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from lmlab.errors import UserError
+
+
+class OptionValues(TypedDict, total=False):
+    """Keyword arguments that make Options."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    seed: int
+    stop: str | Sequence[str]
+    logprobs: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,19 @@ from typing import Any
 from tqdm import tqdm
 
 
-def bar(description: str, total: int | None, shown: bool, initial: int = 0) -> "tqdm[Any]":
-    """Return a progress bar that counts bytes; `initial` of `total` are done already."""
+def bar(
+    description: str, total: int | None, shown: bool, initial: int = 0, unit: str = "B"
+) -> "tqdm[Any]":
+    """Return a progress bar that counts bytes, or what `unit` says.
+
+    `initial` of `total` are done already.
+    """
     return tqdm(
         desc=description,
         total=total,
         initial=initial,
         disable=not shown,
-        unit="B",
+        unit=unit,
         unit_scale=True,
         dynamic_ncols=True,
         file=sys.stderr,

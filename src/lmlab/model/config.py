@@ -1,6 +1,6 @@
 """Configuration of the Transformer."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,12 +17,58 @@ NORM_EPS = 1e-5
 """Default of `norm_eps` in conf/model."""
 
 
+class NoScalingConfig(Config):
+    """The wavelengths of rotary embeddings as they are."""
+
+    kind: Literal["none"]
+
+
+class LinearScalingConfig(Config):
+    """Positions divided by a factor (Chen et al. 2023)."""
+
+    kind: Literal["linear"]
+    factor: Annotated[float, Field(ge=1)]
+    """Context length divided by the one before the scaling."""
+
+
+class Llama3ScalingConfig(Config):
+    """Long wavelengths times a factor, short ones as they are (Llama 3.1, Dubey et al. 2024)."""
+
+    kind: Literal["llama3"]
+    factor: Annotated[float, Field(ge=1)]
+    """Multiplies wavelengths above original_context_length / low_freq_factor."""
+    low_freq_factor: Annotated[float, Field(gt=0)]
+    """Turns in the original context up to which a wavelength is long."""
+    high_freq_factor: Annotated[float, Field(gt=0)]
+    """Turns in the original context from which a wavelength is short; between, interpolated."""
+    original_context_length: Count
+    """Context length before the scaling."""
+
+    @model_validator(mode="after")
+    def _factors_are_ordered(self) -> Self:
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(
+                f"low_freq_factor={self.low_freq_factor:g} must be less than "
+                f"high_freq_factor={self.high_freq_factor:g}"
+            )
+        return self
+
+
+ScalingConfig = Annotated[
+    NoScalingConfig | LinearScalingConfig | Llama3ScalingConfig, Field(discriminator="kind")
+]
+
+
 class RoPEConfig(Config):
     """Rotary position embedding on queries and keys (Su et al. 2021)."""
+
+    LATER: ClassVar[dict[str, Any]] = {"scaling": {"kind": "none"}}
 
     kind: Literal["rope"]
     theta: Annotated[float, Field(gt=0)]
     """Base of the wavelengths."""
+    scaling: ScalingConfig
+    """How the wavelengths are scaled for a longer context."""
 
 
 class SinusoidalConfig(Config):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmlab.model.init import truncated_normal_
-from lmlab.model.products import linear
+from lmlab.model.products import Product, linear
 
 
 class Linear(nn.Module):
@@ -33,6 +33,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(d_out, d_in, device=device, dtype=dtype))
         empty = partial(torch.empty, d_out, device=device, dtype=dtype)
         self.bias = nn.Parameter(empty()) if bias else None
+        self.product: Product = linear
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -44,7 +45,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """Return `W x + b` over the last dimension."""
-        y = linear(x, self.weight)
+        y = self.product(x, self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 

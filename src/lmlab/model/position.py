@@ -7,7 +7,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmlab.model.config import ModelConfig, RoPEConfig
+from lmlab.model.config import (
+    LinearScalingConfig,
+    Llama3ScalingConfig,
+    ModelConfig,
+    NoScalingConfig,
+    RoPEConfig,
+    ScalingConfig,
+)
 from lmlab.model.layers import Embedding
 
 Rotation = Float[Tensor, "*batch time half 2"]
@@ -35,8 +42,14 @@ class Position(nn.Module):
         return None
 
 
+NO_SCALING = NoScalingConfig(kind="none")
+
+
 class RotaryEmbedding(Position):
-    """Rotate pairs (2j, 2j+1) by `position * theta^(-2j / d_k)` (Su et al. 2021, section 3.4)."""
+    """Rotate pairs (2j, 2j+1) by `position * theta^(-2j / d_k)` (Su et al. 2021, section 3.4).
+
+    `scaling` changes the frequencies for a context longer than the original one.
+    """
 
     table: Tensor
 
@@ -46,10 +59,11 @@ class RotaryEmbedding(Position):
         d_k: int,
         max_length: int,
         *,
+        scaling: ScalingConfig = NO_SCALING,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        self.theta = theta
+        self.theta, self.scaling = theta, scaling
         table = torch.empty(max_length, (d_k + 1) // 2, 2, device=device)
         self.register_buffer("table", table, persistent=False)
         self.reset_parameters()
@@ -59,7 +73,8 @@ class RotaryEmbedding(Position):
         if self.table.is_meta:
             return
         length, half, _ = self.table.shape
-        self.table.copy_(torch.stack(angles(self.theta, 2 * half, length), dim=-1))
+        frequency = scaled(frequencies(self.theta, 2 * half), self.scaling)
+        self.table.copy_(torch.stack(angles(frequency, length), dim=-1))
 
     def rotation(self, positions: Int[Tensor, "*batch time"]) -> Rotation:
         """Return cosine and sine at the given positions."""
@@ -93,12 +108,28 @@ def check_positions(positions: torch.Size, tokens: torch.Size) -> None:
         )
 
 
-def angles(theta: float, d: int, length: int) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of `position * theta^(-2j / d)`, each (length, d / 2).
+def frequencies(theta: float, d: int) -> Float[Tensor, "half"]:
+    """Return `theta^(-2j / d)` in float64."""
+    return theta ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
+
+
+def scaled(frequency: Float[Tensor, "half"], scaling: ScalingConfig) -> Float[Tensor, "half"]:
+    """Return the frequencies after the scaling for a longer context."""
+    if isinstance(scaling, LinearScalingConfig):
+        return frequency / scaling.factor
+    if isinstance(scaling, Llama3ScalingConfig):
+        turns = scaling.original_context_length * frequency / (2 * torch.pi)
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        kept = ((turns - low) / (high - low)).clamp(0, 1)  # 1: short wavelength, 0: long
+        return kept * frequency + (1 - kept) * frequency / scaling.factor
+    return frequency
+
+
+def angles(frequency: Float[Tensor, "half"], length: int) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine of `position * frequency`, each (length, half).
 
     Computed in float64: at position 1000 a float32 angle is wrong in the fifth digit.
     """
-    frequency = theta ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
     angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency)
     return angle.cos().float(), angle.sin().float()
 
@@ -133,7 +164,7 @@ class SinusoidalPosition(Position):
         if self.table.is_meta:
             return
         length, d_model = self.table.shape
-        cos, sin = angles(10000.0, d_model, length)
+        cos, sin = angles(frequencies(10000.0, d_model), length)
         self.table.copy_(torch.stack((sin, cos), dim=-1).flatten(-2))
 
     def add(
@@ -166,8 +197,13 @@ Device = torch.device | str | None
 
 def _rope(config: ModelConfig, device: Device) -> Position:
     assert isinstance(config.position, RoPEConfig)
-    theta = config.position.theta
-    return RotaryEmbedding(theta, config.attention_width, config.context_length, device=device)
+    return RotaryEmbedding(
+        config.position.theta,
+        config.attention_width,
+        config.context_length,
+        scaling=config.position.scaling,
+        device=device,
+    )
 
 
 POSITIONS: dict[str, Callable[[ModelConfig, Device], Position]] = {

@@ -5,8 +5,8 @@ two bfloat16 numbers is exact in float32, the type of the sums. So these functio
 float32 and round the result, which differs by the order of the sums only.
 """
 
-import platform
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +15,8 @@ from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-FAST_BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-"""Whether this is an x86 processor that multiplies bfloat16 faster than float32."""
-SLOW_BFLOAT16 = platform.machine().lower() in ("x86_64", "amd64") and not FAST_BFLOAT16
-"""Whether this is an x86 processor without bfloat16 instructions."""
+from lmlab.kernels.low_precision import PRODUCTS
+from lmlab.processor import SLOW_BFLOAT16
 
 
 def upcasts(device: torch.device, dtype: torch.dtype) -> bool:
@@ -69,6 +67,22 @@ def _for_onednn(x: Tensor, weight: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and _get_current_dispatch_mode() is None  # counters of FLOPs know torch's products only
     )
+
+
+Product = Callable[[Tensor, Tensor], Tensor]
+"""Returns `x W^T` of x (..., d_in) and W (d_out, d_in)."""
+
+
+def low_precision(precision: str) -> Product:
+    """Return `linear` in eight bits under autocast; without autocast it is `linear`."""
+    return partial(_low_precision, precision)
+
+
+def _low_precision(precision: str, x: Tensor, weight: Tensor) -> Tensor:
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return linear(x, weight)
+    return PRODUCTS[precision](x, weight, torch.get_autocast_dtype(kind))
 
 
 def upcast(function: Callable[..., Tensor], *args: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lmlab.optim.adamw import AdamW
+from lmlab.processor import FAST_BFLOAT16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration, with a large slope at 0 (Jordan et al. 2024)."""
@@ -19,10 +20,10 @@ def newton_schulz(
     """Return the matrix with singular values of about 1, between 0.7 and 1.2.
 
     Five steps of `X <- a X + (b A + c A^2) X`, `A = X X^T`, from `X = M / |M|` (Jordan et al.
-    2024). Computed in bfloat16 on CUDA, else in the precision of the matrix.
+    2024). A float32 matrix is computed in bfloat16 where the device multiplies that faster.
     """
     a, b, c = COEFFICIENTS
-    x = matrix.bfloat16() if matrix.is_cuda else matrix
+    x = matrix.bfloat16() if _in_bfloat16(matrix) else matrix
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -30,6 +31,11 @@ def newton_schulz(
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
     return (x.mT if tall else x).to(matrix.dtype)
+
+
+def _in_bfloat16(matrix: Tensor) -> bool:
+    fast = matrix.is_cuda or (matrix.device.type == "cpu" and FAST_BFLOAT16)
+    return fast and matrix.dtype == torch.float32
 
 
 class Muon(AdamW):

@@ -16,12 +16,15 @@ _CONTROL = re.compile(
 )
 
 
-def environment() -> Any:
-    """Return the jinja2 environment of the templates; undefined names are errors."""
+def environment(*folders: Path) -> Any:
+    """Return the jinja2 environment of the templates, and of those in further folders.
+
+    Undefined names are errors.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from numpy import multiply
 
+from lmlab.figures import BLUE, FAINT, INK, ORANGE, STYLE
 from lmlab.files import atomic_write
 from lmlab.runs.curves import smooth, smoothing_weight, wants_log_scale
 from lmlab.runs.read import RunRecord, read_run
@@ -16,21 +17,7 @@ from lmlab.runs.read import RunRecord, read_run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TRAIN, VALIDATION, INK, FAINT = "#2f6fb5", "#d9480f", "#30363d", "#8b949e"
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e9ed",
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
+TRAIN, VALIDATION = BLUE, ORANGE
 
 
 def write_loss_plot(run_dir: Path) -> Path:

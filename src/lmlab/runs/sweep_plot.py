@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmlab.figures import COLORS, INK, STYLE
 from lmlab.files import atomic_write
 from lmlab.runs.collect import Setting, Settings, Sweep, describe
 from lmlab.runs.curves import wants_log_scale
 from lmlab.runs.names import short
-from lmlab.runs.plot import INK, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLORS = ("#2f6fb5", "#d9480f", "#2b8a3e", "#862e9c", "#e67700", "#0b7285", "#c2255c", "#5c940d")
 MARKERS = "osD^vP*X"
 FEWEST = 3
 """Numbers an axis must have to be drawn as one; fewer are told apart by color."""

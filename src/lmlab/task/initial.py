@@ -58,6 +58,8 @@ def initialize(setup: TrainingSetup, task: Task, total_steps: int, run: Run) -> 
 
 def _continued(setup: TrainingSetup, values: dict[str, Any], given: str) -> TrainState:
     """Load optimizer, scaler and source; hyperparameters stay those of this run."""
+    if values["optimizer"] is None:
+        raise UserError(f"{given} was imported and has no optimizer; use init_optimizer=false")
     groups = setup.optimizer.param_groups
     own = [{k: v for k, v in group.items() if k != "params"} for group in groups]
     try:

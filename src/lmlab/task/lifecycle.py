@@ -12,7 +12,7 @@ from lmlab.config import RunConfig, changed_settings, difference, load_yaml
 from lmlab.errors import UserError
 from lmlab.files import remove_if_empty
 from lmlab.layout import CONFIG, TOKENIZER
-from lmlab.model.attention.backends import check_backends
+from lmlab.model.attention.choice import check_backends
 from lmlab.runs.environment import environment
 from lmlab.runs.logger import WandbLogger
 from lmlab.runs.plot import write_loss_plot
@@ -23,6 +23,7 @@ from lmlab.task.setup import train_task
 from lmlab.task.summary import summarise
 from lmlab.training.device import resolve_device, resolve_precision
 from lmlab.training.distributed import DistributedContext, init_distributed
+from lmlab.training.kernels import check_kernels, check_widths
 from lmlab.training.runtime import Runtime
 from lmlab.training.state import Outcome
 
@@ -49,6 +50,8 @@ def _run(config: RunConfig, run: Run, distributed: DistributedContext, build: Bu
     device = resolve_device(config.trainer.device, distributed)
     check_backends(config.model, device)
     precision = resolve_precision(config.trainer.precision, device)
+    check_kernels(config.trainer.kernels, device)
+    check_widths(config.model, precision)
     runtime = Runtime(device, precision, config.seed, distributed)
     task = build(_with_own_tokenizer(config, run), runtime)
     with distributed.main_process_first():

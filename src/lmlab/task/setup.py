@@ -18,6 +18,7 @@ from lmlab.task.summary import describe
 from lmlab.training.budget import total_steps
 from lmlab.training.checkpoint import Checkpoints
 from lmlab.training.device import keep_freed_memory
+from lmlab.training.kernels import PRECISION_NAMES, set_precision, use_kernels
 from lmlab.training.loop import Hook, TrainingSetup, train
 from lmlab.training.runtime import Runtime
 from lmlab.training.state import Outcome
@@ -57,7 +58,10 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
     hooks: list[Hook] = [lambda logs: model.metrics() if logs else {}]
     if trainer.watch_norms:
         hooks.append(LayerStats(model))
+    set_precision(model, runtime.precision)
     objective = task.build_objective(model)
+    if chosen := use_kernels(objective, trainer.kernels, runtime.device):
+        run.say(chosen)
     wrapped: Any = runtime.distributed.wrap(objective, runtime.device)
     if trainer.compile is True or (trainer.compile == "auto" and runtime.device.type == "cuda"):
         backend = "aot_eager" if runtime.device.type == "mps" else "inductor"
@@ -86,7 +90,7 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
             tokens,
             costs.flops_per_token,
             runtime.device,
-            runtime.precision,
+            PRECISION_NAMES.get(runtime.precision, runtime.precision),
         )
     )
     run.say(short(costs))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from lmlab.tokenizer import formats, interchange, ranks
 from lmlab.tokenizer.engine import Encoded, Engine
 from lmlab.tokenizer.native import Errors, Ids
 from lmlab.tokenizer.outputs import check_apart, writing
-from lmlab.tokenizer.pretokenize import Special
+from lmlab.tokenizer.pretokenize import Cutting, Special
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
 PathLike = str | Path
@@ -82,6 +83,16 @@ class Tokenizer:
         return self._vocabulary.pattern
 
     @property
+    def cutting(self) -> Cutting:
+        """What is done to text beside cutting it by the pattern."""
+        return self._vocabulary.cutting
+
+    @property
+    def ignore_merges(self) -> bool:
+        """Whether a pretoken that is a token is that token, whether merges make it or not."""
+        return self._vocabulary.ignore_merges
+
+    @property
     def vocab_size(self) -> int:
         """The largest id plus one: the rows an embedding needs."""
         return self._vocabulary.size
@@ -102,6 +113,13 @@ class Tokenizer:
         also_text = self._vocabulary.ordinary_ids.values()
         lengths[list(set(self.special_tokens.values()).difference(also_text))] = 0
         return lengths
+
+    def with_special_token_renamed(self, old: str, new: str) -> Self:
+        """Return the same tokenizer with another name for a special token, under the same id."""
+        vocabulary = self._vocabulary
+        special = {new if k == old else k: i for k, i in vocabulary.special_tokens.items()}
+        tokens = vocabulary.tokens | {vocabulary.special_tokens[old]: new.encode()}
+        return self._of(replace(vocabulary, tokens=tokens, special_tokens=special))
 
     # Encoding
 

@@ -46,7 +46,7 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Copy the state of a step and begin to write it; waits for the previous one."""
         self.wait()
-        self._writing = threading.Thread(target=self._write, args=(step, copied(state)))
+        self._writing = threading.Thread(target=self.write, args=(step, copied(state)))
         self._writing.start()
 
     def wait(self) -> None:
@@ -61,7 +61,8 @@ class Checkpoints:
             failure, self._failure = self._failure, None
             raise failure
 
-    def _write(self, step: int, state: dict[str, Any]) -> None:
+    def write(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state of a step; `check` raises what goes wrong."""
         path = self.folder / f"step_{step:08d}.pt"
         try:
             with atomic_write(path, "wb") as file:

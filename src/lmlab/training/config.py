@@ -10,6 +10,13 @@ from lmlab.schema import Config
 Count = Annotated[int, Field(ge=1)]
 
 
+def check_device(name: str) -> str:
+    """Return the name of a device; raises ValueError for one that torch cannot have."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", name):
+        raise ValueError(f"'{name}' is not auto, cpu, mps, cuda or cuda:N")
+    return name
+
+
 class StepsConfig(Config):
     """Train for a number of optimizer steps."""
 
@@ -54,6 +61,7 @@ class TrainerConfig(Config):
     NOT_IDENTITY = frozenset(
         {
             *("micro_batch_size", "checkpoint_activations", "compile", "device", "num_threads"),
+            "kernels",
             *("log_every", "checkpoint_every", "keep_checkpoints"),
             *("watch_norms", "profile_steps", "detect_anomaly", "check_memory"),
         }
@@ -80,9 +88,14 @@ class TrainerConfig(Config):
     """Newest checkpoints to keep."""
     log_every: Count
     """Steps between rows of training metrics."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp8", "mxfp8"]
     """Precision of matrix products; weights stay float32. auto: bf16 where the device is faster
-    at it. fp16 scales the loss, so that small gradients do not underflow."""
+    at it. fp16 scales the loss, so that small gradients do not underflow. fp8: bf16, but
+    linear layers of the blocks in float8 with a scale for each tensor; mxfp8: for each 32 numbers,
+    emulated."""
+    kernels: Literal["auto", "torch", "triton"]
+    """Cross-entropy and RMSNorm: torch, or fused kernels in Triton; auto: Triton where `lmlab
+    kernels measure` found it faster on this device."""
     checkpoint_activations: bool
     """Keep only each block's input and recompute the rest in the backward pass: less memory, more
     time."""
@@ -106,9 +119,7 @@ class TrainerConfig(Config):
     @field_validator("device")
     @classmethod
     def _is_a_device(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-            raise ValueError(f"'{device}' is not auto, cpu, mps, cuda or cuda:N")
-        return device
+        return check_device(device)
 
     @model_validator(mode="after")
     def _micro_batches_divide(self) -> Self:

@@ -9,19 +9,25 @@ from functools import partial
 import torch
 
 from lmlab.errors import ConfigError
-from lmlab.model.products import FAST_BFLOAT16
+from lmlab.kernels.low_precision import PRODUCTS, low_precision_problem
+from lmlab.processor import FAST_BFLOAT16
 from lmlab.training.distributed import SINGLE_PROCESS, DistributedContext
 
 
 def resolve_device(name: str, distributed: DistributedContext = SINGLE_PROCESS) -> torch.device:
-    """Return the device; auto takes CUDA, MPS or CPU. Raises ConfigError when it is not available.
+    """Return the device; auto takes CUDA, MPS or CPU. Raises ConfigError for one that is not there.
 
     Each of several processes on a machine takes the CUDA device of its local rank.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps and distributed.size == 1 else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            "trainer.device", f"'{name}' is not auto, cpu, mps, cuda or cuda:N"
+        ) from None
     if distributed.size > 1 and device.index is not None:
         raise ConfigError(
             "trainer.device", f"'{name}' is one device for {distributed.size} processes"
@@ -41,7 +47,14 @@ def resolve_device(name: str, distributed: DistributedContext = SINGLE_PROCESS) 
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Return fp32, bf16 or fp16; auto takes bf16 where the device is faster at it than at fp32."""
+    """Return the precision; auto takes bf16 where the device is faster at it than at fp32.
+
+    Raises ConfigError for one that the device lacks.
+    """
+    if name in PRODUCTS:
+        if problem := low_precision_problem(name, device):
+            raise ConfigError("trainer.precision", f"'{name}' {problem}; use bf16 or auto")
+        return name
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -52,6 +65,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES |= {"fp8": torch.bfloat16, "mxfp8": torch.bfloat16}
+"""What autocast computes in; under fp8 and mxfp8 the blocks' linear layers are narrower."""
 
 
 def autocast_for(

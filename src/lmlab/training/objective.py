@@ -1,6 +1,7 @@
 """Objectives: what a training step minimises."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -63,6 +64,8 @@ class NextToken(Objective):
         self.z_loss = z_loss
         self.label_smoothing = label_smoothing
         self.chunk_tokens = chunk_tokens
+        self.fused: Callable[[Tensor, Tensor, float, float], Terms] | None = None
+        """A kernel that computes `token_losses`; None: torch."""
 
     def forward(
         self, inputs: Int[Tensor, "batch time"], targets: Int[Tensor, "batch time"]
@@ -90,6 +93,8 @@ class NextToken(Objective):
 
     def _losses(self, hidden: Tensor, targets: Tensor) -> Terms:
         logits = self.model.logits(hidden)
+        if self.fused is not None:
+            return self.fused(logits, targets, self.z_loss, self.label_smoothing)
         # A compiler fuses the definition by itself.
         losses = token_losses if torch.compiler.is_compiling() else fused_token_losses
         return losses(logits, targets, self.z_loss, self.label_smoothing)

@@ -45,6 +45,11 @@ def resume(setup: "TrainingSetup", checkpoints: Checkpoints, log: "RunLog") -> T
             f"the checkpoint of step {values['step']} in {checkpoints.folder} was made with "
             "another configuration; remove it, or put the right one back"
         )
+    if values is not None and values["optimizer"] is None:
+        raise UserError(
+            f"{checkpoints.folder.parent} was imported and has no optimizer to continue with; "
+            f"start a new run with init_from={checkpoints.folder.parent}"
+        )
     distributed.barrier()  # all have read
     if distributed.is_main_process:
         checkpoints.quarantine(after=-1 if values is None else values["step"])

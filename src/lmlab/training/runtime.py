@@ -16,7 +16,7 @@ class Runtime:
 
     device: torch.device
     precision: str = "fp32"
-    """fp32, bf16 or fp16."""
+    """fp32, bf16, fp16, fp8 or mxfp8."""
     seed: int = 0
     distributed: DistributedContext = SINGLE_PROCESS
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.profiler import record_function
 
 from lmlab.optim.clip import clip_gradients
 from lmlab.training.batch import Batch, micro_batches, to_device
@@ -79,16 +80,18 @@ def optimize_step(
     pieces = list(micro_batches(to_device(batch, runtime.device), micro_batch_size))
     for number, piece in enumerate(pieces, start=1):
         with nullcontext() if number == len(pieces) else unsynced():
-            with runtime.autocast():
+            with record_function("forward"), runtime.autocast():
                 total, terms = objective(*piece)
-            (total * scale).backward()
+            with record_function("backward"):
+                (total * scale).backward()
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value / weight
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    if scaler is not None:
-        grads = [p.grad for p in parameters if p.grad is not None]
-        torch._foreach_mul_(grads, 1 / scaler.scale)
-    norm = clip_gradients(parameters, max_grad_norm)
-    if scaler is None or scaler.update(norm):
-        optimizer.step()
+    with record_function("optimizer"):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if scaler is not None:
+            grads = [p.grad for p in parameters if p.grad is not None]
+            torch._foreach_mul_(grads, 1 / scaler.scale)
+        norm = clip_gradients(parameters, max_grad_norm)
+        if scaler is None or scaler.update(norm):
+            optimizer.step()
     return StepStats(sums, norm)

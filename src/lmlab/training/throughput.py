@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import re
 import resource
 import sys
 import time
@@ -12,28 +11,10 @@ from pathlib import Path
 import torch
 
 from lmlab.files import atomic_write
+from lmlab.gpu.sheets import bf16_peak
 from lmlab.model.products import upcasts
 from lmlab.training.device import DTYPES
 
-DATA_SHEET = {
-    "B200": 2250e12,
-    "H200 NVL": 835e12,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "A40": 150e12,
-    "A10": 125e12,
-    "RTX 5090": 210e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-    "RTX A6000": 155e12,
-}
-"""Dense bfloat16 FLOP/s in vendors' data sheets, by words of the device name."""
 SECONDS = 0.3
 """Seconds for which the peak is measured at the start of a run."""
 
@@ -94,8 +75,7 @@ def _multiplied(device: torch.device, precision: str) -> torch.dtype:
 
 def data_sheet_peak(device: torch.device) -> float | None:
     """Return the vendor's bfloat16 FLOP/s of a known GPU; None for others."""
-    name = _name(device)
-    return next((peak for k, peak in DATA_SHEET.items() if re.search(rf"\b{k}\b", name)), None)
+    return bf16_peak(_name(device))
 
 
 def _name(device: torch.device) -> str:

@@ -11,21 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from lmlab.errors import ConfigError
-from lmlab.model.attention.config import (
-    AttentionBackend,
-    AttentionConfig,
-    HybridAttentionConfig,
-    SoftmaxAttentionConfig,
-)
-from lmlab.model.attention.masks import AttentionPattern, Mask
-from lmlab.model.config import ModelConfig
+from lmlab.kernels.blocked_attention import blocked_attention
+from lmlab.kernels.tiled_attention import tiled_attention
+from lmlab.model.attention.masks import AttentionPattern, Causal, Mask, SlidingWindow
 from lmlab.model.layers import scaled_dot_product_attention, softcap
 from lmlab.model.products import upcast
 
 Heads = Float[Tensor, "batch heads time d_k"]
-FLEX_HEAD_DIM = 16
-"""Smallest head width that FlexAttention supports on CUDA."""
 CONVERTED = 2**19
 """Keys and values, in elements, that are converted to float32 at a time: they fit into caches."""
 
@@ -56,6 +48,17 @@ def sdpa(
         enable_gqa=q.shape[-3] != k.shape[-3],
     )
     return upcast(attend, q, k, v)
+
+
+def blocked(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return causal or windowed attention by blocks of queries, on the CPU."""
+    assert cap is None
+    assert dropout == 0
+    assert isinstance(pattern.mask, Causal | SlidingWindow)
+    window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
+    return upcast(partial(blocked_attention, window=window), q, k, v)
 
 
 def single(
@@ -146,43 +149,38 @@ def _compiled_flex() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-BACKENDS = {"eager": eager, "sdpa": sdpa, "single": single, "flex": flex}
+def tiled(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return attention by FlashAttention-2 in plain torch; without dropout, strides or a cache."""
+    return _flash(tiled_attention, q, k, v, pattern, cap, dropout)
 
 
-def check_backends(config: ModelConfig, device: torch.device) -> None:
-    """Raise ConfigError when a configured backend cannot train on the device."""
-    key = "model.attention"
-    attentions: dict[str, AttentionConfig] = {key: config.attention}
-    if isinstance(config.attention, HybridAttentionConfig):
-        attentions = {f"{key}.members.{name}": a for name, a in config.attention.members.items()}
-    for key, attention in attentions.items():
-        if not isinstance(attention, SoftmaxAttentionConfig) or attention.backend != "flex":
-            continue
-        problem = None
-        if device.type != "cuda":
-            problem = f"trains on CUDA only, the device is '{device}'"
-        elif config.attention_width < FLEX_HEAD_DIM:
-            problem = f"needs heads of width {FLEX_HEAD_DIM} or more, got {config.attention_width}"
-        if problem:
-            raise ConfigError(f"{key}.backend", f"'flex' {problem}; use auto or eager")
+def triton(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return attention by FlashAttention-2 in Triton; without dropout, strides or a cache."""
+    from lmlab.kernels.triton_attention import triton_attention
+
+    return _flash(triton_attention, q, k, v, pattern, cap, dropout)
 
 
-def choose(
-    backend: AttentionBackend,
-    device: str,
-    head_dim: int,
+def _flash(
+    attend: Callable[..., tuple[Tensor, Tensor]],
+    q: Heads,
+    k: Heads,
+    v: Heads,
     pattern: AttentionPattern,
     cap: float | None,
     dropout: float,
-) -> str:
-    """Return the backend; `auto`: the fastest one on the device that supports the arguments."""
-    if backend != "auto":
-        return backend
-    single_query = pattern.queries is not None and pattern.queries.shape[-1] == 1
-    if device == "cpu" and single_query and not dropout:
-        return "single"
-    flexible = device == "cuda" and head_dim >= FLEX_HEAD_DIM
-    if flexible and not dropout and pattern.queries is None:
-        # FlexAttention alone skips masked blocks, and soft-caps without all scores in memory.
-        return "sdpa" if pattern.causal and cap is None else "flex"
-    return "sdpa" if cap is None else "eager"
+) -> Heads:
+    assert dropout == 0
+    assert pattern.queries is None
+    kind = q.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
+    window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
+    return attend(q.to(dtype), k.to(dtype), v.to(dtype), True, window, cap)[0]
+
+
+BACKENDS = {"eager": eager, "sdpa": sdpa, "single": single, "flex": flex, "blocked": blocked}
+BACKENDS |= {"tiled": tiled, "triton": triton}

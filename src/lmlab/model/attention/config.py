@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from lmlab.schema import Config
 
-AttentionBackend = Literal["auto", "eager", "sdpa", "flex"]
+AttentionBackend = Literal["auto", "eager", "sdpa", "flex", "blocked", "tiled", "triton"]
 AttentionBias = Literal["none", "qkv", "all"]
 FeatureMap = Literal["identity", "elu", "relu"]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -31,18 +31,21 @@ class SoftmaxAttentionConfig(HeadsConfig):
     dropout: Probability
     """Probability of dropping an attention weight in training."""
     backend: AttentionBackend
-    """eager: the definition; sdpa, flex: fused kernels; auto: the fastest applicable one."""
+    """eager: the definition; sdpa, flex: torch's fused kernels; blocked: by blocks of queries, on
+    the CPU; tiled: FlashAttention-2 in plain torch; triton: the same in Triton; auto: the fastest
+    applicable one."""
 
     @model_validator(mode="after")
     def _backend_can(self) -> Self:
-        if self.backend == "sdpa" and self.logit_softcap is not None:
+        if self.backend in ("sdpa", "blocked") and self.logit_softcap is not None:
             raise ValueError(
-                "backend=sdpa has no soft-cap; use backend=flex, eager or auto, "
+                f"backend={self.backend} has no soft-cap; use backend=flex, eager or auto, "
                 "or logit_softcap=null"
             )
-        if self.backend == "flex" and self.dropout > 0:
+        if self.backend in ("flex", "blocked", "tiled", "triton") and self.dropout > 0:
             raise ValueError(
-                "backend=flex has no dropout; use backend=sdpa, eager or auto, or dropout=0"
+                f"backend={self.backend} has no dropout; use backend=sdpa, eager or auto, "
+                "or dropout=0"
             )
         return self
 
@@ -69,6 +72,14 @@ class StridedAttentionConfig(SoftmaxAttentionConfig):
     """All later tokens attend to tokens 0, stride, 2 stride, ..."""
     window: Annotated[int, Field(ge=1)]
     """Size of the local window, the token itself included."""
+
+    @model_validator(mode="after")
+    def _mask_has_no_blocks(self) -> Self:
+        if self.backend in ("blocked", "tiled", "triton"):
+            raise ValueError(
+                f"backend={self.backend} has no strided mask; use backend=sdpa, flex or auto"
+            )
+        return self
 
 
 class LinearAttentionConfig(HeadsConfig):

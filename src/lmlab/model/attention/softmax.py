@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lmlab.model.attention.backends import BACKENDS, choose
+from lmlab.model.attention.backends import BACKENDS
+from lmlab.model.attention.choice import choose
 from lmlab.model.attention.config import AttentionBackend, SoftmaxAttentionConfig
 from lmlab.model.attention.heads import HeadProjections, rotate_heads
 from lmlab.model.attention.masks import AttentionPattern, Mask
@@ -52,5 +53,5 @@ class SoftmaxAttention(HeadProjections):
             pattern = context.cache.slots.pattern
         dropout = self.dropout if self.training else 0.0
         cap, device = self.logit_softcap, x.device.type
-        backend = choose(self.backend, device, self.head_dim, pattern, cap, dropout)
+        backend = choose(self.backend, device, self.head_dim, pattern, x.shape[1], cap, dropout)
         return self.merge(BACKENDS[backend](q, k, v, pattern, cap, dropout))

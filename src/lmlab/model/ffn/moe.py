@@ -12,7 +12,7 @@ from lmlab.model.ffn.config import MoEConfig, RouterSoftmax
 from lmlab.model.ffn.glu import GATES, GLU
 from lmlab.model.init import truncated_normal_
 from lmlab.model.layers import full_precision
-from lmlab.model.products import linear
+from lmlab.model.products import Product, linear
 
 Logits = Float[Tensor, "tokens experts"]
 Chosen = tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]
@@ -72,6 +72,7 @@ class MoE(nn.Module):
         self.choose = ROUTERS[config.router_softmax]
         self.activation = GATES[config.activation]
         self.routing: Routing | None = None
+        self.product: Product = linear
         width = d_ff // config.granularity
 
         def weights(*shape: int) -> nn.Parameter:
@@ -112,10 +113,11 @@ class MoE(nn.Module):
     def _experts(
         self, grouped: Float[Tensor, "choices d_model"], counts: Int[Tensor, "experts"]
     ) -> Float[Tensor, "choices d_model"]:
-        apply = looped_experts
-        if grouped.device.type == "cuda" and groupable(grouped, self.w2):
-            apply = grouped_experts
-        return apply(grouped, counts, self.w1, self.w2, self.w3, self.activation)
+        weights = (self.w1, self.w2, self.w3)
+        plain = self.product is linear
+        if plain and grouped.device.type == "cuda" and groupable(grouped, self.w2):
+            return grouped_experts(grouped, counts, *weights, self.activation)
+        return looped_experts(grouped, counts, *weights, self.activation, self.product)
 
 
 def looped_experts(
@@ -125,13 +127,14 @@ def looped_experts(
     w2: Float[Tensor, "experts d_model d_ff"],
     w3: Float[Tensor, "experts d_ff d_model"],
     activation: Callable[[Tensor], Tensor],
+    product: Product = linear,
 ) -> Float[Tensor, "choices d_model"]:
     """Apply each expert to its slice of `x`, in a loop over experts."""
     # The meta device has no counts; the cost does not depend on them.
     sizes = _even(len(x), len(w1)) if x.device.type == "meta" else counts.tolist()
     return torch.cat(
         [
-            linear(activation(linear(part, a)) * linear(part, c), b)
+            product(activation(product(part, a)) * product(part, c), b)
             for part, a, b, c in zip(
                 x.split(sizes), w1.unbind(), w2.unbind(), w3.unbind(), strict=True
             )

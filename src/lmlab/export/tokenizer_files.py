@@ -1,0 +1,39 @@
+"""The files of a tokenizer in a folder of transformers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lmlab.files import atomic_write
+from lmlab.loading import END_OF_DOCUMENT
+from lmlab.tokenizer import Tokenizer
+
+
+def special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
+    """Return the ids that config.json and generation_config.json name.
+
+    A document begins with the end of the one before it, so that all three are one token.
+    """
+    end = tokenizer.special_tokens.get(END_OF_DOCUMENT)
+    return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> None:
+    """Write tokenizer.json and tokenizer_config.json."""
+    tokenizer.to_huggingface(folder / "tokenizer.json")
+    values: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context_length,
+        "clean_up_tokenization_spaces": False,
+        "add_prefix_space": False,
+    }
+    if END_OF_DOCUMENT in tokenizer.special_tokens:
+        values |= dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_DOCUMENT)
+    write_json(folder / "tokenizer_config.json", values)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file."""
+    with atomic_write(path) as file:
+        json.dump(values, file, indent=2)
+        file.write("\n")

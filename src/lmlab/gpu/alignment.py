@@ -1,0 +1,49 @@
+"""Alignment: sizes of matrices that the memory and the tensor cores like."""
+
+from dataclasses import dataclass
+from statistics import mean
+
+from lmlab.errors import UserError
+from lmlab.gpu.names import BYTES, Precision
+from lmlab.gpu.occupancy import ceil_div, round_up
+from lmlab.gpu.sheets import Sheet
+
+SEGMENT = 128
+"""Bytes of a row that a warp reads together: a cache line."""
+TENSOR_CORE_BYTES = 16
+"""Rows must begin at a multiple of this for the fastest tensor-core kernels (cuBLAS)."""
+UNITS = (8, 16, 64, 128)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A matrix whose rows have `size` elements."""
+
+    size: int
+    power: int
+    """Largest power of two that divides the size."""
+    padded: dict[int, int]
+    """Unit -> the next multiple of it."""
+    sectors: float
+    """Sectors that the first `SEGMENT` bytes of a row touch, mean over the rows."""
+    tensor_cores: bool
+    """Whether every row begins at a multiple of `TENSOR_CORE_BYTES`."""
+    tile_use: float
+    """Share of the columns of all tiles of 128 columns that exist."""
+
+
+def alignment(sheet: Sheet, size: int, precision: Precision = "bf16") -> Alignment:
+    """Return what the number of columns of a row-major matrix does; UserError below 1."""
+    if size < 1:
+        raise UserError(f"a size must be 1 or more, got {size}")
+    row = int(size * BYTES[precision])
+    offsets = [number * row % sheet.sector for number in range(sheet.sector)]  # they repeat
+    touched = [ceil_div(offset + SEGMENT, sheet.sector) for offset in offsets]
+    return Alignment(
+        size,
+        size & -size,
+        {unit: round_up(size, unit) for unit in UNITS},
+        mean(touched),
+        row % TENSOR_CORE_BYTES == 0,
+        size / round_up(size, UNITS[-1]),
+    )

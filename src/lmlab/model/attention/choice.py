@@ -1,0 +1,107 @@
+"""Which backend computes an attention, and which can train a model on a device."""
+
+import torch
+
+from lmlab.errors import ConfigError
+from lmlab.kernels.support import (
+    INSTALLED,
+    INTERPRETED,
+    SMALLEST_TILE,
+    head_width_problem,
+    triton_problem,
+)
+from lmlab.model.attention.config import (
+    AttentionBackend,
+    AttentionConfig,
+    HybridAttentionConfig,
+    SoftmaxAttentionConfig,
+)
+from lmlab.model.attention.masks import AttentionPattern, Causal, SlidingWindow
+from lmlab.model.config import ModelConfig
+
+FLEX_HEAD_DIM = 16
+"""Smallest head width that FlexAttention supports on CUDA."""
+BLOCKED_LENGTHS = range(32, 1025)
+"""Lengths at which `blocked` was measured faster than `sdpa` (benchmarks/attention.py)."""
+
+
+def check_backends(config: ModelConfig, device: torch.device) -> None:
+    """Raise ConfigError when a configured backend cannot train on the device."""
+    key = "model.attention"
+    attentions: dict[str, AttentionConfig] = {key: config.attention}
+    if isinstance(config.attention, HybridAttentionConfig):
+        attentions = {f"{key}.members.{name}": a for name, a in config.attention.members.items()}
+    for key, attention in attentions.items():
+        if not isinstance(attention, SoftmaxAttentionConfig):
+            continue
+        name = attention.backend
+        problem = PROBLEMS[name](config, device) if name in PROBLEMS else None
+        if problem:
+            raise ConfigError(
+                f"{key}.backend", f"'{attention.backend}' {problem}; use auto or eager"
+            )
+
+
+def _flex_problem(config: ModelConfig, device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return f"trains on CUDA only, the device is '{device}'"
+    if config.attention_width < FLEX_HEAD_DIM:
+        return f"needs heads of width {FLEX_HEAD_DIM} or more, got {config.attention_width}"
+    return None
+
+
+def _blocked_problem(config: ModelConfig, device: torch.device) -> str | None:
+    return None if device.type == "cpu" else f"runs on the CPU only, the device is '{device}'"
+
+
+def _tiled_problem(config: ModelConfig, device: torch.device) -> str | None:
+    if config.context_length < SMALLEST_TILE:
+        return (
+            f"computes tiles of {SMALLEST_TILE} tokens or more, "
+            f"model.context_length is {config.context_length}"
+        )
+    return None
+
+
+def _triton_problem(config: ModelConfig, device: torch.device) -> str | None:
+    own = head_width_problem(config.attention_width) or _tiled_problem(config, device)
+    return triton_problem(device) or own
+
+
+PROBLEMS = {"flex": _flex_problem, "blocked": _blocked_problem}
+PROBLEMS |= {"tiled": _tiled_problem, "triton": _triton_problem}
+"""Why a backend cannot train a model on a device; None: it can."""
+
+
+def choose(
+    backend: AttentionBackend,
+    device: str,
+    head_dim: int,
+    pattern: AttentionPattern,
+    time: int,
+    cap: float | None,
+    dropout: float,
+) -> str:
+    """Return the backend; `auto`: the fastest one on the device that supports the arguments.
+
+    `blocked`, `tiled` and `triton` compute whole sequences; positions that are given, those of a
+    cache or of padding, are computed as under `auto`. So is everything where the device has no such
+    kernel, so that a run trained with it loads anywhere.
+    """
+    ordered = pattern.queries is None
+    whole = ordered and isinstance(pattern.mask, Causal | SlidingWindow)
+    runs = (backend != "triton" or (INSTALLED and (device == "cuda" or INTERPRETED))) and (
+        backend != "blocked" or device == "cpu"
+    )
+    if backend in ("eager", "sdpa", "flex") or (backend != "auto" and whole and runs):
+        return backend
+    if whole and device == "cpu" and time in BLOCKED_LENGTHS and cap is None and not dropout:
+        return "blocked"
+    single_query = pattern.queries is not None and pattern.queries.shape[-1] == 1
+    if device == "cpu" and single_query and not dropout:
+        return "single"
+    flexible = device == "cuda" and head_dim >= FLEX_HEAD_DIM
+    if flexible and not dropout and pattern.queries is None:
+        # FlexAttention alone skips masked blocks, and soft-caps without all scores in memory.
+        return "sdpa" if pattern.causal and cap is None else "flex"
+    return "sdpa" if cap is None else "eager"

@@ -1,0 +1,10 @@
+"""What this machine's processor computes fast."""
+
+import platform
+
+import torch
+
+FAST_BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+"""Whether this is an x86 processor that multiplies bfloat16 faster than float32."""
+SLOW_BFLOAT16 = platform.machine().lower() in ("x86_64", "amd64") and not FAST_BFLOAT16
+"""Whether this is an x86 processor without bfloat16 instructions."""

@@ -1,0 +1,254 @@
+"""A trace of torch's profiler, read: named ranges, operators, kernels, allocations."""
+
+import bisect
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmlab.errors import UserError
+
+PHASES = ("forward", "backward", "optimizer")
+STEP = "step"
+KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")
+BACKWARD = "autograd::engine::evaluate_function"
+COMMUNICATION = re.compile(r"nccl|gloo|c10d", re.IGNORECASE)
+MICROSECONDS = 1e-6
+CUDA = 1
+"""Number of CUDA among torch's types of devices."""
+
+
+@dataclass
+class Event:
+    """Something that took time, on one thread or stream; seconds from the trace's beginning."""
+
+    name: str
+    begin: float
+    end: float
+    thread: str
+    args: dict[str, Any]
+    children: float = 0.0
+    """Seconds in events inside of it."""
+    parent: "Event | None" = None
+
+    @property
+    def seconds(self) -> float:
+        """From the beginning to the end."""
+        return self.end - self.begin
+
+    @property
+    def own(self) -> float:
+        """Seconds outside of the events inside of it."""
+        return max(0.0, self.seconds - self.children)
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Memory allocated (bytes above 0) or freed (below) at a moment."""
+
+    at: float
+    bytes: int
+    address: int
+    thread: str
+    on_gpu: bool = False
+
+
+@dataclass
+class Trace:
+    """The events of a trace, each list in the order of time."""
+
+    ranges: list[Event] = field(default_factory=list)
+    operators: list[Event] = field(default_factory=list)
+    kernels: list[Event] = field(default_factory=list)
+    """On the GPU: kernels and copies; none on a CPU."""
+    allocations: list[Allocation] = field(default_factory=list)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU did the work."""
+        return bool(self.kernels)
+
+    def steps(self) -> list[Event]:
+        """Return the training steps; without their ranges all of the trace as one."""
+        steps = [r for r in self.ranges if r.name == STEP or r.name.startswith("ProfilerStep#")]
+        if steps:
+            return steps
+        events = [*self.ranges, *self.operators, *self.kernels]
+        if not events:
+            raise UserError("the trace has no operators: was anything profiled?")
+        begin, end = min(e.begin for e in events), max(e.end for e in events)
+        return [Event(STEP, begin, end, "", {})]
+
+
+def read_trace(path: Path) -> Trace:
+    """Return a trace.json of torch's profiler; raises UserError for another file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        events = content["traceEvents"]
+        return parse_trace(events)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a trace of torch's profiler ({error})") from error
+
+
+def parse_trace(events: Iterable[dict[str, Any]]) -> Trace:
+    """Return the events of a Chrome trace, with operators and ranges nested in each other."""
+    trace = Trace()
+    timed = [e for e in events if e.get("ph") == "X" or e.get("name") == "[memory]"]
+    zero = min((float(e["ts"]) for e in timed), default=0.0)
+    for e in timed:
+        begin = (float(e["ts"]) - zero) * MICROSECONDS
+        thread, args, kind = f"{e['pid']}/{e['tid']}", e.get("args", {}), e.get("cat")
+        if e["name"] == "[memory]":
+            size, address = int(args["Bytes"]), int(args["Addr"])
+            on_gpu = args.get("Device Type", 0) == CUDA
+            trace.allocations.append(Allocation(begin, size, address, thread, on_gpu))
+            continue
+        event = Event(e["name"], begin, begin + float(e["dur"]) * MICROSECONDS, thread, args)
+        if kind == "cpu_op":
+            trace.operators.append(event)
+        elif kind == "user_annotation" and not event.name.startswith("Optimizer."):
+            trace.ranges.append(event)
+        elif kind in KERNELS:
+            trace.kernels.append(event)
+    for several in (trace.ranges, trace.operators, trace.kernels):
+        several.sort(key=lambda e: (e.begin, -e.end))
+    trace.allocations.sort(key=lambda a: a.at)
+    if any(a.on_gpu for a in trace.allocations):  # the CPU's memory is not what runs out
+        trace.allocations = [a for a in trace.allocations if a.on_gpu]
+    _nest(trace.ranges)
+    _nest(trace.operators)
+    return trace
+
+
+def _nest(events: list[Event]) -> None:
+    """Set the parent of each event on its thread, and what children take of it."""
+    open_events: dict[str, list[Event]] = {}
+    for event in events:
+        stack = open_events.setdefault(event.thread, [])
+        while stack and stack[-1].end <= event.begin:
+            stack.pop()
+        if stack:
+            event.parent = stack[-1]
+            stack[-1].children += min(event.end, stack[-1].end) - event.begin
+        stack.append(event)
+
+
+class Innermost:
+    """Finds the innermost of nested events at a moment on a thread."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._by_thread: dict[str, list[Event]] = {}
+        for event in events:
+            self._by_thread.setdefault(event.thread, []).append(event)
+        self._begins = {t: [e.begin for e in events] for t, events in self._by_thread.items()}
+
+    def __call__(self, at: float, thread: str) -> Event | None:
+        """Return the event; None when none is open."""
+        begins = self._begins.get(thread)
+        if begins is None:
+            return None
+        index = bisect.bisect_right(begins, at) - 1
+        event = self._by_thread[thread][index] if index >= 0 else None
+        while event is not None and event.end <= at:
+            event = event.parent
+        return event
+
+
+@dataclass(frozen=True)
+class Work:
+    """What kept the device busy: a kernel, or an operator without those inside it."""
+
+    name: str
+    begin: float
+    seconds: float
+    phase: str
+    """forward, backward, optimizer, or empty."""
+    where: str
+    """The innermost named range of the forward pass that it belongs to."""
+    backward: bool
+    """Whether it computes gradients, be it inside the forward phase."""
+
+
+def work(trace: Trace) -> list[Work]:
+    """Return what the device did, each part once, with the range that it belongs to.
+
+    An operator of the backward pass belongs to the range whose operator it differentiates: both
+    have one sequence number. A kernel belongs to the operator that launched it.
+    """
+    where = Innermost(trace.ranges)
+    phases = [r for r in trace.ranges if r.name in PHASES]
+    phase_begins = [phase.begin for phase in phases]
+    made: dict[int, str] = {}
+    owners: dict[int, tuple[str, bool]] = {}
+    found: list[Work] = []
+
+    def phase_at(at: float) -> str:
+        index = bisect.bisect_right(phase_begins, at) - 1
+        return phases[index].name if index >= 0 and at < phases[index].end else ""
+
+    for op in trace.operators:
+        root, backward = op, False
+        while root is not None:
+            if root.name.startswith(BACKWARD):
+                backward = True
+                break
+            if root.parent is None:
+                break
+            root = root.parent
+        inner = where(op.begin, op.thread)
+        place = label(inner)
+        number = op.args.get("Sequence number", -1)
+        if backward:
+            place = made.get(root.args.get("Sequence number", -1), "gradients added up")
+        elif number >= 0:
+            made[number] = place
+        owners[op.args.get("External id", -1)] = (place, backward)
+        if not trace.on_gpu and op.own > 0:
+            found.append(Work(op.name, op.begin, op.own, phase_at(op.begin), place, backward))
+    launched = {op.args.get("External id"): op.begin for op in trace.operators}
+    for kernel in trace.kernels:
+        owner = kernel.args.get("External id", -1)
+        place, backward = owners.get(owner, ("", False))
+        phase = phase_at(launched.get(owner, kernel.begin))
+        found.append(Work(kernel.name, kernel.begin, kernel.seconds, phase, place, backward))
+    return found
+
+
+def label(event: Event | None) -> str:
+    """Return the name of a range in tables.
+
+    What is in a block, but in none of its parts, are residual sums; what is in the forward pass,
+    but in no module, is the loss.
+    """
+    if event is None or event.name == STEP or event.name.startswith("ProfilerStep#"):
+        return "between the phases"
+    if event.name.startswith("block "):
+        return "residual sums"
+    return {"forward": "loss"}.get(event.name, event.name)
+
+
+def merged(spans: Iterable[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """Yield the union of intervals as intervals that do not touch."""
+    last: tuple[float, float] | None = None
+    for begin, end in sorted(spans):
+        if last is not None and begin <= last[1]:
+            last = (last[0], max(last[1], end))
+        else:
+            if last is not None:
+                yield last
+            last = (begin, end)
+    if last is not None:
+        yield last
+
+
+def covered(spans: Iterable[tuple[float, float]], begin: float, end: float) -> float:
+    """Return the seconds between two moments that intervals cover."""
+    return sum(max(0.0, min(e, end) - max(b, begin)) for b, e in merged(spans))
+
+
+def overlap(one: Iterable[tuple[float, float]], other: Iterable[tuple[float, float]]) -> float:
+    """Return the seconds that both sets of intervals cover."""
+    others = list(merged(other))
+    return sum(covered(others, begin, end) for begin, end in merged(one))

@@ -1,0 +1,184 @@
+"""Traces made by hand: attribution, idle time, communication, memory."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmlab.errors import UserError
+from lmlab.profiling.analysis import analyse
+from lmlab.profiling.memory import memory_of
+from lmlab.profiling.trace import covered, merged, overlap, parse_trace, read_trace, work
+
+BACKWARD = "autograd::engine::evaluate_function: MmBackward0"
+
+
+def event(name: str, ts: float, dur: float, cat: str = "cpu_op", tid: int = 1, **args: Any) -> Any:
+    shown = {key.replace("_", " "): value for key, value in args.items()}
+    return {
+        "ph": "X", "cat": cat, "name": name, "pid": 1, "tid": tid, "ts": ts, "dur": dur,
+        "args": shown,
+    }  # fmt: skip
+
+
+def span(name: str, ts: float, dur: float) -> Any:
+    return event(name, ts, dur, "user_annotation")
+
+
+def memory(ts: float, size: int, address: int, device: int = 0) -> Any:
+    args = {"Bytes": size, "Addr": address, "Device Type": device}
+    return {"ph": "i", "name": "[memory]", "pid": 1, "tid": 1, "ts": ts, "args": args}
+
+
+STEP = [
+    span("step", 0, 1000),
+    span("forward", 0, 400),
+    span("block 0", 10, 300),
+    span("attention", 20, 100),
+    event("aten::linear", 30, 80, Sequence_number=7),
+    event("aten::mm", 40, 60, Sequence_number=7),
+    event("aten::nll", 350, 40, Sequence_number=8),
+    span("backward", 400, 500),
+    event(BACKWARD, 410, 300, Sequence_number=7),
+    event("aten::mm", 420, 200),
+    event("Optimizer.step", 900, 100, "user_annotation"),
+    span("optimizer", 900, 100),
+    event("aten::add_", 910, 50),
+]
+
+
+def test_each_operator_counts_once_in_its_range() -> None:
+    trace = parse_trace(STEP)
+    found = {(w.name, w.where, w.backward, w.phase): round(w.seconds * 1e6) for w in work(trace)}
+    assert found == {
+        ("aten::linear", "attention", False, "forward"): 20,
+        ("aten::mm", "attention", False, "forward"): 60,
+        ("aten::nll", "loss", False, "forward"): 40,
+        (BACKWARD, "attention", True, "backward"): 100,
+        ("aten::mm", "attention", True, "backward"): 200,
+        ("aten::add_", "optimizer", False, "optimizer"): 50,
+    }
+
+
+def test_the_analysis_adds_up() -> None:
+    a = analyse(parse_trace(STEP))
+    assert a.seconds == pytest.approx(1e-3)
+    assert a.busy == pytest.approx((80 + 40 + 300 + 50) / 1000)
+    assert [(row.name, round(row.share, 3)) for row in a.phases] == [
+        ("forward", 0.4),
+        ("backward", 0.5),
+        ("optimizer", 0.1),
+    ]
+    attention = a.ranges[0]
+    assert (attention.name, attention.calls) == ("attention", 4)
+    assert attention.seconds == pytest.approx(380e-6)
+    assert attention.backward == pytest.approx(300e-6)
+    assert sum(row.share for row in a.ranges) == pytest.approx(1)
+    assert a.operators[0].name == "aten::mm"
+    assert [(bar.name, bar.depth) for bar in a.bars][:3] == [
+        ("forward", 0),
+        ("block 0", 1),
+        ("attention", 2),
+    ]
+
+
+def test_on_a_gpu_kernels_are_the_work_and_gaps_are_idle() -> None:
+    launches = [
+        event("aten::mm", 40, 10, Sequence_number=7, External_id=1),
+        event(BACKWARD, 420, 30, Sequence_number=7, External_id=2),
+        event("nccl:all_reduce", 500, 10, External_id=4),
+    ]
+    kernels = [
+        event("gemm", 100, 200, "kernel", 7, External_id=1),
+        event("gemm_backward", 500, 300, "kernel", 7, External_id=2),
+        event("ncclDevKernel_AllReduce", 700, 200, "kernel", 8, External_id=4),
+    ]
+    ranges = [e for e in STEP if e["cat"] == "user_annotation"]
+    trace = parse_trace([*ranges, *launches, *kernels])
+    a = analyse(trace)
+    assert a.on_gpu
+    assert a.busy == pytest.approx(0.6)
+    assert a.communication == pytest.approx(200e-6)
+    assert a.hidden == pytest.approx(100e-6)
+    where = {row.name: (row.seconds, row.backward) for row in a.ranges}
+    assert where["attention"] == (pytest.approx(500e-6), pytest.approx(300e-6))
+    phases = {w.name: w.phase for w in work(trace)}
+    assert phases["gemm_backward"] == "backward"
+
+
+def test_kinds_of_memory_by_lifetime() -> None:
+    moves = [
+        memory(50, 100, 1),  # used in the backward pass
+        memory(60, 30, 2),
+        memory(70, -30, 2),  # gone before the forward pass ends
+        memory(500, 40, 3),  # stays after the backward pass
+        memory(510, 7, 4),
+        memory(520, -7, 4),
+        memory(600, -100, 1),
+        memory(700, -5, 99),  # was there before the step
+        memory(920, 3, 5),
+        memory(930, -3, 5),
+    ]
+    trace = parse_trace([*STEP, *moves])
+    found = memory_of(trace, trace.steps()[0])
+    assert found is not None
+    assert found.peak == 100 + 40 + 7
+    assert found.peak_at == pytest.approx(510e-6)
+    assert set(found.holders) == {
+        ("activations", "attention", 100),
+        ("gradients", "backward", 40),
+        ("temporary", "backward", 7),
+    }
+    assert found.largest[0] == ("aten::mm", "attention", 100)
+    assert [found.series[kind][-1] for kind in ("gradients", "activations", "temporary")] == [
+        40,
+        0,
+        0,
+    ]
+
+
+def test_on_a_gpu_its_memory_counts() -> None:
+    trace = parse_trace([*STEP, memory(50, 1000, 1), memory(55, 10, 2, device=1)])
+    found = memory_of(trace, trace.steps()[0])
+    assert found is not None
+    assert found.peak == 10
+
+
+def test_a_trace_without_our_ranges_is_one_step() -> None:
+    a = analyse(parse_trace([event("aten::mm", 5, 10), event("aten::mm", 25, 10)]))
+    assert (a.steps, a.phases, a.memory) == (1, [], None)
+    assert a.busy == pytest.approx(20 / 30)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"traceEvents": [{"ph": "X"}]}', "3"])
+def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"trace\.json is not a trace"):
+        read_trace(path)
+
+
+def test_an_empty_trace_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps({"traceEvents": []}))
+    with pytest.raises(UserError, match="no operators"):
+        analyse(read_trace(path))
+
+
+SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12)).map(lambda s: (s[0], sum(s))))
+
+
+@given(SPANS, SPANS)
+def test_intervals_are_sets_of_moments(one: list[Any], other: list[Any]) -> None:
+    def moments(spans: list[Any]) -> set[int]:
+        return {at for begin, end in spans for at in range(begin, end)}
+
+    assert covered(one, 0, 100) == len(moments(one))
+    assert covered(one, 10, 30) == len(moments(one) & set(range(10, 30)))
+    assert overlap(one, other) == len(moments(one) & moments(other))
+    union = list(merged(one))
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(union))
