@@ -125,6 +125,7 @@ def attention_operator(
     forward_op.register_fake(fake_forward)
     backward_op.register_fake(fake_backward)
     forward_op.register_autograd(differentiate, setup_context=save)
+    vars(forward_op)["__name__"] = name  # operators of torch have none
     return forward_op, backward_op
 
 

@@ -119,6 +119,7 @@ def _differentiate(ctx: Any, *grads: Tensor) -> Any:
 
 
 triton_cross_entropy.register_autograd(_differentiate, setup_context=_save)
+vars(triton_cross_entropy)["__name__"] = "triton_cross_entropy"  # operators of torch have none
 
 
 def _block(vocab: int) -> int:
