@@ -77,7 +77,7 @@ def all_shapes() -> Iterator[tuple[str, tuple[int, int, int]]]:
 def backends() -> dict[str, Attend]:
     """Return each implementation by its name; ours where this version has it."""
     found: dict[str, Attend] = {name: partial(sdpa, backend) for name, backend in SDPA.items()}
-    name = "lmlab.kernels.triton_attention"
+    name = "lmlab.kernels.flash_triton"
     if importlib.util.find_spec(name) is None:
         return found
     apply = importlib.import_module(name).TritonAttention.apply
