@@ -1,6 +1,6 @@
 """Attention by blocks of queries beside torch's fused kernel, on the CPU.
 
-    python benchmarks/attention.py [--rounds 5] [--heads 16] [--width 32] [--dtype bf16] [--threads 2]
+    python benchmarks/attention.py [--rounds 5] [--heads 16] [--width 32] [--dtype bf16]
 
 Both are interleaved in one process, 2,048 tokens a batch; a row is a length. The figures are
 medians of the forward pass alone, and of forward and backward; ratios are taken in each round.

@@ -114,7 +114,7 @@ def test_multiple_choice(evaluate: Evaluate, pair: list[TrainedRun], tmp_path: P
     plot = tmp_path / "choices.png"
     code, out, _ = evaluate(*directories, "--multiple-choice", path, "--plot", plot)
     assert code == 0
-    assert "| per token |" in out
+    assert "per token |" in out
     assert "0.333" in out
     assert out.count("1 of 2 questions in questions.jsonl are longer than its context") == 2
     assert plot.read_bytes().startswith(b"\x89PNG")

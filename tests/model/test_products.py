@@ -92,3 +92,15 @@ def test_gradients_are_as_close_to_float32s_as_torchs(
     monkeypatch.setattr(products, "SLOW_BFLOAT16", True)
     ours = error(gradients(form, amp()))
     assert 1e-4 < ours < 1.1 * torchs
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+@pytest.mark.parametrize("d_in", [1, 48, 1344])
+def test_without_gradients_a_row_does_not_depend_on_the_others(d_in: int) -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(70, d_in), torch.randn(33, d_in)
+    with torch.no_grad():
+        together = products.linear(x, weight)
+        alone = torch.cat([products.linear(row, weight) for row in x.split(1)])
+    assert torch.equal(together, alone)
+    torch.testing.assert_close(together, x @ weight.mT, atol=1e-4, rtol=1e-5)

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmlab.evaluation.estimate import Estimate
+from lmlab.figures import COLORS, FAINT, INK, STYLE
 from lmlab.files import atomic_write
-from lmlab.runs.plot import FAINT, INK, STYLE
-from lmlab.runs.sweep_plot import COLORS
 from lmlab.text import shortened
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "export",
         help="write a run for transformers or llama.cpp",
         description="Write a run as a folder of transformers or as a GGUF file, with its tokenizer."
-        " Before the command is done, the other library has computed the same logits.",
+        " Before the command is done, transformers has computed the same logits, or llama.cpp, if "
+        "llama-cpp-python is installed.",
         epilog=EXPORT_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

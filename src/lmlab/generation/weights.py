@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -35,8 +36,8 @@ class PackedGLU(nn.Module):
     @classmethod
     def of(cls, glu: GLU, make: Make) -> "PackedGLU":
         """Return a packed copy."""
-        weights = (w.weight.detach() for w in (glu.w1, glu.w2, glu.w3))
-        return cls(*weights, glu.activation, make)
+        w1, w2, w3 = (w.weight.detach() for w in (glu.w1, glu.w2, glu.w3))
+        return cls(w1, w2, w3, glu.activation, make)
 
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """Return the output at each position."""
@@ -55,17 +56,19 @@ class PackedExperts(MoE):
         nn.Module.__init__(packed)
         packed.__dict__ |= {k: v for k, v in vars(moe).items() if not k.startswith("_")}
         packed.centroids = moe.centroids
-        packed.shared = None if moe.shared is None else PackedGLU.of(moe.shared, make)
+        shared = None if moe.shared is None else PackedGLU.of(moe.shared, make)
+        setattr(packed, "shared", shared)  # noqa: B010
         stacks = (w.detach().unbind() for w in (moe.w1, moe.w2, moe.w3))
         packed.experts = nn.ModuleList(
-            PackedGLU(*weights, moe.activation, make) for weights in zip(*stacks, strict=True)
+            PackedGLU(w1, w2, w3, moe.activation, make) for w1, w2, w3 in zip(*stacks, strict=True)
         )
         return packed
 
     def _experts(
         self, grouped: Float[Tensor, "choices d_model"], counts: Int[Tensor, "experts"]
     ) -> Float[Tensor, "choices d_model"]:
-        parts = zip(self.experts, grouped.split(counts.tolist()), strict=True)
+        experts = cast(nn.ModuleList, self.experts)
+        parts = zip(experts, grouped.split(counts.tolist()), strict=True)
         return torch.cat([expert(rows) for expert, rows in parts if len(rows)])
 
 
@@ -101,7 +104,7 @@ def _pack_children(parent: nn.Module, make: Make) -> None:
             setattr(parent, name, PackedExperts.of(child, make))
         elif isinstance(child, HeadProjections):
             child.qkv_proj = _joined([child.q_proj, child.k_proj, child.v_proj], make)
-            child.output_proj = _joined([child.output_proj], make)
+            setattr(child, "output_proj", _joined([child.output_proj], make))  # noqa: B010
             del child.q_proj, child.k_proj, child.v_proj
         else:
             _pack_children(child, make)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from lmlab.kernels.low_precision import PRODUCTS
 from lmlab.processor import SLOW_BFLOAT16
@@ -64,6 +65,7 @@ def _for_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and _get_current_dispatch_mode() is None  # counters of FLOPs know torch's products only
     )
 
 

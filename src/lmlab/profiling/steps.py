@@ -14,6 +14,7 @@ from lmlab.optim import build_optimizer
 from lmlab.training.batch import Batch
 from lmlab.training.chunking import fastest_chunk
 from lmlab.training.device import keep_freed_memory, resolve_device, resolve_precision
+from lmlab.training.kernels import check_kernels, check_widths, set_precision, use_kernels
 from lmlab.training.objective import NextToken
 from lmlab.training.runtime import Runtime
 from lmlab.training.step import LossScaler, optimize_step
@@ -87,12 +88,15 @@ def _chunk_tokens(config: RunConfig, device: torch.device) -> int | None:
 def training_step(config: RunConfig, vocab_size: int) -> TrainingStep:
     """Return the step of a configuration, on random tokens; it is compiled only when that says so.
 
-    Raises ConfigError when the device is not there or a backend cannot run on it.
+    Raises ConfigError when the device is not there, or lacks what a backend, a kernel or the
+    precision needs.
     """
     trainer = config.trainer
     device = resolve_device(trainer.device)
     check_backends(config.model, device)
+    check_kernels(trainer.kernels, device)
     precision = resolve_precision(trainer.precision, device)
+    check_widths(config.model, precision)
     if trainer.num_threads is not None:
         torch.set_num_threads(trainer.num_threads)
     torch.set_float32_matmul_precision("high")
@@ -100,6 +104,7 @@ def training_step(config: RunConfig, vocab_size: int) -> TrainingStep:
     torch.manual_seed(config.seed)
     model = build(config.model, vocab_size).to(device)
     model.checkpoint_activations = trainer.checkpoint_activations
+    set_precision(model, precision)
     terms = config.task.objective
     objective: Any = NextToken(
         model,
@@ -107,6 +112,7 @@ def training_step(config: RunConfig, vocab_size: int) -> TrainingStep:
         label_smoothing=terms.label_smoothing,
         chunk_tokens=_chunk_tokens(config, device),
     )
+    use_kernels(objective, trainer.kernels, device)
     if trainer.compile is True:
         objective = torch.compile(objective)
     shape = (trainer.batch_size, config.model.context_length + 1)
