@@ -76,7 +76,7 @@ def all_shapes() -> Iterator[tuple[str, tuple[int, int, int]]]:
 def backends() -> dict[str, Attend]:
     """Return each implementation by its name."""
     found: dict[str, Attend] = {name: partial(sdpa, backend) for name, backend in SDPA.items()}
-    from lmlab.kernels.triton_attention import TritonAttention
+    from lmlab.kernels.flash_triton import TritonAttention
 
     def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return TritonAttention.apply(q, k, v, True)

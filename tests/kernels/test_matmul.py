@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lmlab.kernels import definitions
-from lmlab.kernels.tiled_matmul import MatmulTiles, matmul_intensity, matmul_traffic, tiled_matmul
+from lmlab.kernels.matmul_tiles import MatmulTiles, matmul_intensity, matmul_traffic, tiled_matmul
 from lmlab.model.norm import RMSNorm
 from lmlab.training.losses import token_losses
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import assert_attention_equals_the_formula, draw
 
-from lmlab.kernels.tiled_attention import TiledAttention, tiled_attention
+from lmlab.kernels.flash_torch import TiledAttention, tiled_attention
 
 OPTIONS = [
     (False, None, None),

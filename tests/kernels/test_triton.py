@@ -10,7 +10,7 @@ from kernel_cases import INTERPRETED, assert_attention_equals_the_formula, draw
 from torch import Tensor
 
 from lmlab.kernels import definitions
-from lmlab.kernels.tiled_matmul import MatmulTiles
+from lmlab.kernels.matmul_tiles import MatmulTiles
 
 pytest.importorskip("triton")
 pytestmark = [
@@ -42,7 +42,7 @@ def close(mine: Tensor, wanted: Tensor, scale: float = 1.0) -> None:
 def test_attention_in_the_shapes_of_the_course(
     is_causal: bool, device: str, dtype: torch.dtype
 ) -> None:
-    from lmlab.kernels.triton_attention import TritonAttention
+    from lmlab.kernels.flash_triton import TritonAttention
 
     def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, *_: None) -> tuple[Tensor, Tensor]:
         out = TritonAttention.apply(q, k, v, causal)
@@ -63,7 +63,7 @@ def test_attention_equals_the_formula(
     device: str,
     dtype: torch.dtype,
 ) -> None:
-    from lmlab.kernels.triton_attention import triton_attention
+    from lmlab.kernels.flash_triton import triton_attention
 
     inputs = draw((1, 2, time, width), (1, kv_heads, time, width), dtype, device)
     assert_attention_equals_the_formula(triton_attention, inputs, *options)
@@ -71,7 +71,7 @@ def test_attention_equals_the_formula(
 
 def test_attention_of_other_layouts_and_lengths(device: str) -> None:
     """Time before heads, as a projection leaves it; strided elements; more keys than queries."""
-    from lmlab.kernels.triton_attention import triton_attention
+    from lmlab.kernels.flash_triton import triton_attention
 
     def heads(time: int) -> Tensor:
         x = torch.randn(2, time, 3, 16, device=device).requires_grad_()
@@ -83,7 +83,7 @@ def test_attention_of_other_layouts_and_lengths(device: str) -> None:
 
 
 def test_attention_is_registered_completely(device: str) -> None:
-    from lmlab.kernels.triton_attention import triton_attention
+    from lmlab.kernels.flash_triton import triton_attention
 
     inputs = draw((1, 2, 20, 16), (1, 1, 20, 16), device=device)
     torch.library.opcheck(triton_attention, (*inputs, True, 7, 2.0))
@@ -91,14 +91,14 @@ def test_attention_is_registered_completely(device: str) -> None:
 
 @pytest.mark.parametrize(("width", "dtype"), [(8, torch.float32), (256, torch.float16)])
 def test_attention_refuses_other_head_widths(width: int, dtype: torch.dtype, device: str) -> None:
-    from lmlab.kernels.triton_attention import triton_attention
+    from lmlab.kernels.flash_triton import triton_attention
 
     with pytest.raises(ValueError, match=f"takes heads of width 16 to 128, got {width}"):
         triton_attention(*draw((1, 4, width), dtype=dtype, device=device))
 
 
 def test_attention_refuses_what_a_grid_cannot_hold(device: str) -> None:
-    from lmlab.kernels.triton_attention import triton_attention
+    from lmlab.kernels.flash_triton import triton_attention
 
     x = torch.empty(1, device=device).expand(70_000, 1, 1, 16)
     with pytest.raises(ValueError, match="65,535 heads of all sequences"):
@@ -106,7 +106,7 @@ def test_attention_refuses_what_a_grid_cannot_hold(device: str) -> None:
 
 
 def test_kernels_refuse_other_types(device: str) -> None:
-    from lmlab.kernels.triton_attention import triton_attention
+    from lmlab.kernels.flash_triton import triton_attention
     from lmlab.kernels.triton_kernels.matmul import triton_matmul
 
     x = torch.ones(16, 16, device=device, dtype=torch.float64)

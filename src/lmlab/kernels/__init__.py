@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 from lmlab.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from lmlab.kernels.flash_torch import TiledAttention, tiled_attention
+    from lmlab.kernels.flash_triton import TritonAttention, triton_attention
     from lmlab.kernels.low_precision import fp8_product, mxfp8_product
+    from lmlab.kernels.matmul_tiles import (
+        MatmulTiles,
+        matmul_intensity,
+        matmul_traffic,
+        tiled_matmul,
+    )
     from lmlab.kernels.mx import (
         MXTensor,
         quantization_error,
@@ -13,14 +21,6 @@ if TYPE_CHECKING:
         quantize_dequantize,
         quantize_mx,
     )
-    from lmlab.kernels.tiled_attention import TiledAttention, tiled_attention
-    from lmlab.kernels.tiled_matmul import (
-        MatmulTiles,
-        matmul_intensity,
-        matmul_traffic,
-        tiled_matmul,
-    )
-    from lmlab.kernels.triton_attention import TritonAttention, triton_attention
     from lmlab.kernels.triton_kernels.cross_entropy import triton_cross_entropy
     from lmlab.kernels.triton_kernels.matmul import triton_matmul
     from lmlab.kernels.triton_kernels.rms_norm import triton_rms_norm
@@ -59,9 +59,9 @@ __getattr__ = lazy_exports(
             "quantize_dequantize",
             "quantize_mx",
         ),
-        "tiled_attention": ("TiledAttention", "tiled_attention"),
-        "tiled_matmul": ("MatmulTiles", "matmul_intensity", "matmul_traffic", "tiled_matmul"),
-        "triton_attention": ("TritonAttention", "triton_attention"),
+        "flash_torch": ("TiledAttention", "tiled_attention"),
+        "matmul_tiles": ("MatmulTiles", "matmul_intensity", "matmul_traffic", "tiled_matmul"),
+        "flash_triton": ("TritonAttention", "triton_attention"),
         "triton_kernels.cross_entropy": ("triton_cross_entropy",),
         "triton_kernels.matmul": ("triton_matmul",),
         "triton_kernels.rms_norm": ("triton_rms_norm",),

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lmlab.kernels.triton_attention import attention_tiles
+from lmlab.kernels.flash_triton import attention_tiles
 from lmlab.kernels.triton_kernels import cross_entropy, rms_norm, weighted_sum
 from lmlab.kernels.triton_kernels.attention_backward import (
     delta_kernel,

@@ -58,7 +58,7 @@ def _pairs(
     device: torch.device,
 ) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
     from lmlab.kernels import definitions
-    from lmlab.kernels.triton_attention import triton_attention
+    from lmlab.kernels.flash_triton import triton_attention
     from lmlab.kernels.triton_kernels.cross_entropy import triton_cross_entropy
     from lmlab.kernels.triton_kernels.rms_norm import triton_rms_norm
 

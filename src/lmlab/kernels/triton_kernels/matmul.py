@@ -1,4 +1,4 @@
-"""A matrix product in tiles, whose traffic `tiled_matmul.py` predicts."""
+"""A matrix product in tiles, whose traffic `matmul_tiles.py` predicts."""
 
 import torch
 import triton
@@ -6,8 +6,8 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from lmlab.kernels.matmul_tiles import MatmulTiles
 from lmlab.kernels.support import check_dtype, matmul_precision
-from lmlab.kernels.tiled_matmul import MatmulTiles
 
 NEIGHBOURS = 8
 """Rows of tiles computed side by side, which then share the second matrix in the L2 cache."""

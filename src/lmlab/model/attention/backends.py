@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from lmlab.kernels.blocked_attention import blocked_attention
-from lmlab.kernels.tiled_attention import tiled_attention
+from lmlab.kernels.flash_torch import tiled_attention
 from lmlab.model.attention.masks import AttentionPattern, Causal, Mask, SlidingWindow
 from lmlab.model.layers import scaled_dot_product_attention, softcap
 from lmlab.model.products import upcast
@@ -160,7 +160,7 @@ def triton(
     q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
 ) -> Heads:
     """Return attention by FlashAttention-2 in Triton; without dropout, strides or a cache."""
-    from lmlab.kernels.triton_attention import triton_attention
+    from lmlab.kernels.flash_triton import triton_attention
 
     return _flash(triton_attention, q, k, v, pattern, cap, dropout)
 
