@@ -24,7 +24,7 @@ from lmlab.layout import CONFIG
 from lmlab.loading import END_OF_DOCUMENT
 from lmlab.tokenizer import Tokenizer
 
-DATA = "data.json"
+DATA, VALIDATION = "data.json", "val.bin"
 _FLAGS = {
     "data.format=text": "--data-format text",
     "data.separator": "--separator",
@@ -119,9 +119,8 @@ def held_out(directory: Path, *, limit: int | None = None) -> TextCorpus:
     Raises UserError when the run records none, or the prepared data is not at hand or has changed.
     """
     record = _data_record(directory)
-    prepared = cache_root(load_yaml(directory / CONFIG).data)
-    prepared /= f"{record['corpus']}-{record['fingerprint']}"
-    file = prepared / "val.bin"
+    prepared = _prepared(directory)
+    file = prepared / VALIDATION
     if not file.is_file():
         raise UserError(
             f"the held-out text of {directory} is not at hand: {prepared} does not exist; give "
@@ -158,7 +157,17 @@ def common_held_out(directories: Sequence[Path], *, limit: int | None = None) ->
                 f"{directories[0]} and {directory} held out different text; name a text that none "
                 "of them was trained on: --data FILE"
             )
-    return held_out(directories[0], limit=limit)
+    at_hand = [
+        directory for directory in directories if (_prepared(directory) / VALIDATION).is_file()
+    ]
+    return held_out((at_hand or directories)[0], limit=limit)
+
+
+def _prepared(directory: Path) -> Path:
+    """Return where the prepared data of a run was."""
+    record = _data_record(directory)
+    root = cache_root(load_yaml(directory / CONFIG).data)
+    return root / f"{record['corpus']}-{record['fingerprint']}"
 
 
 def _data_record(directory: Path) -> dict[str, str]:

@@ -33,6 +33,8 @@ class Panel:
     """Run and value, from the top."""
     reference: tuple[float, str] | None = None
     """A value to draw a line at, and its name."""
+    limits: tuple[float, float] | None = None
+    """Ends of the axis; None: they fit the values."""
 
 
 def write_plot(panels: Sequence[Panel], path: Path) -> None:
@@ -99,6 +101,8 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
         )
     axes.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
     axes.margins(x=0.12)
+    if panel.limits is not None:
+        axes.set_xlim(panel.limits)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(panel.label)
     title = axes.set_title(shortened(panel.title, LONGEST), loc="left", fontsize=10.5)

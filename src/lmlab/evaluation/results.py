@@ -121,6 +121,7 @@ def report_choices(results: Mapping[tuple[str, str], ChoiceResult]) -> Report:
             "accuracy",
             found,
             reference=(first[file][1].chance, "chance"),
+            limits=(-0.05, 1.05),  # accuracies lie between 0 and 1
         )
         for (file, scoring), found in points.items()
     ]
