@@ -6,6 +6,7 @@ BIN := .venv/bin
 demo: .venv/installed        ## train a small language model on the Python standard library
 	$(BIN)/python train.py experiment=demo
 	@run=$$(ls -d runs/demo/* | tail -1); printf '%s\n' '' 'Next, after `source .venv/bin/activate`:' \
+	  "  lmlab generate $$run   write with this model" \
 	  "  python train.py data=text 'data.paths=[input.txt]'            train on your own text" \
 	  '  python train.py -m sweep=position hydra/launcher=submitit_local   a first ablation: 12 runs of half a minute' \
 	  "  python train.py init_from=$$run budget.steps=600   train this model further"

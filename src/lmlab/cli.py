@@ -37,15 +37,15 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="train a language model, as `python train.py`")
     lmlab.tokenizer.cli.register(commands)
     lmlab.generation.cli.register(commands)
-    lmlab.accounting.cli.register(commands)
-    lmlab.cluster.cli.register(commands)
-    lmlab.runs.cli.register(commands)
-    lmlab.evaluation.cli.register(commands)
     lmlab.serving.cli.register(commands)
-    lmlab.gpu.cli.register(commands)
-    lmlab.profiling.cli.register(commands)
-    lmlab.kernels.cli.register(commands)
+    lmlab.evaluation.cli.register(commands)
     lmlab.export.cli.register(commands)
+    lmlab.runs.cli.register(commands)
+    lmlab.cluster.cli.register(commands)
+    lmlab.accounting.cli.register(commands)
+    lmlab.profiling.cli.register(commands)
+    lmlab.gpu.cli.register(commands)
+    lmlab.kernels.cli.register(commands)
     return parser
 
 
