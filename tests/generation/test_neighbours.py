@@ -77,7 +77,7 @@ def finish(engine: Engine, requests: list[Request], arrivals: random.Random) -> 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
 @pytest.mark.parametrize("dtype", [None, "fp32", "bf16", "int8"])
 @pytest.mark.parametrize("name", CHOICES)
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=3)
 @given(
     requests=st.lists(REQUESTS, min_size=2, max_size=20),
     arrivals=st.randoms(use_true_random=False),
