@@ -1,11 +1,11 @@
-"""Training speed beside transformers' Llama of the same shape, eager and compiled.
+"""Training speed beside transformers' Llama and plain torch of the same shape, eager and compiled.
 
     python benchmarks/training.py [--device cuda] [--rounds 5] [KEY=VALUE ...]
 
 Each contender is a process that keeps its model and takes turns with the others: a round is a few
 steps of each. A step is forward, loss, backward, clipping and AdamW (torch's fused kernel for
 all), with the same batch and precision. Figures are medians over the rounds; ratios and MFU are
-taken within a round, to the better peer and to the device's matrix-product peak in that round.
+taken within a round, to the best peer and to the device's matrix-product peak in that round.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-CONTENDERS = ("lmlab", "lmlab, compiled", "transformers", "transformers, compiled")
+OURS, PEERS = "lmlab", ("transformers", "plain torch")
+CONTENDERS = tuple(f"{n}{c}" for n in (OURS, *PEERS) for c in ("", ", compiled"))
 PEAK = "peak"
 SHAPE = ["model=tinystories", "trainer.precision=bf16"]
 
@@ -47,13 +48,13 @@ def main() -> None:
             rates[name].append(contender.ask()["tokens_per_second"])
     peak.finish()
     facts = {name: contender.finish() for name, contender in contenders.items()}
-    peers = [name for name in contenders if name.startswith("transformers")]
+    peers = [name for name in contenders if not name.startswith(OURS)]
     first = facts[options.only[0]]
     settings = {pair.partition("=")[0]: pair for pair in (*SHAPE, *options.overrides)}
     print(f"{first['device']}, {' '.join(settings.values())}, vocabulary ", end="")
     print(f"{options.vocab:,}, {first['parameters']:,} parameters, ", end="")
     print(f"peak {statistics.median(peaks):.3g} FLOP/s")
-    print("| | tokens/s | to the better peer | MFU | peak memory (GiB) | first step (s) |")
+    print("| | tokens/s | to the best peer | MFU | peak memory (GiB) | first step (s) |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, fact in facts.items():
         ratios = [
@@ -122,7 +123,8 @@ def serve(options: argparse.Namespace) -> None:
     ids = torch.randint(0, options.vocab, (batch_size, length + 1))
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
-    build = lmlab if options.serve.startswith("lmlab") else transformers
+    builders = {OURS: lmlab, "transformers": transformers, "plain torch": plain}
+    build = builders[options.serve.partition(",")[0]]
     objective = build(config, options.vocab, device)
     runtime = Runtime(device, precision)
     parameters = list(objective.parameters())
@@ -202,6 +204,13 @@ def transformers(config: Any, vocab: int, device: Any) -> Any:
             return loss, {"loss": loss.detach()}
 
     return Objective()
+
+
+def plain(config: Any, vocab: int, device: Any) -> Any:
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.plain_gpt import PlainGPT
+
+    return PlainGPT(config.model, vocab).to(device)
 
 
 if __name__ == "__main__":
