@@ -72,10 +72,6 @@ def test_it_is_a_language_model(combination: Combination, ids: Tensor) -> None:
     torch.testing.assert_close(other[:, :at], logits[:, :at], atol=1e-5, rtol=1e-5)
     assert (other[:, at] - logits[:, at]).abs().max() > 1e-3
 
-    # With gradients other kernels compute the same; without norms the numbers are large.
-    size = logits.abs().max().item()
-    torch.testing.assert_close(model(ids).detach(), logits, atol=1e-5 * max(1, size), rtol=1e-5)
-
     # Finite gradients, in training mode, for every parameter that can have one.
     model.train()
     loss = F.cross_entropy(model(ids).flatten(0, 1), ids.flatten())

@@ -21,7 +21,7 @@ from lmlab.model.config import ModelConfig
 
 FLEX_HEAD_DIM = 16
 """Smallest head width that FlexAttention supports on CUDA."""
-BLOCKED_LENGTHS = range(32, 1025)
+BLOCKED_LENGTHS = range(16, 513)
 """Lengths at which `blocked` was measured faster than `sdpa` (benchmarks/attention.py)."""
 
 
