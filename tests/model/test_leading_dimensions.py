@@ -67,9 +67,11 @@ def test_any_leading_dimensions(
     flat_positions = positions.reshape(-1, time) if padded else positions
     with torch.no_grad():
         expected = model(ids.reshape(-1, time), flat_positions)
-        torch.testing.assert_close(model(ids, positions), expected.reshape(*tokens, VOCAB))
+        # Other backends sum in another order; without norms the numbers are large.
+        near = {"atol": 1e-5 * max(1.0, expected.abs().max().item()), "rtol": 1e-5}
+        torch.testing.assert_close(model(ids, positions), expected.reshape(*tokens, VOCAB), **near)
         if not padded:
-            torch.testing.assert_close(model(ids), expected.reshape(*tokens, VOCAB))
+            torch.testing.assert_close(model(ids), expected.reshape(*tokens, VOCAB), **near)
         rotation = model.position.rotation(positions.clamp(min=0))
         flat_rotation = model.position.rotation(flat_positions.clamp(min=0))
         for layer in layers(model):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from socket import SO_SNDBUF, SOL_SOCKET
 
 from lmlab.serving.guard import Access, Limits
 from lmlab.serving.models import ServedModel, load_models
@@ -59,8 +60,12 @@ def running(
     max_batch: int = 8,
     max_queue: int = 64,
     template: Path | None = None,
+    send_buffer: int | None = None,
 ) -> Iterator[Running]:
-    """Serve runs on a free port of this machine."""
+    """Serve runs on a free port of this machine.
+
+    `send_buffer` is how many bytes the system keeps for a client that does not read.
+    """
     models = load_models(
         paths, device="cpu", dtype="fp32",
         max_batch=max_batch, max_queue=max_queue, template=template,
@@ -73,6 +78,8 @@ def running(
         started=started.set,
     )
     with listen("127.0.0.1", 0) as socket:
+        if send_buffer is not None:  # which connections take from the listening socket
+            socket.setsockopt(SOL_SOCKET, SO_SNDBUF, send_buffer)
         url, port = url_of(socket), socket.getsockname()[1]
         thread = threading.Thread(target=lambda: server.run(sockets=[socket]))
         thread.start()

@@ -146,7 +146,7 @@ def test_rows_are_free_when_the_client_leaves(
 
 def test_a_client_that_does_not_read(start: Start) -> None:
     """It is disconnected once the buffers between are full, and its rows become free."""
-    it = start(limits=SHORT, max_batch=64)
+    it = start(limits=SHORT, max_batch=64, send_buffer=32_768)
     body = {"prompt": "<", "max_tokens": 127, "n": 60, "stream": True, "logprobs": 20}
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

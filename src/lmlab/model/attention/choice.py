@@ -21,7 +21,7 @@ from lmlab.model.config import ModelConfig
 
 FLEX_HEAD_DIM = 16
 """Smallest head width that FlexAttention supports on CUDA."""
-BLOCKED_LENGTHS = range(16, 513)
+SHORTEST_BLOCKED, LONGEST_BLOCKED = 16, 512
 """Lengths at which `blocked` was measured faster than `sdpa` (benchmarks/attention.py)."""
 
 
@@ -95,7 +95,9 @@ def choose(
     )
     if backend in ("eager", "sdpa", "flex") or (backend != "auto" and whole and runs):
         return backend
-    if whole and device == "cpu" and time in BLOCKED_LENGTHS and cap is None and not dropout:
+    # The compiler takes comparisons of a length that varies, but not `in range(...)`.
+    blocks = SHORTEST_BLOCKED <= time <= LONGEST_BLOCKED
+    if whole and device == "cpu" and blocks and cap is None and not dropout:
         return "blocked"
     single_query = pattern.queries is not None and pattern.queries.shape[-1] == 1
     if device == "cpu" and single_query and not dropout:
