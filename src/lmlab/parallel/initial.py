@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,7 +23,13 @@ class DrawWhole(TorchDispatchMode):
     ) -> Any:
         """Run an operation."""
         tensor, *rest = args or (None,)
-        if func not in RANDOM or not isinstance(tensor, DTensor):
+        if not isinstance(tensor, DTensor):
+            return func(*args, **(kwargs or {}))
+        if (
+            func is torch.ops.aten.any.default
+        ):  # truncated distributions draw again while any is out
+            return _any(tensor)
+        if func not in RANDOM:
             return func(*args, **(kwargs or {}))
         whole: Tensor = func(torch.empty(tensor.shape, dtype=tensor.dtype), *rest, **(kwargs or {}))
         part = distribute_tensor(
@@ -30,6 +37,14 @@ class DrawWhole(TorchDispatchMode):
         )
         tensor.to_local().copy_(part.to_local())
         return tensor
+
+
+def _any(tensor: DTensor) -> Tensor:
+    """Return whether any element in any process is true; torch looks at this process's alone."""
+    found = tensor.to_local().any().int()
+    for dim in range(tensor.device_mesh.ndim):
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=tensor.device_mesh.get_group(dim))
+    return found.bool()
 
 
 def materialize(model: nn.Module, device: torch.device | str) -> None:
