@@ -51,9 +51,14 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
             micro_batch_size=trainer.micro_batch_size,
             chunk_tokens=task.chunk_tokens(),
             steps=steps,
-            processes=runtime.distributed.size,
+            processes=runtime.distributed.data_size,
+            division=runtime.strategy.division,
         )
-    model = task.build_model().to(runtime.device)
+    if runtime.strategy.sharded:  # no process can be sure to hold the whole model
+        with torch.device("meta"):
+            model = task.build_model()
+    else:
+        model = task.build_model().to(runtime.device)
     model.checkpoint_activations = trainer.checkpoint_activations
     hooks: list[Hook] = [lambda logs: model.metrics() if logs else {}]
     if trainer.watch_norms:
@@ -62,7 +67,7 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
     objective = task.build_objective(model)
     if chosen := use_kernels(objective, trainer.kernels, runtime.device):
         run.say(chosen)
-    wrapped: Any = runtime.distributed.wrap(objective, runtime.device)
+    wrapped: Any = runtime.strategy.wrap(objective, model)
     if trainer.compile is True or (trainer.compile == "auto" and runtime.device.type == "cuda"):
         backend = "aot_eager" if runtime.device.type == "mps" else "inductor"
         wrapped = torch.compile(wrapped, backend=backend)
@@ -71,7 +76,7 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
         objective=wrapped,
         weight=objective.weight,
         source=task.build_source(),
-        optimizer=build_optimizer(config.optimizer, model),
+        optimizer=build_optimizer(config.optimizer, model, runtime.strategy.optimizer),
         schedule=build_schedule(config.schedule, config.optimizer.lr, steps),
         evaluate=task.build_evaluation(model, wrapped, run),
         criterion=task.criterion,
