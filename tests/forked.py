@@ -3,21 +3,22 @@
 import multiprocessing
 import os
 import pickle
+import socket
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint
-import torch.distributed.fsdp  # noqa: F401  imported once, not in each process
+import torch.distributed.fsdp
 
 from lmlab.training.distributed import SINGLE_PROCESS, DistributedContext
 
 Body = Callable[[DistributedContext], Any]
+LIMIT = 60
+"""Seconds after which a process that hangs is killed."""
 
 
 def run_forked(size: int, body: Body) -> list[tuple[int, Any]]:
@@ -26,23 +27,27 @@ def run_forked(size: int, body: Body) -> list[tuple[int, Any]]:
     The result of one that raised is the exception, of one that was killed None.
     """
     context = multiprocessing.get_context("fork")
-    with tempfile.TemporaryDirectory() as folder:
-        pipes = [context.Pipe(duplex=False) for _ in range(size)]
-        processes = [
-            context.Process(target=_child, args=(rank, size, Path(folder), pipes[rank][1], body))
-            for rank in range(size)
-        ]
-        for process, (_, sender) in zip(processes, pipes, strict=True):
-            process.start()
-            sender.close()
-        results = []
-        for receiver, _ in pipes:
-            try:
-                results.append(pickle.loads(receiver.recv_bytes()))
-            except EOFError:
-                results.append(None)
-        for process in processes:
-            process.join(60)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [context.Pipe(duplex=False) for _ in range(size)]
+    processes = [
+        context.Process(target=_child, args=(rank, size, port, pipes[rank][1], body))
+        for rank in range(size)
+    ]
+    for process, (_, sender) in zip(processes, pipes, strict=True):
+        process.start()
+        sender.close()
+    results = []
+    for receiver, _ in pipes:
+        try:
+            results.append(pickle.loads(receiver.recv_bytes()) if receiver.poll(LIMIT) else None)
+        except EOFError:
+            results.append(None)
+    for process in processes:
+        process.join(LIMIT)
+        process.kill()
+        process.join()
     return [(int(p.exitcode or 0), found) for p, found in zip(processes, results, strict=True)]
 
 
@@ -58,16 +63,16 @@ def results_of(size: int, body: Body) -> list[Any]:
     return [result for _, result in found]
 
 
-def _child(rank: int, size: int, folder: Path, sender: Any, body: Body) -> None:
+def _child(rank: int, size: int, port: int, sender: Any, body: Body) -> None:
     torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), size)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=size)
     try:
         control = dist.new_group(backend="gloo")
         result = body(DistributedContext(rank, size, rank, control))
         dist.barrier()
     except Exception as error:
-        traceback.print_exc(file=sys.stderr)
+        error.add_note(traceback.format_exc())
         result = error
     sender.send_bytes(pickle.dumps(result))  # tensors, too, by value
     sender.close()

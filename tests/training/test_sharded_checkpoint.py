@@ -235,7 +235,7 @@ def test_staging_copies_only_this_process_s_shards() -> None:
     def body(distributed: DistributedContext) -> tuple[int, int, bool]:
         setup = setup_of("fsdp", distributed, ("optimizer=adamw",))
         stats(setup)
-        weights, values = staged(split(snapshot(setup, TrainState(), MemoryLog())))
+        weights, _ = staged(split(snapshot(setup, TrainState(), MemoryLog())))
         shards = {key: weight.to_local() for key, weight in weights.items()}
         own = sum(s.untyped_storage().nbytes() for s in shards.values())
         whole = sum(weight.numel() * weight.element_size() for weight in weights.values())
@@ -400,7 +400,7 @@ def test_all_processes_pass_over_the_same_damage(tmp_path: Path) -> None:
         assert first[0] == 1
         (warning,) = first[1]
         assert f"step_00000002.dcp is damaged ({expected}" in warning
-        with pytest.raises(UserError, match="is damaged .*; use another checkpoint"):
+        with pytest.raises(UserError, match=r"is damaged .*; use another checkpoint"):
             read_checkpoint(folder / "step_00000002.dcp")
 
 
