@@ -2,7 +2,8 @@
 
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
@@ -203,8 +204,20 @@ def read_checkpoint(
     Where weights are sharded in `like`, those of the own model, a sharded checkpoint is read as
     such. `optimizer=False` may leave out the optimizer.
     """
-    try:
+    with _damage(path):
         return _read(path, like or {}, optimizer=optimizer)
+
+
+def require_sound(path: Path) -> None:
+    """Raise UserError unless all checksums of a checkpoint are right."""
+    with _damage(path):
+        _verify(path)
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # damaged files fail in many ways
         raise UserError(f"{path} is damaged ({reason(error)}); use another checkpoint") from error
 
@@ -216,20 +229,27 @@ def _read(
     optimizer: bool = True,
     distributed: DistributedContext = SINGLE_PROCESS,
 ) -> dict[str, Any]:
+    _verify(path, distributed)
     if layout_of(path) == "sharded":
         from lmlab.training.sharded_checkpoint import read_sharded
 
-        verify(path, distributed.rank, distributed.size)
         return read_sharded(path, like, optimizer=optimizer)
-    with ZipFile(path) as archive:  # torch.load does not look at the checksums
-        if (part := archive.testzip()) is not None:
-            raise BadZipFile(f"the checksum of {part} is wrong")
     # All processes of a node share the memory of a file that is mapped.
     mapped = is_sharded(like)
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     if not isinstance(state, dict) or "step" not in state:
         raise ValueError("not a checkpoint")
     return state
+
+
+def _verify(path: Path, distributed: DistributedContext = SINGLE_PROCESS) -> None:
+    """Raise an error when a checksum is wrong; processes share the files of a folder."""
+    if layout_of(path) == "sharded":
+        verify(path, distributed.rank, distributed.size)
+        return
+    with ZipFile(path) as archive:  # torch.load does not look at the checksums
+        if (part := archive.testzip()) is not None:
+            raise BadZipFile(f"the checksum of {part} is wrong")
 
 
 def _remove(path: Path) -> None:

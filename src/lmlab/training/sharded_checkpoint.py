@@ -101,12 +101,9 @@ def read_sharded(
     optimizer is left out, None.
     """
     values = torch.load(path / VALUES, map_location="cpu", weights_only=True)
-    reader = _Reader(path)
     tensors: dict[str, Any] = {}
-    for key, stored in reader.read_metadata().state_dict_metadata.items():
+    for key, stored in stored_tensors(path).items():
         part, _, name = key.partition(".")
-        if not isinstance(stored, TensorStorageMetadata):
-            raise ValueError(f"{key} is not a tensor")
         if part == "optimizer" and not optimizer:
             continue
         own = like.get(name if part == "model" else name.rpartition(".")[0])
@@ -116,8 +113,18 @@ def read_sharded(
         else:
             tensors[key] = torch.empty(stored.size, dtype=dtype)
     with _without_warnings():
-        load(tensors, storage_reader=reader, no_dist=True)
+        load(tensors, storage_reader=_Reader(path), no_dist=True)
     return _joined(tensors, values, optimizer)
+
+
+def stored_tensors(path: Path) -> dict[str, TensorStorageMetadata]:
+    """Return shape and type of each tensor in a checkpoint folder, by its key."""
+    found = {}
+    for key, stored in _Reader(path).read_metadata().state_dict_metadata.items():
+        if not isinstance(stored, TensorStorageMetadata):
+            raise ValueError(f"{key} is not a tensor")
+        found[key] = stored
+    return found
 
 
 def fitted(value: Any, own: Tensor) -> Any:
