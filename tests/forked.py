@@ -69,7 +69,7 @@ def _child(rank: int, size: int, port: int, sender: Any, body: Body) -> None:
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=size)
     try:
         control = dist.new_group(backend="gloo")
-        result = body(DistributedContext(rank, size, rank, control))
+        result = body(DistributedContext(rank, size, rank, control=control))
         dist.barrier()
     except Exception as error:
         error.add_note(traceback.format_exc())

@@ -20,7 +20,7 @@ from lmlab.errors import UserError
 from lmlab.layout import checkpoint_of, run_of, step_of
 from lmlab.model import build
 from lmlab.optim import build_optimizer, build_schedule
-from lmlab.parallel import build_strategy
+from lmlab.parallel import build_strategy, model_parallel_size
 from lmlab.training import sharded_checkpoint
 from lmlab.training.checkpoint import Checkpoints, read_checkpoint
 from lmlab.training.distributed import DistributedContext
@@ -82,7 +82,7 @@ class Batches:
     def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(step)
         tokens = torch.randint(0, 64, (4, 33), generator=generator)
-        tokens = tokens[self.distributed.rank :: self.distributed.size]
+        tokens = tokens[self.distributed.data_rank :: self.distributed.data_size]
         return tokens[:, :-1], tokens[:, 1:]
 
     def state_dict(self) -> dict[str, Any]:
@@ -105,12 +105,14 @@ class Trained:
 def setup_of(
     kind: str, distributed: DistributedContext, overrides: tuple[str, ...]
 ) -> TrainingSetup:
-    config = composed(*TINIER, *overrides, f"parallel={kind}")
-    torch.manual_seed(0)
-    model = build(config.model, 64)
-    objective = NextToken(model)
+    config = composed(*TINIER, *overrides, *f"parallel={kind}".split())
+    group = model_parallel_size(config.parallel, distributed.size)
+    distributed = dataclasses.replace(distributed, model_parallel=group)
     device = torch.device("cpu")
     strategy = build_strategy(config.parallel, distributed.size, device, "fp32")
+    torch.manual_seed(0)
+    model = build(config.model, 64, device="meta" if strategy.sharded else None)
+    objective = NextToken(model)
     wrapped = strategy.wrap(objective, model)
     steps = config.budget.steps
     return TrainingSetup(
@@ -203,7 +205,15 @@ def test_resuming_under_the_same_strategy_is_exact(tmp_path: Path) -> None:
 CHANGES = [
     (("fsdp", 2), ("none", 1)),
     (("ddp", 2), ("fsdp", 2)),
-    (("fsdp", 2), ("ddp", 2)),
+    (("fsdp", 2), ("zero1", 2)),
+    (("zero1", 2), ("tp", 2)),
+    (("tp", 2), ("ddp", 2)),
+    pytest.param(("fsdp", 4), ("fsdp", 2), marks=pytest.mark.slow),
+    pytest.param(("hsdp parallel.shard_size=2", 4), ("fsdp", 2), marks=pytest.mark.slow),
+    pytest.param(("tp parallel.size=2", 4), ("fsdp", 2), marks=pytest.mark.slow),
+    pytest.param(("ddp", 2), ("tp parallel.size=2", 4), marks=pytest.mark.slow),
+    pytest.param(("fsdp", 2), ("tp parallel.size=2", 4), marks=pytest.mark.slow),
+    pytest.param(("ddp", 2), ("hsdp parallel.shard_size=2", 4), marks=pytest.mark.slow),
 ]
 MODELS = [
     ("optimizer=adamw", "model.tie_embeddings=true"),
@@ -221,14 +231,20 @@ def test_another_strategy_changes_no_loss(
     run = tmp_path / "checkpoints"
     whole = results_of(1, trained("none", tmp_path / "whole", overrides))[0]
     first = results_of(before[1], trained(before[0], run, overrides, stop_after=3))[0]
-    saved = read_checkpoint(checkpoint_of(tmp_path))
+    saved, union = read_checkpoint(checkpoint_of(tmp_path)), set()
     for state in results_of(after[1], resumed(after[0], run, overrides)):
         assert_same(state["model"], saved["model"])
-        assert_same(state["optimizer"], saved["optimizer"])
+        optimizer = saved["optimizer"]["state"]
+        held = state["optimizer"]["state"]  # of zero1 whole on rank 0, elsewhere a part
+        assert_same(held, {number: optimizer[number] for number in held})
+        assert_same(state["optimizer"]["param_groups"], saved["optimizer"]["param_groups"])
+        union |= held.keys()
+    assert union == optimizer.keys()
     for found in results_of(after[1], trained(after[0], run, overrides)):
         both = losses(first) | losses(found)
         assert both == pytest.approx(losses(whole), rel=1e-4)
-    assert checkpoint_of(tmp_path).suffix == (".dcp" if after[0] == "fsdp" else ".pt")
+    sharded = after[0].split()[0] in ("fsdp", "hsdp", "tp")
+    assert checkpoint_of(tmp_path).suffix == (".dcp" if sharded else ".pt")
 
 
 def test_staging_copies_only_this_process_s_shards() -> None:
@@ -262,6 +278,7 @@ def saving(folder: Path, steps: int, *, at: int = 0, inject: Inject = lambda _: 
         for step in range(1, steps + 1):
             stats(setup)
             if step == at:
+                checkpoints.wait()
                 inject(distributed)
             checkpoints.save(step, snapshot(setup, TrainState(step), log))
         checkpoints.wait()
