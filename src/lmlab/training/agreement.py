@@ -18,7 +18,7 @@ def agreed(compute: Callable[[], Any], group: Any) -> list[Any]:
     value, failure = None, None
     try:
         value = compute()
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # whatever it is, the others wait for this process
         failure = reason(error)
     outcomes: list[Any] = [(value, failure)]
     if group is not None:
