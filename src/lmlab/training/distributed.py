@@ -57,6 +57,12 @@ class DistributedContext:
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
+    def new_control_group(self) -> Any:
+        """Return another process group on the CPU, for a thread; None for one process."""
+        if self.size == 1:
+            return None
+        return dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
@@ -73,7 +79,11 @@ class DistributedContext:
 
     def maximum(self, number: int) -> int:
         """Return the largest of the processes' numbers."""
-        return int(self._reduced([number], dist.ReduceOp.MAX)[0])
+        return self.maxima(number)[0]
+
+    def maxima(self, *numbers: int) -> list[int]:
+        """Return for each number the largest of the processes'."""
+        return [int(number) for number in self._reduced(list(numbers), dist.ReduceOp.MAX)]
 
     def sum(self, *numbers: float) -> list[float]:
         """Return the sums of numbers over the parts of the batch, in float64."""
