@@ -102,7 +102,7 @@ def test_processes_that_disagree() -> None:
     assert "rank 1 has another configuration than rank 0" in first
     assert "lr: 0.5, not 0.01" in first
     assert "parallel.bucket_size_mb: 25, not not set" not in first
-    assert "parallel.kind: 'ddp_bucketed', not 'ddp'" in first
+    assert 'parallel.kind: "ddp_bucketed", not "ddp"' in first
 
 
 class OutOfMemory(NextToken):

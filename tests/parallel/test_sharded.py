@@ -51,7 +51,7 @@ def sharded_steps(context: DistributedContext) -> dict[str, Any]:
     again = model_with_grads()
     other = ShardedOptimizer(groups_of(again), Muon, newton_schulz_steps=2)
     other.add_param_group({"params": [again[2].weight]})
-    box = [state]
+    box = [copy.deepcopy(state)]
     torch.distributed.broadcast_object_list(box, src=0)
     other.load_state_dict(box[0])
     again.load_state_dict(model.state_dict())
