@@ -129,7 +129,10 @@ def init_distributed() -> Iterator[DistributedContext]:
     process exits.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        yield SINGLE_PROCESS
+        try:
+            yield SINGLE_PROCESS
+        except (RuntimeError, MemoryError) as error:
+            raise _explained(error, "") from error
         return
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
@@ -143,23 +146,41 @@ def init_distributed() -> Iterator[DistributedContext]:
     rank, size, local_rank = (int(os.environ[name]) for name in VARIABLES[:3])
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    dist.init_process_group(rank=rank, world_size=size)  # gloo for the CPU, NCCL for CUDA
+    try:
+        dist.init_process_group(rank=rank, world_size=size)  # gloo for the CPU, NCCL for CUDA
+    except dist.DistError as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"process {rank} of {size} cannot meet the others at {where}: {reason}"
+        ) from error
     broken = False
     try:
         control = dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
         yield DistributedContext(rank, size, local_rank, control=control)
-    except (dist.DistError, RuntimeError) as error:
-        if "gloo" not in str(error).lower() and not isinstance(error, dist.DistError):
-            raise
-        broken = True
-        raise UserError(
-            f"process {rank} of {size} stops: another process exited, see its message"
-        ) from error
+    except (RuntimeError, MemoryError) as error:
+        explained = _explained(error, f"process {rank} of {size}")
+        broken = explained is not error
+        raise explained from error
     finally:
         if broken:
             atexit.register(_exit)
         else:
             dist.destroy_process_group()
+
+
+def _explained(error: Exception, process: str) -> Exception:
+    """Return a UserError for a lack of memory and for a process that is gone, else the error."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        reason = (text.splitlines() or ["no more to allocate"])[0]
+        return UserError(
+            f"{process or 'the run'} is out of memory ({reason}); lower trainer.micro_batch_size, "
+            "set trainer.checkpoint_activations=true, or divide the model with parallel=fsdp"
+        )
+    if process and (isinstance(error, dist.DistError) or "gloo" in text.lower()):
+        return UserError(f"{process} stops: another process exited, see its message")
+    return error
 
 
 def _exit() -> None:
