@@ -1,9 +1,10 @@
 """What collective operations cost: alpha-beta models of rings, and of gradients in buckets.
 
-A collective of `n` devices takes `latency * steps + bytes * (n - 1) / n / bandwidth` (Thakur et al.
-2005; an all-reduce is a reduce-scatter and an all-gather). Latencies and the share of a link's data
-sheet that is reached are those of NCCL's own model: github.com/NVIDIA/nccl, src/graph/tuning.cc
-(ring, protocol Simple) and src/graph/topo.h (20.6 of 25 GB/s a link of an H100).
+A ring of `n` devices takes `latency * steps + bytes * (n - 1) / n / bandwidth` (Thakur et al. 2005);
+an all-reduce is a reduce-scatter and an all-gather, or goes up and down two trees, which has fewer
+steps (Sanders et al. 2009). Latencies and the share of a link's data sheet that is reached are those
+of NCCL's own model: github.com/NVIDIA/nccl, src/graph/tuning.cc (ring, protocol Simple) and
+src/graph/topo.h (20.6 of 25 GB/s a link of an H100).
 """
 
 import math
@@ -78,7 +79,10 @@ class Cluster:
         """Return the seconds until each device has the sum of `size` bytes of all."""
         if group.size == 1:
             return 0.0
-        return START + 2 * self._half(group, size)
+        crossings = math.ceil(math.log2(group.nodes))
+        tree = 2 * ((group.per_node - 1) * LINK_STEP + crossings * NETWORK_STEP)
+        tree += 2 * size / self.bandwidth(group)
+        return START + min(tree, 2 * self._half(group, size))
 
     def broadcast(self, group: Group, size: float) -> float:
         """Return the seconds until each device has the `size` bytes of one, in a pipelined ring."""

@@ -77,16 +77,16 @@ class LiveBytes(TorchDispatchMode):
             self.grads += size
 
 
-def fake(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """Give a model from the meta device fake tensors of the CPU; inside a FakeTensorMode.
+def fake(model: nn.Module, dtype: torch.dtype | None = None) -> None:
+    """Put what a model has on the meta device onto a fake CPU; inside a FakeTensorMode.
 
-    With `dtype` its parameters have that dtype. Parameters that modules share stay shared.
+    With `dtype` those parameters get that dtype. Parameters that modules share stay shared.
     """
     made: dict[int, Tensor] = {}
     for module in model.modules():
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
-                if tensor is None:
+                if tensor is None or not tensor.is_meta:
                     continue
                 if id(tensor) not in made:
                     is_parameter = isinstance(tensor, nn.Parameter)
@@ -94,4 +94,3 @@ def fake(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
                     empty = torch.empty(tensor.shape, dtype=kind, device="cpu")
                     made[id(tensor)] = nn.Parameter(empty) if is_parameter else empty
                 tensors[name] = made[id(tensor)]  # type: ignore[assignment]
-    return model

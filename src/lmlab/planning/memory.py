@@ -43,7 +43,7 @@ class State:
     temporary: float
     """Bytes that its update needs besides, undivided."""
     element: int
-    """Bytes of a weight in the forward and backward pass."""
+    """Bytes of a weight of a gathered block; all else is float32."""
     accumulates: bool
     """Whether a step has several micro-batches."""
     checkpointed: bool
@@ -88,7 +88,7 @@ def _whole(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
         grads = max(always, gradients)
         return Memory(moment, weights, grads, optimizer, activations, **more)
 
-    yield at("before the step", 0, 0)
+    yield Memory("before the step", weights, total if layout.kind == "ddp" else 0, optimizer)
     for block, before in zip(pieces.blocks, kept, strict=False):
         yield at("forward pass", 0, before + block.forward)
     head, all_kept = pieces.head, kept[-1] + pieces.head.input
@@ -128,19 +128,21 @@ def _sharded(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
     which is kept until the next one.
     """
     size, element = layout.shard, state.element
+    # Between micro-batches each device keeps whole gradients, to sum them once.
+    whole = pieces.total * FLOAT32 if state.accumulates else 0
     shards = pieces.total * FLOAT32 / size
     optimizer = state.optimizer / size
     kept = _kept(pieces, state.checkpointed)
     gathered = [b.parameters * element for b in pieces.blocks]
-    root = pieces.root * element
+    root = pieces.root * FLOAT32
 
     def at(
         moment: str, gradients: float, activations: float, buffers: float, logits: float = 0.0
     ) -> Memory:
-        grads = max(shards if state.accumulates else 0, gradients)
+        grads = max(whole, gradients)
         return Memory(moment, shards, grads, optimizer, activations, logits, buffers)
 
-    yield at("before the step", 0, 0, 0)
+    yield Memory("before the step", shards, 0, optimizer)
     yield at("first block gathered", 0, pieces.stem.forward, 2 * root + gathered[0])
     for i, block in enumerate(pieces.blocks):
         there = gathered[i] if layout.reshard else sum(gathered[: i + 1])
@@ -152,7 +154,7 @@ def _sharded(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
     own = head.backward - head.backward_without_gradients
     yield at("head, backward", 0, all_kept, root + prefetched + own, head.backward - own)
     done = 0.0
-    head_gradients = head.parameters * element
+    head_gradients = head.parameters * FLOAT32
     for i in reversed(range(len(pieces.blocks))):
         block = pieces.blocks[i]
         held, own = _backward(block, state.checkpointed)
@@ -170,4 +172,4 @@ def _sharded(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
     stem = pieces.stem
     yield at("embedding, backward", done, stem.backward, root + head_gradients + before)
     yield at("gradients scattered", shards, 0, pieces.root * (FLOAT32 + element))
-    yield at("update", shards, 0, state.temporary / size)
+    yield Memory("update", shards, shards, optimizer, buffers=state.temporary / size)

@@ -56,6 +56,10 @@ class Pieces:
     """Final norm, output head and loss."""
     total: int
     """Number of the model's parameters; those that stem and head share count once."""
+    tensors: int
+    """Number of the model's parameter tensors."""
+    width: int
+    """Width of the residual stream."""
 
     @property
     def root(self) -> int:
@@ -69,18 +73,19 @@ def trace(
     sequences: int,
     *,
     autocast: torch.dtype | None,
-    parameters: torch.dtype = torch.float32,
+    in_blocks: torch.dtype = torch.float32,
     chunk_tokens: int | None = None,
 ) -> Pieces:
     """Return the pieces of a model that predicts next tokens of a micro-batch of `sequences`.
 
-    `autocast` is the dtype of matrix products, None: that of the parameters; `parameters` is the
-    dtype that parameters have during the computation. Blocks that look alike are run once.
+    `autocast` is the dtype of matrix products, None: that of the parameters; `in_blocks` is the
+    dtype of the blocks' parameters, of others float32. Blocks that look alike are run once.
     """
     model = build(config, vocab_size, device="meta")
-    total = sum(p.numel() for p in model.parameters())
+    sizes = [p.numel() for p in model.parameters()]
     with FakeTensorMode():
-        fake(model, parameters)
+        fake(model.blocks, in_blocks)
+        fake(model)
         for attention in (m for m in model.modules() if isinstance(m, SoftmaxAttention)):
             # Fused kernels save the same: queries, keys, values, output and a number for each row.
             if attention.backend != "eager":
@@ -101,7 +106,7 @@ def trace(
             x = model.blocks[-1](x, context)
         first = _measure(stem, (ids,), autocast)
         last = _measure(head, (x, ids), autocast)
-    return Pieces(first, tuple(blocks), last, total)
+    return Pieces(first, tuple(blocks), last, sum(sizes), len(sizes), config.d_model)
 
 
 def _signature(block: nn.Module) -> Any:
