@@ -19,7 +19,7 @@ SRC = ROOT / "src" / "lmlab"
 LEVELS = [
     {"io", "gpu"},
     {"tokenizer", "kernels"},
-    {"model", "optim", "data"},
+    {"model", "optim", "data", "parallel"},
     {"training", "generation", "runs", "accounting"},
     {"loading"},
     {"task", "serving", "export", "evaluation", "profiling"},

@@ -34,7 +34,11 @@ def _from_version_1(stored: Values) -> Values:
     return values
 
 
-MIGRATIONS: list[Callable[[Values], Values]] = [_from_version_0, _from_version_1]
+def _from_version_2(stored: Values) -> Values:
+    return {"parallel": {"kind": "ddp"}, **copy.deepcopy(stored)}
+
+
+MIGRATIONS: list[Callable[[Values], Values]] = [_from_version_0, _from_version_1, _from_version_2]
 """What brings version i to version i + 1; append to it whenever a key is added or renamed."""
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -13,6 +13,7 @@ from lmlab.errors import UserError
 from lmlab.files import remove_if_empty
 from lmlab.layout import CONFIG, TOKENIZER
 from lmlab.model.attention.choice import check_backends
+from lmlab.parallel import build_strategy
 from lmlab.runs.environment import environment
 from lmlab.runs.logger import WandbLogger
 from lmlab.runs.plot import write_loss_plot
@@ -52,7 +53,8 @@ def _run(config: RunConfig, run: Run, distributed: DistributedContext, build: Bu
     precision = resolve_precision(config.trainer.precision, device)
     check_kernels(config.trainer.kernels, device)
     check_widths(config.model, precision)
-    runtime = Runtime(device, precision, config.seed, distributed)
+    strategy = build_strategy(config.parallel, distributed.size, device, precision)
+    runtime = Runtime(device, precision, config.seed, distributed, strategy)
     task = build(_with_own_tokenizer(config, run), runtime)
     with distributed.main_process_first():
         task.prepare(run.say)

@@ -62,7 +62,7 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
     objective = task.build_objective(model)
     if chosen := use_kernels(objective, trainer.kernels, runtime.device):
         run.say(chosen)
-    wrapped: Any = runtime.distributed.wrap(objective, runtime.device)
+    wrapped: Any = runtime.strategy.wrap(objective, model)
     if trainer.compile is True or (trainer.compile == "auto" and runtime.device.type == "cuda"):
         backend = "aot_eager" if runtime.device.type == "mps" else "inductor"
         wrapped = torch.compile(wrapped, backend=backend)
@@ -71,7 +71,7 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
         objective=wrapped,
         weight=objective.weight,
         source=task.build_source(),
-        optimizer=build_optimizer(config.optimizer, model),
+        optimizer=build_optimizer(config.optimizer, model, runtime.strategy.optimizer),
         schedule=build_schedule(config.schedule, config.optimizer.lr, steps),
         evaluate=task.build_evaluation(model, wrapped, run),
         criterion=task.criterion,

@@ -1,8 +1,6 @@
-"""The processes that train one model together, on torch's own engine.
+"""The processes that train one model together: how they meet, and what they tell each other.
 
-Each has the whole model and computes the gradient on its part of the batch; the gradients are
-averaged (DistributedDataParallel; Li et al. 2020). `DistributedContext.wrap` alone decides how
-the model is spread over the processes.
+`lmlab.parallel` decides how they share the model.
 """
 
 import atexit
@@ -16,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from lmlab.errors import ConfigError, UserError
 
@@ -84,17 +81,6 @@ class DistributedContext:
         values = [None] * self.size
         dist.all_gather_object(values, value, group=self.control)
         return values
-
-    def wrap(self, objective: nn.Module, device: torch.device) -> nn.Module:
-        """Return the objective whose gradients are averaged over the processes."""
-        if self.size == 1:
-            return objective
-        return nn.parallel.DistributedDataParallel(
-            objective,
-            device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,  # they are tables, the same in every process
-            gradient_as_bucket_view=True,
-        )
 
     def check_batch(self, batch_size: int) -> None:
         """Raise ConfigError unless each process gets as many sequences as the others."""

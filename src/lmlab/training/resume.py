@@ -18,13 +18,19 @@ def snapshot(setup: "TrainingSetup", state: TrainState, log: "RunLog") -> dict[s
     return {
         "step": state.step,
         "config_fingerprint": setup.fingerprint,
-        "model": setup.model.state_dict(),
-        "optimizer": setup.optimizer.state_dict(),
+        "model": _whole(setup.model.state_dict()),
+        "optimizer": _whole(setup.optimizer.state_dict()),
         "scaler": vars(setup.scaler).copy() if setup.scaler else None,
         "source": setup.runtime.distributed.gather(source) if source else [],
         "progress": vars(state).copy(),
         "files": log.position(),
     }
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def resume(setup: "TrainingSetup", checkpoints: Checkpoints, log: "RunLog") -> TrainState | None:
