@@ -44,8 +44,10 @@ def number(kind: type[Number]) -> Callable[[str], Number]:
 
     def parse(text: str) -> Number:
         value = float(text)
-        if not 0 < value < float("inf") or (kind is int and value != int(value)):
+        if not 0 < value < float("inf"):
             raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+        if kind is int and value != int(value):
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text}")
         return kind(value)
 
     parse.__name__ = "number"

@@ -21,7 +21,8 @@ def advice(plan: Plan) -> str:
     largest = max(memory.parts(), key=lambda name: memory.parts()[name])
     text = (
         f"no plan fits: the least is {amount(memory.total)} a device ({smallest.layout}, "
-        f"micro-batch {smallest.micro_batch}), most of it {largest}; {amount(plan.usable)} are usable"
+        f"micro-batch {smallest.micro_batch}), most of it {largest}; "
+        f"{amount(plan.usable)} are usable"
     )
     remedies = list(_remedies(plan))
     if remedies:

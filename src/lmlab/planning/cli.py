@@ -42,7 +42,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="what one would give to train.py; parallel, trainer.micro_batch_size and "
         "trainer.checkpoint_activations=true restrict the plans",
     )
-    parser.add_argument("--devices", type=number(int), required=True, metavar="N", help="all of them")
+    parser.add_argument(
+        "--devices", type=number(int), required=True, metavar="N", help="on all nodes"
+    )
     parser.add_argument(
         "--device",
         default="H100",

@@ -54,8 +54,8 @@ def communication() -> list[str]:
         f"XXL: {XXL.num_blocks} blocks of two linear layers, {XXL.d_model:,} x {XXL.d_ff:,}",
         f"  {XXL.parameters:,} parameters; {BYTES_EACH} bytes each are {amount(XXL.bytes)}, "
         f"{XXL.devices(80e9)} devices of 80 GB",
-        f"  FSDP and tensor parallelism on TPU v5p ({TPU_FLOPS:.2g} FLOP/s, {TPU_LINKS:.2g} bytes/s) "
-        f"are bound by compute above {tokens:.0f} tokens a device",
+        f"  FSDP and tensor parallelism on TPU v5p ({TPU_FLOPS:.2g} FLOP/s, {TPU_LINKS:.2g} "
+        f"bytes/s) are bound by compute above {tokens:.0f} tokens a device",
         "",
         f"overhead of {size / 1e9:.0f} GB of gradients at {bandwidth / 1e9:.0f} GB/s, "
         f"{start * 1e3:g} ms a call",

@@ -22,7 +22,7 @@ class Layout:
     shard_optimizer: int = 1
     """Devices over which the optimizer state alone is divided (ZeRO stage 1)."""
     tensor: int = 1
-    """Devices that compute each block together."""
+    """Devices that compute each block together; `shard` counts their groups."""
     reshard: bool = True
     """Whether gathered weights are freed between forward and backward pass."""
     bucket: float | None = None
@@ -32,6 +32,11 @@ class Layout:
     def data(self) -> int:
         """Devices or groups of devices that have different sequences."""
         return self.devices // self.tensor
+
+    @property
+    def sharded(self) -> bool:
+        """Whether weights are divided and gathered."""
+        return self.kind in ("fsdp", "hsdp") or (self.kind == "tp" and self.shard > 1)
 
     @property
     def replicas(self) -> int:

@@ -3,7 +3,9 @@
 from lmlab.planning.layout import Kind, Layout
 from lmlab.planning.links import Cluster
 
-BUCKET_MB = 25
+BUCKET = 25 * 2**20
+"""Bytes of a bucket of torch's DistributedDataParallel, and of `ddp_bucketed`."""
+NOT_BUCKETED: tuple[Kind, ...] = ("ddp_overlapped", "ddp_flat", "ddp_naive")
 
 
 def layouts(cluster: Cluster, kind: str | None = None) -> list[Layout]:
@@ -12,18 +14,21 @@ def layouts(cluster: Cluster, kind: str | None = None) -> list[Layout]:
 
 
 def _all(cluster: Cluster) -> list[Layout]:
-    n = cluster.devices
+    n, node = cluster.devices, cluster.per_node
     if n == 1:
         return [Layout("none", 1)]
-    whole: tuple[Kind, ...] = ("ddp", "ddp_overlapped", "ddp_flat", "ddp_naive")
-    found = [Layout(kind, n) for kind in whole]
-    found.insert(1, Layout("ddp_bucketed", n, bucket=BUCKET_MB * 1e6))
-    found.append(Layout("zero1", n, shard_optimizer=n))
-    found.append(Layout("fsdp", n, shard=n))
-    found.append(Layout("fsdp", n, {"reshard_after_forward": "false"}, shard=n, reshard=False))
-    if 1 < cluster.per_node < n:
-        found.append(Layout("hsdp", n, shard=cluster.per_node))
-    for tensor in (2, 4, 8):
-        if tensor <= cluster.per_node and cluster.per_node % tensor == 0:
-            found.append(Layout("tp", n, {"size": str(tensor)}, tensor=tensor))
+    kept = {"reshard_after_forward": "false"}
+    found = [
+        Layout("ddp", n),
+        Layout("ddp_bucketed", n, bucket=BUCKET),
+        *(Layout(kind, n) for kind in NOT_BUCKETED),
+        Layout("zero1", n, shard_optimizer=n),
+        Layout("fsdp", n, shard=n),
+        Layout("fsdp", n, kept, shard=n, reshard=False),
+    ]
+    if 1 < node < n:
+        found.append(Layout("hsdp", n, shard=node))
+    for size in range(2, node + 1):
+        if node % size == 0:
+            found.append(Layout("tp", n, {"size": str(size)}, shard=n // size, tensor=size))
     return found

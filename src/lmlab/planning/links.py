@@ -1,10 +1,10 @@
 """What collective operations cost: alpha-beta models of rings, and of gradients in buckets.
 
-A ring of `n` devices takes `latency * steps + bytes * (n - 1) / n / bandwidth` (Thakur et al. 2005);
-an all-reduce is a reduce-scatter and an all-gather, or goes up and down two trees, which has fewer
-steps (Sanders et al. 2009). Latencies and the share of a link's data sheet that is reached are those
-of NCCL's own model: github.com/NVIDIA/nccl, src/graph/tuning.cc (ring, protocol Simple) and
-src/graph/topo.h (20.6 of 25 GB/s a link of an H100).
+A ring of `n` devices takes `latency * steps + bytes * (n - 1) / n / bandwidth` (Thakur et al.
+2005); an all-reduce is a reduce-scatter and an all-gather, or goes up and down two trees, which has
+fewer steps (Sanders et al. 2009). Latencies and the share of a link's data sheet that is reached
+are those of NCCL's own model: github.com/NVIDIA/nccl, src/graph/tuning.cc (ring, protocol Simple)
+and src/graph/topo.h (20.6 of 25 GB/s a link of an H100).
 """
 
 import math

@@ -52,13 +52,13 @@ class State:
 
 def peak_memory(layout: Layout, pieces: Pieces, state: State) -> Memory:
     """Return the memory of the fullest moment of a step after the first."""
-    moments = _sharded if layout.kind in ("fsdp", "hsdp") else _whole
+    moments = _sharded if layout.sharded else _whole
     return max(moments(layout, pieces, state), key=lambda memory: memory.total)
 
 
 def moments_of(layout: Layout, pieces: Pieces, state: State) -> dict[str, Memory]:
     """Return the memory before the forward pass, at its fullest, and in the update."""
-    moments = _sharded if layout.kind in ("fsdp", "hsdp") else _whole
+    moments = _sharded if layout.sharded else _whole
     return {memory.moment: memory for memory in moments(layout, pieces, state)}
 
 
@@ -79,16 +79,18 @@ def _backward(block: Piece, checkpointed: bool) -> tuple[int, int]:
 def _whole(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
     """Yield the moments of strategies in which each device has all weights."""
     total = pieces.total * FLOAT32
-    weights, optimizer = total, state.optimizer / layout.shard_optimizer
+    owned = pieces.owned(layout.shard_optimizer)
+    weights, optimizer = total, state.optimizer * owned
     kept = _kept(pieces, state.checkpointed)
     # DDP keeps its buckets, of which the gradients are views, between steps.
-    always = total if layout.kind == "ddp" or state.accumulates else 0
+    views = layout.kind in ("ddp", "zero1")
+    always = total if views or state.accumulates else 0
 
     def at(moment: str, gradients: float, activations: float, **more: float) -> Memory:
         grads = max(always, gradients)
         return Memory(moment, weights, grads, optimizer, activations, **more)
 
-    yield Memory("before the step", weights, total if layout.kind == "ddp" else 0, optimizer)
+    yield Memory("before the step", weights, total if views else 0, optimizer)
     for block, before in zip(pieces.blocks, kept, strict=False):
         yield at("forward pass", 0, before + block.forward)
     head, all_kept = pieces.head, kept[-1] + pieces.head.input
@@ -107,17 +109,12 @@ def _whole(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
         done += block.parameters * FLOAT32
     yield at("embedding, backward", done, pieces.stem.backward)
     yield at("gradients summed", total, 0, buffers=_summing(layout, total))
-    temporary = state.temporary / layout.shard_optimizer
-    yield at("update", total, 0, buffers=temporary)
+    yield at("update", total, 0, buffers=state.temporary * owned)
 
 
 def _summing(layout: Layout, gradients: float) -> float:
     """Return the bytes of the copies of gradients that are summed over the devices."""
-    if layout.kind == "ddp_flat":
-        return gradients
-    if layout.kind == "ddp_bucketed":
-        return gradients
-    return 0.0
+    return gradients if layout.kind in ("ddp_flat", "ddp_bucketed") else 0.0
 
 
 def _sharded(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
@@ -167,7 +164,12 @@ def _sharded(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
         yield at("backward pass", done, kept[i] + held, buffers)
         reduced = block.parameters * (FLOAT32 + element)
         done += block.parameters * FLOAT32 / size
-        yield at("gradients scattered", done, kept[i], root + head_gradients + there - gathered[i] + reduced)
+        yield at(
+            "gradients scattered",
+            done,
+            kept[i],
+            root + head_gradients + there - gathered[i] + reduced,
+        )
     before = pieces.blocks[0].parameters * FLOAT32
     stem = pieces.stem
     yield at("embedding, backward", done, stem.backward, root + head_gradients + before)

@@ -1,9 +1,8 @@
 """Bytes that an optimizer keeps, and those that its update needs besides."""
 
+import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-
-import torch
 
 from lmlab.optim import build_optimizer
 from lmlab.optim.config import OptimizerConfig

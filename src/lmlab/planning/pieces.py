@@ -23,7 +23,6 @@ from lmlab.planning.live import LiveBytes, fake
 from lmlab.training.objective import NextToken
 
 
-
 @dataclass(frozen=True)
 class Piece:
     """A part of the model; bytes of one micro-batch besides its parameters."""
@@ -65,6 +64,11 @@ class Pieces:
     def root(self) -> int:
         """Number of the parameters outside of blocks."""
         return self.total - sum(block.parameters for block in self.blocks)
+
+    def owned(self, devices: int) -> float:
+        """Return the share of the parameters of the device that owns most, in whole tensors."""
+        largest = max(piece.largest for piece in (self.stem, *self.blocks, self.head))
+        return max(1 / devices, largest / self.total)
 
 
 def trace(
@@ -154,9 +158,7 @@ def _measure(module: nn.Module, inputs: tuple[Any, ...], autocast: torch.dtype |
     )
 
 
-def _keeps_input(
-    module: nn.Module, inputs: tuple[Any, ...], autocast: torch.dtype | None
-) -> bool:
+def _keeps_input(module: nn.Module, inputs: tuple[Any, ...], autocast: torch.dtype | None) -> bool:
     """Whether the backward pass needs the first input."""
     kept = set()
 
@@ -186,7 +188,7 @@ class _Stem(nn.Module):
         x = self.embedding(ids)
         if self.scale is not None:
             x = x * self.scale
-        return self.dropout(self.position.add(x, torch.arange(ids.shape[1])))  # type: ignore[no-any-return]
+        return self.dropout(self.position.add(x, torch.arange(ids.shape[1])))
 
 
 class _Head(nn.Module):
@@ -201,7 +203,7 @@ class _Head(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         """Return the input of the output head."""
-        return self.final_norm(x)  # type: ignore[no-any-return]
+        return self.final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits."""
@@ -214,5 +216,3 @@ class _Head(nn.Module):
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:
         """Return the loss."""
         return self._objective[0](x, targets)[0]
-
-

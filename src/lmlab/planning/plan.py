@@ -20,8 +20,9 @@ from lmlab.planning.pieces import Pieces, trace
 from lmlab.planning.step_time import MicroBatch, Speed, StepTime, Work, step_time
 from lmlab.planning.tensor import local_model, tensor_problem
 
-AS_FAST = 1.02
-"""Plans within this factor of the fastest are as good; the simpler one is taken."""
+AS_FAST = 1.1
+"""Plans within this factor of the fastest are as good, as times are estimates; the simpler one is
+taken."""
 
 
 @dataclass(frozen=True)
@@ -163,13 +164,11 @@ class Planner:
 
     def _row(self, layout: Layout, sequences: int, count: int, checkpointed: bool) -> Row:
         training = self.training
-        cast = layout.kind in ("fsdp", "hsdp") and training.precision in ("bf16", "fp8")
+        cast = layout.sharded and training.precision in ("bf16", "fp8")
         pieces = self._traced(sequences, layout.tensor, cast)
         work, _, optimizer, temporary = self._count(layout.tensor)
         state = State(optimizer, temporary, 2 if cast else 4, count > 1, checkpointed)
-        speed = Speed(
-            self.sheet.peak(training.precision) * self.attainable, self.sheet.bandwidth
-        )
+        speed = Speed(self.sheet.peak(training.precision) * self.attainable, self.sheet.bandwidth)
         low = training.precision not in ("fp32", "tf32")
         batch = MicroBatch(
             sequences, count, checkpointed, 2 if low else 4, training.model.context_length

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from lmlab.gpu.transformer import ADAMW_BYTES
 from lmlab.planning.layout import Layout
+from lmlab.planning.layouts import BUCKET
 from lmlab.planning.links import Cluster
 from lmlab.planning.memory import FLOAT32
 from lmlab.planning.pieces import Pieces
 
-BUCKET = 25 * 2**20
-"""Bytes of a bucket of torch's DistributedDataParallel."""
 REDUCED = FLOAT32
 """Bytes of an element of a gradient that is summed."""
 
@@ -84,9 +83,9 @@ def step_time(
     forward = batch.sequences * work.blocks / speed.flops / len(pieces.blocks)
     outside = batch.sequences * work.outside / speed.flops
     compute = batch.count * (passes * forward * len(pieces.blocks) + 3 * outside)
-    owned = pieces.total / (layout.shard * layout.shard_optimizer)
+    owned = pieces.total / layout.shard * pieces.owned(layout.shard_optimizer)
     update = owned * ADAMW_BYTES / speed.memory
-    if layout.kind in ("fsdp", "hsdp"):
+    if layout.sharded:
         timed = _sharded(layout, pieces, cluster, batch, forward, outside)
     else:
         timed = _whole(layout, pieces, cluster, batch, forward, outside)
@@ -143,23 +142,20 @@ def _whole(
     if layout.data == 1:
         return 0.0, 0.0
     tensors = pieces.tensors
-    if layout.kind in ("ddp_naive", "zero1"):
+    if layout.kind == "ddp_naive":
         seconds = tensors * cluster.all_reduce(group, size / tensors)
-        if layout.kind == "zero1":  # each weight from its owner
-            seconds += tensors * cluster.broadcast(group, size / tensors)
         return seconds, seconds
     if layout.kind == "ddp_flat":
         seconds = cluster.all_reduce(group, size)
         return seconds, seconds
-    if layout.kind == "ddp_overlapped":
-        buckets = float(tensors)
-    else:
-        bucket = BUCKET if layout.kind in ("ddp", "tp") else (layout.bucket or size)
-        buckets = max(1.0, size / bucket)
+    bucket = size / tensors if layout.kind == "ddp_overlapped" else layout.bucket or BUCKET
+    buckets = max(1.0, size / bucket)
     each = cluster.all_reduce(group, size / buckets)
     window = (2 + batch.checkpointed) * forward * len(pieces.blocks) + 2 * outside
     hidden = min((buckets - 1) * each, window * (1 - 1 / buckets))
-    return buckets * each, buckets * each - hidden
+    # With a sharded optimizer each weight comes from its owner after the update.
+    sent = tensors * cluster.broadcast(group, size / tensors) if layout.kind == "zero1" else 0.0
+    return buckets * each + sent, buckets * each - hidden + sent
 
 
 def _tensor(layout: Layout, pieces: Pieces, cluster: Cluster, batch: MicroBatch) -> float:

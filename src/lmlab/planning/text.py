@@ -17,7 +17,7 @@ HEAD = ("weights", "gradients", "optimizer", "activations", "logits", "buffers",
 def table(plan: Plan, every: bool) -> list[str]:
     """Return the table: the best plan of each layout, or every plan."""
     head = ("strategy", "micro-batch", *HEAD, "step", "exposed", "MFU", "")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for row in plan.rows if every else best_rows(plan):
         name = f"{row.layout}{', checkpointed' if row.checkpointed else ''}"
         if row.memory is None or row.time is None:
@@ -65,7 +65,8 @@ def described(plan: Plan) -> list[str]:
     peak = plan.sheet.peak(training.precision)
     return [
         f"{plan.parameters:,} parameters; batch {training.batch_size:,} sequences of "
-        f"{training.model.context_length:,} tokens; {training.optimizer.kind}, {training.precision}",
+        f"{training.model.context_length:,} tokens; "
+        f"{training.optimizer.kind}, {training.precision}",
         f"{where}, {amount(plan.usable)} of {amount(plan.sheet.memory)} usable",
         f"time: {plan.attainable:.0%} of {peak / 1e12:,.0f} TFLOP/s"
         + "".join(f", {REACHED:.0%} of {link}" for link in links),
@@ -78,7 +79,9 @@ def reason(plan: Plan, best: Row) -> str:
     """Return why a plan is recommended."""
     assert best.memory is not None
     assert best.time is not None
-    text = f"{amount(best.memory.total)} a device, {best.time.exposed / best.time.total:.0%} exposed"
+    text = (
+        f"{amount(best.memory.total)} a device, {best.time.exposed / best.time.total:.0%} exposed"
+    )
     others = [row for row in best_rows(plan) if row.layout != best.layout and row.time]
     first = next((row for row in others if row.layout.kind == "ddp"), None)
     if first is not None and first.memory and not plan.fits(first):
