@@ -16,6 +16,29 @@ def local(tensor: Tensor) -> Tensor:
     return tensor if to_local is None else to_local()
 
 
+def gathered(part: Tensor, like: Tensor) -> Tensor:
+    """Return the whole of a tensor that is divided as `like`; all processes must call it."""
+    if not hasattr(like, "to_local"):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    whole = DTensor.from_local(
+        part, mesh, placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+    return whole.full_tensor()
+
+
+def part_of(whole: Tensor, like: Tensor) -> Tensor:
+    """Return this process's part of a whole tensor, divided as `like`; without communication."""
+    if not hasattr(like, "to_local"):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    return distribute_tensor(whole, mesh, placements, src_data_rank=None).to_local()
+
+
 def global_norm(tensors: Iterable[Tensor]) -> Float[Tensor, ""]:
     """Return the L2 norm of all elements together, DTensors and tensors mixed.
 

@@ -1,7 +1,7 @@
 """torch's FSDP2: weights, gradients and optimizer state divided among processes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +11,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from lmlab.parallel.config import ShardedWeightsConfig
+from lmlab.parallel.division import Division
+from lmlab.parallel.initial import materialize
 from lmlab.parallel.strategy import Strategy
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -28,6 +30,8 @@ class FSDP(Strategy):
 
     def __init__(self, config: ShardedWeightsConfig, mesh: DeviceMesh, precision: str) -> None:
         self.mesh = mesh
+        shards = mesh.size(mesh.ndim - 1)
+        self.division = Division(weights=shards, optimizer_state=shards)
         self.reshard_after_forward = config.reshard_after_forward
         gather = config.gather_dtype or ("bf16" if precision == "bf16" else "fp32")
         self.policy = MixedPrecisionPolicy(
@@ -37,7 +41,7 @@ class FSDP(Strategy):
         )
 
     def wrap(self, objective: nn.Module, model: nn.Module) -> nn.Module:
-        """Shard the objective in place."""
+        """Shard the objective in place; a model on the meta device gets its initial weights."""
         reduce_only = MixedPrecisionPolicy(
             reduce_dtype=self.policy.reduce_dtype, cast_forward_inputs=False
         )
@@ -50,11 +54,21 @@ class FSDP(Strategy):
                 mp_policy=self.policy,
             )
         self.module: FSDPModule = fully_shard(objective, mesh=self.mesh, mp_policy=reduce_only)
+        objective.register_forward_hook(self._after_forward)
+        materialize(model, self.mesh.device_type)
         return objective
 
-    @contextmanager
-    def accumulating(self) -> Iterator[None]:
+    def _after_forward(self, *arguments: object) -> None:
+        """Free the root's weights when no backward pass will: the optimizer changes the parts."""
+        if not torch.is_grad_enabled():
+            self.module.reshard()
+
+    def accumulating(self) -> AbstractContextManager[object]:
         """Keep whole gradients in every process, so that they are added up once a step."""
+        return self._unsynchronized()
+
+    @contextmanager
+    def _unsynchronized(self) -> Iterator[None]:
         self.module.set_requires_gradient_sync(False)
         try:
             yield
@@ -63,6 +77,11 @@ class FSDP(Strategy):
 
     def full_weights(self, model: nn.Module) -> dict[str, Tensor]:
         """Gather the whole weights on rank 0, in CPU memory; empty on other ranks."""
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        weights: Any = get_model_state_dict(model, options=options)
-        return weights
+        return gather_whole(model)
+
+
+def gather_whole(model: nn.Module) -> dict[str, Tensor]:
+    """Return the whole weights of a sharded model on rank 0, in CPU memory; empty elsewhere."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights: Any = get_model_state_dict(model, options=options)
+    return weights

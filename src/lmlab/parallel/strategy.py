@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from lmlab.parallel.division import WHOLE, Division
+
 
 class Strategy:
     """One process: nothing is divided, nothing is sent.
@@ -19,8 +21,15 @@ class Strategy:
     sharded: ClassVar[bool] = False
     """Whether parameters are DTensors of which each process holds a part.
 
-    If so, saving, loading and every forward pass need all processes.
+    If so, the model is wrapped on the meta device, and saving, loading and every forward pass need
+    all processes.
     """
+
+    division: Division = WHOLE
+    """Among how many processes the memory is divided."""
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ConfigError for a model that the processes cannot share; it may be on meta."""
 
     def wrap(self, objective: nn.Module, model: nn.Module) -> nn.Module:
         """Return the objective to train with; called once, before the optimizer is built.

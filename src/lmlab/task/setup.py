@@ -51,9 +51,14 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
             micro_batch_size=trainer.micro_batch_size,
             chunk_tokens=task.chunk_tokens(),
             steps=steps,
-            processes=runtime.distributed.size,
+            processes=runtime.distributed.data_size,
+            division=runtime.strategy.division,
         )
-    model = task.build_model().to(runtime.device)
+    if runtime.strategy.sharded:  # no process can be sure to hold the whole model
+        with torch.device("meta"):
+            model = task.build_model()
+    else:
+        model = task.build_model().to(runtime.device)
     model.checkpoint_activations = trainer.checkpoint_activations
     hooks: list[Hook] = [lambda logs: model.metrics() if logs else {}]
     if trainer.watch_norms:

@@ -29,6 +29,8 @@ class DistributedContext:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    model_parallel: int = 1
+    """Neighbouring processes that read the same sequences, each with a part of every layer."""
     control: Any = None
     """Process group for objects and numbers on the CPU, whatever device the gradients are on."""
 
@@ -36,6 +38,16 @@ class DistributedContext:
     def is_main_process(self) -> bool:
         """Whether this is rank 0, the process that writes."""
         return self.rank == 0
+
+    @property
+    def data_rank(self) -> int:
+        """Which part of the batch this process gets."""
+        return self.rank // self.model_parallel
+
+    @property
+    def data_size(self) -> int:
+        """Parts into which the batch is divided."""
+        return self.size // self.model_parallel
 
     def from_main(self, compute: Callable[[], Any]) -> Any:
         """Return what the main process computes, in all processes."""
@@ -64,8 +76,9 @@ class DistributedContext:
         return int(self._reduced([number], dist.ReduceOp.MAX)[0])
 
     def sum(self, *numbers: float) -> list[float]:
-        """Return the sums of the processes' numbers, in float64."""
-        return self._reduced(list(numbers), dist.ReduceOp.SUM)
+        """Return the sums of numbers over the parts of the batch, in float64."""
+        sums = self._reduced(list(numbers), dist.ReduceOp.SUM)
+        return [number / self.model_parallel for number in sums]
 
     def _reduced(self, numbers: list[float], operation: Any) -> list[float]:
         if self.size == 1:
@@ -84,9 +97,14 @@ class DistributedContext:
 
     def check_batch(self, batch_size: int) -> None:
         """Raise ConfigError unless each process gets as many sequences as the others."""
-        if batch_size % self.size:
+        if batch_size % self.data_size:
+            parts = f"{self.size} processes"
+            if self.model_parallel > 1:
+                parts = f"{self.data_size} groups of {self.model_parallel} processes"
             raise ConfigError(
-                "trainer.batch_size", f"{batch_size} is not divisible by the {self.size} processes"
+                "trainer.batch_size",
+                f"{batch_size} is not divisible by the {parts}; use a multiple of "
+                f"{self.data_size}, or start fewer processes",
             )
 
 
@@ -119,7 +137,7 @@ def init_distributed() -> Iterator[DistributedContext]:
     broken = False
     try:
         control = dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
-        yield DistributedContext(rank, size, local_rank, control)
+        yield DistributedContext(rank, size, local_rank, control=control)
     except (dist.DistError, RuntimeError) as error:
         if "gloo" not in str(error).lower() and not isinstance(error, dist.DistError):
             raise

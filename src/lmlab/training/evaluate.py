@@ -66,8 +66,8 @@ class Evaluator:
         count.
         """
         distributed = self.runtime.distributed
-        parts = self.windows[distributed.rank :: distributed.size].split(self.batch_size)
-        largest = -(-len(self.windows) // distributed.size)
+        parts = self.windows[distributed.data_rank :: distributed.data_size].split(self.batch_size)
+        largest = -(-len(self.windows) // distributed.data_size)
         for number in range(-(-largest // self.batch_size)):
             counts = number < len(parts) and len(parts[number]) > 0
             yield (parts[number] if counts else self.windows[:1]), counts

@@ -186,7 +186,7 @@ class _Loop:
         lr = setup.schedule(state.step)
         for group in setup.optimizer.param_groups:
             group["lr"] = lr
-        seed_step(setup.runtime.seed, state.step, self.distributed.rank)
+        seed_step(setup.runtime.seed, state.step, self.distributed.data_rank)
         batch = setup.source(0 if self.cfg.fixed_batch else state.step)
         self.meter.batch_is_ready()
         weight, tokens = self.distributed.sum(setup.weight(*batch), count_elements(batch))

@@ -75,7 +75,7 @@ def optimize_step(
     """
     optimizer.zero_grad(set_to_none=True)
     sums = dict[str, Tensor]()
-    scale = runtime.distributed.size / weight  # gradients are averaged over the processes
+    scale = runtime.distributed.data_size / weight  # gradients are averaged over the processes
     scale *= scaler.scale if scaler else 1.0
     pieces = list(micro_batches(to_device(batch, runtime.device), micro_batch_size))
     for number, piece in enumerate(pieces, start=1):
