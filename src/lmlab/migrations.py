@@ -35,7 +35,9 @@ def _from_version_1(stored: Values) -> Values:
 
 
 def _from_version_2(stored: Values) -> Values:
-    return {"parallel": {"kind": "ddp"}, **copy.deepcopy(stored)}
+    values = {"parallel": {"kind": "ddp"}, **copy.deepcopy(stored)}
+    values["model"] = {"parametrization": "standard", "base_width": None} | values["model"]
+    return values
 
 
 MIGRATIONS: list[Callable[[Values], Values]] = [_from_version_0, _from_version_1, _from_version_2]

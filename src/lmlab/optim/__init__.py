@@ -50,18 +50,23 @@ def build_optimizer(
     config: "OptimizerConfig",
     model: "nn.Module",
     make: "Callable[..., Optimizer]" = construct,
+    width_multiplier: float = 1.0,
 ) -> "Optimizer":
     """Build the configured optimizer over all trained parameters of `model`.
 
-    `make` takes the class, the parameter groups and the keyword arguments.
+    `make` takes the class, the parameter groups and the keyword arguments. `width_multiplier` is
+    that of the model's configuration; learning rates follow it as in muP.
     """
     from lmlab.optim.adamw import AdamW
-    from lmlab.optim.groups import parameter_groups
+    from lmlab.optim.groups import lr_scales, parameter_groups
     from lmlab.optim.muon import Muon
     from lmlab.optim.sgd import SGD
 
     muon = config.kind == "muon"
-    groups = parameter_groups(model, config.weight_decay, config.decay_embeddings, muon)
+    scales = lr_scales(config.kind, width_multiplier)
+    groups = parameter_groups(model, config.weight_decay, config.decay_embeddings, muon, scales)
+    for group in groups:
+        group["lr"] = config.lr * group.get("lr_scale", 1.0)
     if config.kind == "adamw":
         betas = (config.beta1, config.beta2)
         return make(

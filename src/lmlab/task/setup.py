@@ -76,7 +76,9 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
         objective=wrapped,
         weight=objective.weight,
         source=task.build_source(),
-        optimizer=build_optimizer(config.optimizer, model, runtime.strategy.optimizer),
+        optimizer=build_optimizer(
+            config.optimizer, model, runtime.strategy.optimizer, config.model.width_multiplier
+        ),
         schedule=build_schedule(config.schedule, config.optimizer.lr, steps),
         evaluate=task.build_evaluation(model, wrapped, run),
         criterion=task.criterion,

@@ -185,7 +185,7 @@ class _Loop:
         self.meter.start()
         lr = setup.schedule(state.step)
         for group in setup.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
         seed_step(setup.runtime.seed, state.step, self.distributed.data_rank)
         batch = setup.source(0 if self.cfg.fixed_batch else state.step)
         self.meter.batch_is_ready()
