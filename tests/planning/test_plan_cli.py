@@ -71,14 +71,15 @@ def test_heads_that_tp_cannot_divide_are_a_row(capsys: pytest.CaptureFixture[str
         (["--devices", "8", "--device", "h10"], "did you mean 'H100'"),
         (["--devices", "0"], "argument --devices: must be positive, got 0"),
         (["--devices", "2.5"], "argument --devices: must be a whole number, got 2.5"),
-        (["parallel=ddp", "--devices", "32"], "trainer.batch_size=16 is not divisible by 32 devices"),
+        (["parallel=ddp", "--devices", "32"], "batch_size=16 is not divisible by 32 devices"),
+        (["parallel=hsdp", "--devices", "8"], "parallel=hsdp needs several nodes"),
         (
             ["trainer.micro_batch_size=8", "parallel=ddp", "--devices", "4"],
             "trainer.micro_batch_size=8 does not divide the 4 sequences of a device",
         ),
         (["--devices", "16", "--device", "RTX_4090"], "has no `network`"),
         (["--devices", "8", "--usable", "2"], "--usable is a share, up to 1, got 2"),
-        (["--devices", "8", "modle=tiny"], "did you mean 'model'"),
+        (["modle=tiny", "--devices", "8"], "did you mean 'model'"),
         (
             ["model=xl", "model.vocab_size=50257", "trainer.batch_size=2", "--devices", "2",
              "--devices-per-node", "2", "--usable", "0.1"],

@@ -1,5 +1,6 @@
 """The layouts that the group `parallel` offers for a cluster."""
 
+from lmlab.errors import UserError
 from lmlab.planning.layout import Kind, Layout
 from lmlab.planning.links import Cluster
 
@@ -9,8 +10,19 @@ NOT_BUCKETED: tuple[Kind, ...] = ("ddp_overlapped", "ddp_flat", "ddp_naive")
 
 
 def layouts(cluster: Cluster, kind: str | None = None) -> list[Layout]:
-    """Return the layouts for a cluster, simple ones first; with `kind` those of one strategy."""
-    return [layout for layout in _all(cluster) if kind in (None, layout.kind)]
+    """Return the layouts for a cluster, simple ones first; with `kind` those of one strategy.
+
+    One device trains without a strategy. Raises UserError when there is no layout of the kind.
+    """
+    found = _all(cluster)
+    if cluster.devices > 1 and kind is not None:
+        found = [layout for layout in found if layout.kind == kind]
+    if not found:
+        needs = "several nodes of several devices" if kind == "hsdp" else "several devices a node"
+        if kind == "none":
+            raise UserError(f"parallel=none trains on one device, not on {cluster.devices}")
+        raise UserError(f"parallel={kind} needs {needs}")
+    return found
 
 
 def _all(cluster: Cluster) -> list[Layout]:
