@@ -21,7 +21,7 @@ LEVELS = [
     {"tokenizer", "kernels"},
     {"model", "optim", "data", "parallel"},
     {"training", "generation", "runs", "accounting"},
-    {"loading"},
+    {"loading", "planning"},
     {"task", "serving", "export", "evaluation", "profiling"},
     {"cluster"},
 ]

@@ -11,6 +11,7 @@ import lmlab.export.cli
 import lmlab.generation.cli
 import lmlab.gpu.cli
 import lmlab.kernels.cli
+import lmlab.planning.cli
 import lmlab.profiling.cli
 import lmlab.runs.cli
 import lmlab.serving.cli
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     lmlab.training.cli.register(commands)
     lmlab.cluster.cli.register(commands)
     lmlab.accounting.cli.register(commands)
+    lmlab.planning.cli.register(commands)
     lmlab.profiling.cli.register(commands)
     lmlab.gpu.cli.register(commands)
     lmlab.kernels.cli.register(commands)
