@@ -41,7 +41,7 @@ __getattr__ = lazy_exports(
 )
 
 
-def construct(cls: "type[Optimizer]", params: Iterable[Any], **kwargs: Any) -> "Optimizer":
+def _construct(cls: "type[Optimizer]", params: Iterable[Any], **kwargs: Any) -> "Optimizer":
     """Return an optimizer of a class over parameters or groups of them."""
     return cls(params, **kwargs)
 
@@ -49,7 +49,7 @@ def construct(cls: "type[Optimizer]", params: Iterable[Any], **kwargs: Any) -> "
 def build_optimizer(
     config: "OptimizerConfig",
     model: "nn.Module",
-    make: "Callable[..., Optimizer]" = construct,
+    make: "Callable[..., Optimizer]" = _construct,
     width_multiplier: float = 1.0,
 ) -> "Optimizer":
     """Build the configured optimizer over all trained parameters of `model`.
