@@ -16,6 +16,7 @@ import lmlab.profiling.cli
 import lmlab.runs.cli
 import lmlab.serving.cli
 import lmlab.tokenizer.cli
+import lmlab.training.cli
 from lmlab.command import exit_code
 from lmlab.errors import UserError
 
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     lmlab.evaluation.cli.register(commands)
     lmlab.export.cli.register(commands)
     lmlab.runs.cli.register(commands)
+    lmlab.training.cli.register(commands)
     lmlab.cluster.cli.register(commands)
     lmlab.accounting.cli.register(commands)
     lmlab.planning.cli.register(commands)

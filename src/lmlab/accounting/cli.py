@@ -72,7 +72,8 @@ def run_mx(options: argparse.Namespace) -> None:
     from lmlab.layout import checkpoint_of
     from lmlab.training.checkpoint import read_checkpoint
 
-    weights = read_checkpoint(checkpoint_of(Path(options.path).expanduser()))["model"]
+    checkpoint = checkpoint_of(Path(options.path).expanduser())
+    weights = read_checkpoint(checkpoint, optimizer=False)["model"]
     matrices = {name: weight for name, weight in weights.items() if weight.ndim >= 2}
     print(quantization_report(matrices, options.element, options.rounding))
 

@@ -1,5 +1,6 @@
 """torch's DistributedDataParallel."""
 
+import warnings
 from contextlib import AbstractContextManager
 
 import torch
@@ -19,12 +20,14 @@ class DDP(Strategy):
 
     def wrap(self, objective: nn.Module, model: nn.Module) -> nn.Module:
         """Return the objective under DDP, which sends the weights of rank 0 to all."""
-        self.module = DistributedDataParallel(
-            objective,
-            device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,  # they are tables, the same in every process
-            gradient_as_bucket_view=True,
-        )
+        with warnings.catch_warnings():  # what replaces the argument is not in every version
+            warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+            self.module = DistributedDataParallel(
+                objective,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,  # they are tables, the same in every process
+                gradient_as_bucket_view=True,
+            )
         return self.module
 
     def accumulating(self) -> AbstractContextManager[object]:

@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 from lmlab.config import RunConfig
-from lmlab.config_errors import format_value
 from lmlab.errors import UserError
 from lmlab.schema import flatten
 from lmlab.training.distributed import DistributedContext
@@ -39,4 +38,4 @@ def require_agreement(config: RunConfig, distributed: DistributedContext) -> Non
 
 
 def _show(values: dict[str, Any], key: str) -> str:
-    return format_value(values[key]) if key in values else "not set"
+    return json.dumps(values[key]) if key in values else "not set"

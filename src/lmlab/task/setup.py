@@ -9,7 +9,7 @@ from lmlab.accounting.costs import count_costs
 from lmlab.accounting.fit import require_memory
 from lmlab.accounting.text import short
 from lmlab.config import RunConfig, stored_fingerprints
-from lmlab.layout import CONFIG
+from lmlab.layout import CHECKPOINTS, CONFIG, checkpoint_of, run_of
 from lmlab.optim import build_optimizer, build_schedule
 from lmlab.runs.run import ACCOUNT, Run
 from lmlab.task.base import Task
@@ -101,10 +101,11 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
         )
     )
     run.say(short(costs))
-    checkpoints = Checkpoints(run.directory / "checkpoints", trainer.keep_checkpoints)
-    if config.resume is not None and config.resume.is_file():
+    folder = run.directory / CHECKPOINTS
+    checkpoints = Checkpoints(folder, trainer.keep_checkpoints, runtime.distributed)
+    if config.resume is not None and run_of(config.resume) != config.resume:
         if runtime.distributed.is_main_process:
-            checkpoints.go_back_to(config.resume)
+            checkpoints.go_back_to(checkpoint_of(config.resume))
         runtime.distributed.barrier()
     profiled_steps = trainer.profile_steps if runtime.distributed.is_main_process else None
     with profiled(profiled_steps, run.directory, run.say) as profile:

@@ -57,6 +57,12 @@ class DistributedContext:
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
+    def new_control_group(self) -> Any:
+        """Return another process group on the CPU, for a thread; None for one process."""
+        if self.size == 1:
+            return None
+        return dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
@@ -73,7 +79,11 @@ class DistributedContext:
 
     def maximum(self, number: int) -> int:
         """Return the largest of the processes' numbers."""
-        return int(self._reduced([number], dist.ReduceOp.MAX)[0])
+        return self.maxima(number)[0]
+
+    def maxima(self, *numbers: int) -> list[int]:
+        """Return for each number the largest of the processes'."""
+        return [int(number) for number in self._reduced(list(numbers), dist.ReduceOp.MAX)]
 
     def sum(self, *numbers: float) -> list[float]:
         """Return the sums of numbers over the parts of the batch, in float64."""
@@ -119,7 +129,10 @@ def init_distributed() -> Iterator[DistributedContext]:
     process exits.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        yield SINGLE_PROCESS
+        try:
+            yield SINGLE_PROCESS
+        except (RuntimeError, MemoryError) as error:
+            raise _explained(error, "") from error
         return
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
@@ -133,23 +146,41 @@ def init_distributed() -> Iterator[DistributedContext]:
     rank, size, local_rank = (int(os.environ[name]) for name in VARIABLES[:3])
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    dist.init_process_group(rank=rank, world_size=size)  # gloo for the CPU, NCCL for CUDA
+    try:
+        dist.init_process_group(rank=rank, world_size=size)  # gloo for the CPU, NCCL for CUDA
+    except dist.DistError as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"process {rank} of {size} cannot meet the others at {where}: {reason}"
+        ) from error
     broken = False
     try:
         control = dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
         yield DistributedContext(rank, size, local_rank, control=control)
-    except (dist.DistError, RuntimeError) as error:
-        if "gloo" not in str(error).lower() and not isinstance(error, dist.DistError):
-            raise
-        broken = True
-        raise UserError(
-            f"process {rank} of {size} stops: another process exited, see its message"
-        ) from error
+    except (RuntimeError, MemoryError) as error:
+        explained = _explained(error, f"process {rank} of {size}")
+        broken = explained is not error
+        raise explained from error
     finally:
         if broken:
             atexit.register(_exit)
         else:
             dist.destroy_process_group()
+
+
+def _explained(error: Exception, process: str) -> Exception:
+    """Return a UserError for a lack of memory and for a process that is gone, else the error."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        reason = (text.splitlines() or ["no more to allocate"])[0]
+        return UserError(
+            f"{process or 'the run'} is out of memory ({reason}); lower trainer.micro_batch_size, "
+            "set trainer.checkpoint_activations=true, or divide the model with parallel=fsdp"
+        )
+    if process and (isinstance(error, dist.DistError) or "gloo" in text.lower()):
+        return UserError(f"{process} stops: another process exited, see its message")
+    return error
 
 
 def _exit() -> None:
