@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from lmlab.accounting.fit import available_memory
 from lmlab.figures import COLORS, picture
@@ -73,9 +74,7 @@ def measure(device: str, processes: int, megabytes: int, rounds: int) -> list[fl
         found.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{found.getsockname()[1]}"
     answers = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(  # type: ignore[no-untyped-call]
-        _reduce, (device, processes, megabytes, rounds, address, answers), nprocs=processes
-    )
+    spawn(_reduce, (device, processes, megabytes, rounds, address, answers), nprocs=processes)
     times: list[float] = answers.get()
     return times
 

@@ -231,14 +231,14 @@ def main() -> None:
         rows.append((shape, f"{plan / 1e9:.3f}", f"{tracker / 1e9:.3f}", f"{plan / tracker:.3f}"))
     print(markdown_table(("step", "plan (GB)", "FSDPMemTracker (GB)", "ratio"), rows))
     print(f"\n{' '.join(REAL)}, {arguments.processes} processes on the CPU")
-    rows = []
+    processes: list[tuple[str, ...]] = []
     for kind in ("ddp", "zero1", "fsdp"):
         plan, real = accounted(kind, arguments.processes), measured(kind, arguments.processes)
         cells = [
             f"{real[m] / 1e6:,.0f}" for m in ("after init", "before the step", "after the step")
         ]
         cells += [f"{real['peak'] / 1e6:,.0f}", f"{plan / 1e6:,.0f}", f"{plan / real['peak']:.2f}"]
-        rows.append((kind, *cells))
+        processes.append((kind, *cells))
     head = (
         "strategy",
         "after init (MB)",
@@ -248,7 +248,7 @@ def main() -> None:
         "plan",
         "ratio",
     )
-    print(markdown_table(head, rows))
+    print(markdown_table(head, processes))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from lmlab.hydra_app import compose
 from lmlab.model import build
@@ -82,7 +83,7 @@ def measure(overrides: list[str], processes: int, rounds: int) -> float:
         found.bind(("127.0.0.1", 0))
         port = str(found.getsockname()[1])
     answers = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(_train, (overrides, processes, rounds, port, answers), nprocs=processes)  # type: ignore[no-untyped-call]
+    spawn(_train, (overrides, processes, rounds, port, answers), nprocs=processes)
     return statistics.median(answers.get())
 
 
