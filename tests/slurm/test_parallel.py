@@ -34,7 +34,8 @@ def alone(cluster: VirtualCluster, folder: Path, *overrides: str) -> "subprocess
 def test_each_strategy_equals_one_process(
     cluster: VirtualCluster, submit: Submit, tiny: list[str], tmp_path: Path
 ) -> None:
-    own = (*SGD, "model.num_heads=4", "model.attention.num_kv_heads=4")  # tp divides them by four
+    accumulated = ("trainer.batch_size=8", "trainer.micro_batch_size=1")
+    own = (*SGD, *accumulated, "model.num_heads=4")  # tp divides the heads by four
     single = alone(cluster, tmp_path, *tiny, *own)
     for name in STRATEGIES:
         jobs_of(submit(*TOGETHER, *own, f"parallel={name}", f"name={name}"))

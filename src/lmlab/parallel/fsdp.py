@@ -1,7 +1,7 @@
 """torch's FSDP2: weights, gradients and optimizer state divided among processes."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -63,17 +63,17 @@ class FSDP(Strategy):
         if not torch.is_grad_enabled():
             self.module.reshard()
 
-    def accumulating(self) -> AbstractContextManager[object]:
-        """Keep whole gradients in every process, so that they are added up once a step."""
-        return self._unsynchronized()
-
     @contextmanager
-    def _unsynchronized(self) -> Iterator[None]:
-        self.module.set_requires_gradient_sync(False)
+    def accumulating(self) -> Iterator[None]:
+        """Add up gradients inside a group only; groups of HSDP send theirs once a step.
+
+        Without that, every process would keep whole gradients between micro-batches.
+        """
+        self.module.set_requires_all_reduce(False)
         try:
             yield
         finally:
-            self.module.set_requires_gradient_sync(True)
+            self.module.set_requires_all_reduce(True)
 
     def full_weights(self, model: nn.Module) -> dict[str, Tensor]:
         """Gather the whole weights on rank 0, in CPU memory; empty on other ranks."""

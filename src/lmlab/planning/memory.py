@@ -125,9 +125,8 @@ def _sharded(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
     which is kept until the next one.
     """
     size, element = layout.shard, state.element
-    # Between micro-batches each device keeps whole gradients, to sum them once.
-    whole = pieces.total * FLOAT32 if state.accumulates else 0
     shards = pieces.total * FLOAT32 / size
+    always = shards if state.accumulates else 0
     optimizer = state.optimizer / size
     kept = _kept(pieces, state.checkpointed)
     gathered = [b.parameters * element for b in pieces.blocks]
@@ -136,7 +135,7 @@ def _sharded(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
     def at(
         moment: str, gradients: float, activations: float, buffers: float, logits: float = 0.0
     ) -> Memory:
-        grads = max(whole, gradients)
+        grads = max(always, gradients)
         return Memory(moment, shards, grads, optimizer, activations, logits, buffers)
 
     yield Memory("before the step", shards, 0, optimizer)

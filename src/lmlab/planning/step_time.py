@@ -104,7 +104,8 @@ def _sharded(
     """Return all and the exposed communication of FSDP.
 
     The next block is gathered while one computes; gradients of a block are scattered while the next
-    one computes. The root, and the last block's gradients, wait.
+    one computes. The root, and the last block's gradients, wait. Groups of HSDP sum their gradients
+    after the last micro-batch alone.
     """
     shard = cluster.group(layout.shard, layout.tensor)
     copies = cluster.group(layout.replicas, layout.tensor * layout.shard)
@@ -112,20 +113,26 @@ def _sharded(
     gather = cluster.all_gather(shard, block * batch.element)
     gather_root = cluster.all_gather(shard, pieces.root * batch.element)
 
-    def reduced(parameters: int) -> float:
-        return cluster.reduce_scatter(shard, parameters * REDUCED) + cluster.all_reduce(
-            copies, parameters * REDUCED / layout.shard
-        )
-
-    scatter, scatter_root = reduced(block), reduced(pieces.root)
     count = len(pieces.blocks)
     again = gather if layout.reshard else 0.0
     back = (2 + batch.checkpointed) * forward
-    all_of_it = count * (gather + again + scatter) + gather_root + scatter_root
-    exposed = gather_root + gather + (count - 1) * max(0.0, gather - forward)
-    exposed += max(0.0, again - 2 * outside)
-    exposed += (count - 1) * max(0.0, again + scatter - back) + scatter + scatter_root
-    return batch.count * all_of_it, batch.count * exposed
+
+    def micro_batch(last: bool) -> tuple[float, float]:
+        def reduced(parameters: int) -> float:
+            size = parameters * REDUCED
+            between = cluster.all_reduce(copies, size / layout.shard) if last else 0.0
+            return cluster.reduce_scatter(shard, size) + between
+
+        scatter, scatter_root = reduced(block), reduced(pieces.root)
+        all_of_it = count * (gather + again + scatter) + gather_root + scatter_root
+        exposed = gather_root + gather + (count - 1) * max(0.0, gather - forward)
+        exposed += max(0.0, again - 2 * outside)
+        exposed += (count - 1) * max(0.0, again + scatter - back) + scatter + scatter_root
+        return all_of_it, exposed
+
+    others, last = micro_batch(last=False), micro_batch(last=True)
+    more = batch.count - 1
+    return more * others[0] + last[0], more * others[1] + last[1]
 
 
 def _whole(
