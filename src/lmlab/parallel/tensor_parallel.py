@@ -1,7 +1,7 @@
 """Tensor parallelism: heads and feed-forward widths divided among processes, by DTensors."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
@@ -92,9 +92,11 @@ class TensorParallel(FSDP):
         materialize(model, self.mesh.device_type)
         return objective
 
-    def accumulating(self) -> AbstractContextManager[object]:
-        """Return that of FSDP; inside a group gradients need no synchronization."""
-        return super().accumulating() if self.between_groups else nullcontext()
+    @contextmanager
+    def accumulating(self) -> Iterator[None]:
+        """Enter the context of FSDP; inside a group gradients need no synchronization."""
+        with super().accumulating() if self.between_groups else nullcontext():
+            yield
 
     def finish_gradients(self) -> None:
         """Add up the gradients that come from the heads of each process."""
