@@ -22,10 +22,10 @@ LEVELS = [
     {"model", "optim", "data"},
     {"training", "generation", "runs", "accounting"},
     {"loading"},
-    {"task", "serving", "export", "evaluation", "profiling"},
+    {"task", "serving", "export", "evaluation", "profiling", "scaling"},
     {"cluster"},
 ]
-CONFIGURED = {"task", "serving", "export", "evaluation", "profiling", "cluster"}
+CONFIGURED = {"task", "serving", "export", "evaluation", "profiling", "cluster", "scaling"}
 """Packages above the configuration of a run, which may import it."""
 BASE = {
     *("command", "errors", "figures", "files", "layout", "lazy", "locations", "processor"),

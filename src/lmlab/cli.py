@@ -13,6 +13,7 @@ import lmlab.gpu.cli
 import lmlab.kernels.cli
 import lmlab.profiling.cli
 import lmlab.runs.cli
+import lmlab.scaling.cli
 import lmlab.serving.cli
 import lmlab.tokenizer.cli
 from lmlab.command import exit_code
@@ -41,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     lmlab.evaluation.cli.register(commands)
     lmlab.export.cli.register(commands)
     lmlab.runs.cli.register(commands)
+    lmlab.scaling.cli.register(commands)
     lmlab.cluster.cli.register(commands)
     lmlab.accounting.cli.register(commands)
     lmlab.profiling.cli.register(commands)
