@@ -35,7 +35,9 @@ class TrainingApi:
     The runs are kept in a file, so that a server that is started again goes on with them.
     """
 
-    def __init__(self, surface: Surface, key: str, state: Path, budget: int = COURSE_BUDGET) -> None:
+    def __init__(
+        self, surface: Surface, key: str, state: Path, budget: int = COURSE_BUDGET
+    ) -> None:
         self.surface, self.key, self.state, self.budget = surface, key, state, budget
         self.runs = _read(state, surface)
         self.lock = asyncio.Lock()

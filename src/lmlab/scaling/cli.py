@@ -2,24 +2,28 @@
 
 import argparse
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmlab.errors import UserError
+from lmlab.scaling.arguments import add_table, load_runs
+from lmlab.scaling.plan_cli import register_plan, register_serve
+from lmlab.scaling.predict_cli import register_predict, register_report
 
 if TYPE_CHECKING:
     from lmlab.scaling.table import Runs
     from lmlab.scaling.text import Fit
 
 Subcommands = Any
-COUNTINGS = ("all", "no_scores", "no_embeddings", "no_embeddings_no_scores", "6nd")
 EXAMPLES = """\
 examples:
   lmlab scaling fit runs/sweeps/isoflop
   lmlab scaling fit runs.csv --approach 2 --optimum akima
   lmlab scaling fit runs.csv --columns parameters=N tokens=D loss=final_loss --where dataset=c4
   lmlab scaling fit runs/sweeps/batch_size --hyperparameter lr --against tokens
+  lmlab scaling predict runs/sweeps/isoflop --budget 4e13 --device H100
+  lmlab scaling serve --api-key secret            a training API to plan against
+  lmlab scaling plan --budget 2e18 --target 1e19 --server http://127.0.0.1:8080 --api-key secret
+  lmlab scaling plan --budget 1e14 --target 4e14 experiment=cpu_scale       real runs
+  lmlab scaling report runs/sweeps/isoflop
 """
 
 
@@ -39,7 +43,7 @@ def register(commands: Subcommands) -> None:
         help="fit a law to a table of runs",
         description="Fit a law to a table of runs, with 95 % intervals by bootstrap.",
     )
-    _table(fit)
+    add_table(fit)
     fit.add_argument(
         "--approach",
         choices=("1", "2", "3", "over-training"),
@@ -64,82 +68,10 @@ def register(commands: Subcommands) -> None:
     )
     fit.add_argument("--json", action="store_true", help="print the fit as JSON")
     fit.set_defaults(run=run_fit)
-
-
-def _table(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "table",
-        type=Path,
-        metavar="TABLE",
-        help="a file (CSV, JSON, JSONL, Parquet; `lmlab collect --format csv` writes one), or a "
-        "folder of runs",
-    )
-    parser.add_argument(
-        "--columns",
-        nargs="+",
-        default=[],
-        metavar="NAME=COLUMN",
-        help="columns of parameters, tokens, flops and loss where their names differ; one of the "
-        "first three may be missing: FLOPs = 6 N D",
-    )
-    parser.add_argument(
-        "--where", nargs="+", default=[], metavar="COLUMN=VALUE", help="keep these rows only"
-    )
-    parser.add_argument(
-        "--drop-highest", type=_count(0), default=0, metavar="K", help="runs of highest loss (0)"
-    )
-    parser.add_argument(
-        "--counting",
-        choices=COUNTINGS,
-        help="what counts as parameters and FLOPs of a folder's runs (default: all)",
-    )
-    parser.add_argument(
-        "--samples",
-        type=_count(100),
-        default=1000,
-        metavar="N",
-        help="of the bootstrap (default: 1000)",
-    )
-    parser.add_argument("--seed", type=_count(0), default=0, help="of the bootstrap (default: 0)")
-
-
-def _count(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be an integer of at least {least}, got {text}")
-        return int(text)
-
-    return parse
-
-
-def _pairs(flag: str, given: list[str]) -> dict[str, str]:
-    for pair in given:
-        if "=" not in pair:
-            raise UserError(f"{flag} takes NAME=VALUE, got '{pair}'")
-    return dict(pair.split("=", 1) for pair in given)
-
-
-def load_runs(options: argparse.Namespace, curves: bool = False) -> "Runs":
-    """Read the table that a command names."""
-    from lmlab.scaling.folder import read_folder
-    from lmlab.scaling.table import read_table
-
-    path = options.table
-    if not path.exists():
-        raise UserError(f"{path} does not exist; give a table of runs or a folder of runs")
-    if path.is_dir():
-        for flag in ("columns", "where", "drop_highest"):
-            if getattr(options, flag):
-                raise UserError(f"--{flag.replace('_', '-')} is for files; {path} is a folder")
-        return read_folder(path, options.counting or "all", curves=curves)
-    if options.counting:
-        raise UserError(f"--counting is for folders of runs; {path} has its own columns")
-    return read_table(
-        path,
-        names=_pairs("--columns", options.columns),
-        where=_pairs("--where", options.where),
-        drop_highest=options.drop_highest,
-    )
+    register_predict(tools)
+    register_plan(tools)
+    register_serve(tools)
+    register_report(tools)
 
 
 def run_fit(options: argparse.Namespace) -> None:

@@ -118,7 +118,9 @@ def carry_out(
         if open_runs:
             found = run(open_runs)
             if not found:
-                raise UserError(f"{len(open_runs)} runs of {journal.path} have no loss; start again")
+                raise UserError(
+                    f"{len(open_runs)} runs of {journal.path} have no loss; start again"
+                )
             for config, loss in found.items():
                 journal = journal.record(config, loss)
             continue

@@ -14,7 +14,9 @@ from lmlab.scaling.trial import COURSE, Config, Space
 Say = Callable[[str], None]
 
 
-def plan_with_api(client: ApiClient, folder: Path, budget: float, target: float, say: Say) -> Journal:
+def plan_with_api(
+    client: ApiClient, folder: Path, budget: float, target: float, say: Say
+) -> Journal:
     """Carry out a plan on a training API.
 
     Runs that the server already has are read from it and not paid again. Raises UserError when
@@ -45,8 +47,13 @@ def plan_with_api(client: ApiClient, folder: Path, budget: float, target: float,
     return carry_out(journal, COURSE, run, say)
 
 
+def launched_with(config: Config) -> tuple[int, int, float]:
+    """Return what the runs of one sweep share; they differ in their shapes."""
+    return config.train_flops, config.batch_size, config.learning_rate
+
+
 def plan_with_sweeps(
-    launch: Callable[[Sequence[Config], str], Mapping[Config, float]],
+    launch: Callable[[Sequence[Config]], Mapping[Config, float]],
     space: Space,
     folder: Path,
     budget: float,
@@ -54,18 +61,14 @@ def plan_with_sweeps(
     overrides: Sequence[str],
     say: Say,
 ) -> Journal:
-    """Carry out a plan as real runs: `launch` makes the runs of one number of FLOPs as a sweep."""
+    """Carry out a plan as real runs: `launch` makes runs that differ in shape as a sweep."""
     require_budget(space, budget)
     settings: dict[str, Any] = {"budget": budget, "target": target, "overrides": list(overrides)}
     journal = open_journal(folder, settings)
 
     def run(configs: Sequence[Config]) -> Mapping[Config, float]:
         first = configs[0]
-        alike = [
-            c
-            for c in configs
-            if (c.train_flops, c.batch_size) == (first.train_flops, first.batch_size)
-        ]
-        return launch(alike, journal.rounds[-1].name)
+        alike = [c for c in configs if launched_with(c) == launched_with(first)]
+        return launch(alike)
 
     return carry_out(journal, space, run, say)
