@@ -61,14 +61,16 @@ class Journal:
         return replace(self, losses={**self.losses, config: loss}).write()
 
 
-def open_journal(folder: Path, settings: Mapping[str, Any]) -> Journal:
-    """Return the journal in a folder, or a new one.
+def open_journal(
+    folder: Path, settings: Mapping[str, Any], initial: Mapping[str, Any] | None = None
+) -> Journal:
+    """Return the journal in a folder, or a new one, which also keeps the `initial` values.
 
     Raises UserError for one of a plan with other settings.
     """
     path = folder / JOURNAL
     if not path.exists():
-        return Journal(path, settings).write()
+        return Journal(path, {**settings, **(initial or {})}).write()
     journal = read_journal(path)
     for name, value in settings.items():
         if journal.settings.get(name) != value:
@@ -112,7 +114,7 @@ def carry_out(
     A round is published before its runs start and a loss as soon as it is known. A killed plan
     goes on with the runs that have no loss.
     """
-    budget = journal.settings["budget"]
+    budget = journal.settings["budget"] - journal.settings.get("spent_before", 0)
     while True:
         open_runs = [c for r in journal.rounds for c in r.configs if c not in journal.losses]
         if open_runs:

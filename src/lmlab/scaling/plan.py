@@ -7,7 +7,7 @@ from typing import Any
 
 from lmlab.errors import UserError
 from lmlab.scaling.client import ApiClient
-from lmlab.scaling.journal import Journal, carry_out, open_journal
+from lmlab.scaling.journal import JOURNAL, Journal, carry_out, open_journal
 from lmlab.scaling.planner import require_budget
 from lmlab.scaling.trial import COURSE, Config, Space
 
@@ -26,16 +26,15 @@ def plan_with_api(
     used = client.total_flops_used()
     known = {trial.config: trial.loss for trial in client.previous_runs()}
     settings = {"budget": budget, "target": target, "server": client.url}
-    journal = open_journal(folder, settings)
-    planned = {config for round_ in journal.rounds for config in round_.configs}
-    of_others = used - sum(c.train_flops for c in known if c in planned)
-    if not journal.rounds and of_others >= budget:
+    spent = {"spent_before": used}
+    if used >= budget and not (folder / JOURNAL).exists():
         raise UserError(
             f"{used:.4g} of {budget:.4g} FLOPs are already spent on {client.url}; nothing is left "
             "to plan"
         )
-    if of_others > 0:
-        say(f"{of_others:.3g} FLOPs were spent outside of this plan")
+    journal = open_journal(folder, settings, spent)
+    if before := journal.settings["spent_before"]:
+        say(f"{before:.3g} FLOPs were spent before this plan")
 
     def run(configs: Sequence[Config]) -> Mapping[Config, float]:
         config = configs[0]
