@@ -14,6 +14,7 @@ import lmlab.kernels.cli
 import lmlab.planning.cli
 import lmlab.profiling.cli
 import lmlab.runs.cli
+import lmlab.scaling.cli
 import lmlab.serving.cli
 import lmlab.tokenizer.cli
 import lmlab.training.cli
@@ -44,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     lmlab.export.cli.register(commands)
     lmlab.runs.cli.register(commands)
     lmlab.training.cli.register(commands)
+    lmlab.scaling.cli.register(commands)
     lmlab.cluster.cli.register(commands)
     lmlab.accounting.cli.register(commands)
     lmlab.planning.cli.register(commands)
