@@ -141,6 +141,18 @@ def fail(message: str) -> None:
 def register_resolvers(conf: Path) -> None:
     """Make the functions that `conf/config.yaml` calls known to OmegaConf."""
     OmegaConf.register_new_resolver("run_dir", _run_directory, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("inverse_width", _inverse_width, replace=True)
+    OmegaConf.register_new_resolver("tokens_for", _tokens_for, replace=True)
+
+
+def _inverse_width(rate: float, width: int, d_model: int) -> float:
+    """Return a learning rate that is `rate` at `width` and falls in proportion to the width."""
+    return float(f"{rate * width / d_model:.6g}")
+
+
+def _tokens_for(flops: float, d_model: int, num_layers: int) -> int:
+    """Return the tokens of C = 6 N D, with N = 12 L d^2 parameters without embeddings."""
+    return int(flops / (6 * 12 * num_layers * d_model**2))
 
 
 def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:

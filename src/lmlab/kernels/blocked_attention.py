@@ -56,7 +56,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("lmlab::blocked_attention", mutates_args=())
-@_without_autocast
+@_without_autocast  # type: ignore[untyped-decorator]
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, window: int | None, saves: bool
 ) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, window: int | None, saves: bool) -> tuple
 
 
 @torch.library.custom_op("lmlab::blocked_attention_backward", mutates_args=())
-@_without_autocast
+@_without_autocast  # type: ignore[untyped-decorator]
 def _backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, saved: Tensor, window: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:

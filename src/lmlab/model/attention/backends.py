@@ -60,7 +60,8 @@ def blocked(
     window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
 
     def attend(*args: Heads) -> Heads:
-        return blocked_attention(*_in_autocast(*args), window)
+        q, k, v = _in_autocast(*args)
+        return blocked_attention(q, k, v, window)
 
     return upcast(attend, q, k, v)
 
@@ -181,7 +182,8 @@ def _flash(
     assert dropout == 0
     assert pattern.queries is None
     window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
-    return attend(*_in_autocast(q, k, v), True, window, cap)[0]
+    q, k, v = _in_autocast(q, k, v)
+    return attend(q, k, v, True, window, cap)[0]
 
 
 def _in_autocast(*args: Heads) -> tuple[Heads, ...]:

@@ -1,0 +1,140 @@
+"""Scaling laws of published tables against the figures published with them, and simulations.
+
+python benchmarks/scaling.py course isoflops_curves.json
+python benchmarks/scaling.py chinchilla svg_extracted_data.csv
+python benchmarks/scaling.py over-training gadre2024_losses.csv
+python benchmarks/scaling.py coverage --repetitions 300
+python benchmarks/scaling.py planner --seeds 10
+
+Tables: the course's 72 runs (github.com/stanford-cs336/assignment3-scaling, MIT); runs read off
+Chinchilla's figure (Besiroglu et al. 2024, github.com/epoch-research/analyzing-chinchilla, MIT);
+runs of Gadre et al. 2024 (github.com/mlfoundations/scaling, MIT).
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lmlab.scaling.isoflop import fit_isoflop
+from lmlab.scaling.law import NAMES, Law
+from lmlab.scaling.overtraining import fit_overtraining
+from lmlab.scaling.parametric import fit_parametric
+from lmlab.scaling.table import make_runs, read_table
+from lmlab.text import markdown_table
+
+COURSE = Law(2.69, 1606.4, 3210.7, 0.34, 0.36)
+BESIROGLU = Law(1.8172, 477.84, 2143.86, 0.34731, 0.36718)
+PUBLISHED = {"E": (1.769, 1.871), "alpha": (0.317, 0.373), "beta": (0.331, 0.415)}
+PUBLISHED_ERRORS = (0.7103, 0.7320)
+"""Per cent, of 1.4B parameters at M = 640 and 6.9B at M = 20."""
+THREADS = 2
+
+
+def course(path: Path) -> None:
+    runs = read_table(path)
+    start = time.perf_counter()
+    fit = fit_parametric(runs, threads=THREADS)
+    _constants(fit.law, COURSE, time.perf_counter() - start)
+    for flops in (1e23, 1e24):
+        print(f"N({flops:g}) = {fit.law.optimum(flops)[0]:.4g}")
+
+
+def chinchilla(path: Path) -> None:
+    runs = read_table(path, drop_highest=5)
+    start = time.perf_counter()
+    fit = fit_parametric(runs, samples=4000, threads=THREADS)
+    seconds = time.perf_counter() - start
+    _constants(fit.law, BESIROGLU, seconds)
+    print(f"objective {fit.objective:.7e}, published 1.0182740e-03; 4,000 samples")
+    rows = [
+        [name, f"{i.low:.4f} to {i.high:.4f}", " to ".join(map(str, PUBLISHED[name]))]
+        for name, i in fit.intervals().items()
+        if name in PUBLISHED
+    ]
+    print(markdown_table(("", "95 % interval", "published"), rows, aligned=True))
+
+
+def _constants(law: Law, published: Law, seconds: float) -> None:
+    rows = []
+    for name in NAMES:
+        found, wanted = getattr(law, name), getattr(published, name)
+        rows.append([name, f"{found:.6g}", f"{wanted:g}", f"{abs(found / wanted - 1):.1e}"])
+    print(markdown_table(("", "fitted", "published", "off by"), rows, aligned=True))
+    print(f"{seconds:.1f} s on {THREADS} threads")
+
+
+def over_training(path: Path) -> None:
+    names = {"loss": "loss_c4_val"}
+    runs = read_table(path, names=names, where={"dataset": "rpj"})
+    multiplier = runs.column("chinchilla_multiplier")
+    smallest = runs.parameters == runs.parameters.min()
+    fitted = (multiplier == 1) & (runs.parameters < 1e9) | smallest & (multiplier == 16)
+    law = fit_overtraining(runs.take(fitted)).law
+    print(f"fitted to {fitted.sum()} runs: {law}")
+    large = (runs.parameters > 1e9) & ((multiplier == 32) | (runs.parameters > 5e9))
+    test = runs.take(np.flatnonzero(large))
+    errors = 100 * np.abs(law.loss(test.parameters, test.tokens) / test.loss - 1)
+    for size, tokens, error, published in zip(
+        test.parameters, test.tokens, errors, PUBLISHED_ERRORS, strict=True
+    ):
+        ratio = tokens / size
+        print(f"{size:.3g} parameters, M = {ratio:.0f}: {error:.4f} %, published {published:.4f} %")
+
+
+def coverage(repetitions: int) -> None:
+    """Simulate IsoFLOP tables with noise and count how often 95 % intervals hold the truth."""
+    rng = np.random.default_rng(0)
+    flops = np.repeat(np.geomspace(1e18, 1e21, 7), 8)
+    target = 1e22
+    held: dict[str, list[bool]] = {}
+    for seed in range(repetitions):
+        truth = Law(
+            rng.uniform(1.5, 2.5),
+            rng.uniform(200, 1000),
+            rng.uniform(500, 3000),
+            rng.uniform(0.3, 0.38),
+            rng.uniform(0.3, 0.38),
+        )
+        size = truth.optimum(flops)[0] * np.tile(np.geomspace(0.2, 5, 8), 7)
+        tokens = flops / 6 / size
+        loss = truth.loss(size, tokens) * np.exp(rng.normal(0, 0.005, len(flops)))
+        runs = make_runs(parameters=size, flops=flops, loss=loss)
+        third = fit_parametric(runs, samples=500, seed=seed, threads=THREADS)
+        second = fit_isoflop(runs, seed=seed)
+        size_at, loss_at = truth.optimum(target)[0], truth.best_loss(target)
+        laws = third.laws
+        values = {name: getattr(truth, name) for name in NAMES} | {"a": truth.exponents[0]}
+        found = third.intervals()
+        for name, value in values.items():
+            held.setdefault(f"approach 3: {name}", []).append(value in found[name])
+        from lmlab.scaling.intervals import interval
+
+        for name, inside in {
+            "approach 3: loss at 1e22": loss_at in interval(laws.best_loss(target)),
+            "approach 3: N at 1e22": size_at in interval(laws.optimum(target)[0]),
+            "approach 2: a": values["a"] in second.size_law.exponent_interval,
+            "approach 2: N at 1e22": size_at in second.size_law.interval(target),
+        }.items():
+            held.setdefault(name, []).append(inside)
+    rows = [[name, f"{100 * np.mean(inside):.1f} %"] for name, inside in held.items()]
+    print(markdown_table((f"{repetitions} repetitions", "held"), rows, aligned=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    subjects = parser.add_subparsers(dest="subject", required=True)
+    tables = {"course": course, "chinchilla": chinchilla, "over-training": over_training}
+    for name in tables:
+        subjects.add_parser(name).add_argument("table", type=Path)
+    subjects.add_parser("coverage").add_argument("--repetitions", type=int, default=300)
+    options = parser.parse_args()
+    if options.subject == "coverage":
+        coverage(options.repetitions)
+    else:
+        tables[options.subject](options.table)
+
+
+if __name__ == "__main__":
+    main()

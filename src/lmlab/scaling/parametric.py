@@ -1,0 +1,221 @@
+"""Approach 3 of Hoffmann et al. 2022: the parametric law, fitted to all runs."""
+
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lmlab.errors import UserError
+from lmlab.scaling.intervals import Interval, interval
+from lmlab.scaling.law import NAMES, Law, stacked
+from lmlab.scaling.minimize import Minima, Objective, minimize
+from lmlab.scaling.table import Runs
+
+HUBER = 1e-3
+"""Residuals of log loss above this count linearly."""
+NEEDED = 6
+"""Runs for five constants."""
+GRID = (
+    (-1.0, -0.5, 0.0, 0.5, 1.0),
+    (0.0, 5.0, 10.0, 15.0, 20.0, 25.0),
+    (0.0, 5.0, 10.0, 15.0, 20.0, 25.0),
+    (0.0, 0.5, 1.0, 1.5, 2.0),
+    (0.0, 0.5, 1.0, 1.5, 2.0),
+)
+"""Starts of log E, log A, log B, alpha and beta (Hoffmann et al. 2022, section D.2)."""
+CHUNK = 256
+"""Problems that a thread minimises at once: their arrays fit into a core's cache."""
+SAME = 1e-6
+"""Starts within this share of the best objective have found the same minimum."""
+LARGEST_EXPONENT = 300.0
+
+
+@dataclass(frozen=True)
+class ParametricFit:
+    """The law of a table of runs."""
+
+    law: Law
+    objective: float
+    """Sum of the Huber losses of the residuals."""
+    residuals: Float[np.ndarray, " runs"]
+    """Log of the observed loss less that of the law's."""
+    converged: bool
+    gradient: float
+    """Largest entry of the gradient of the objective / `HUBER`^2, its curvature scaled to 1."""
+    starts: int
+    agreeing: int
+    """Finalists among the starts that reached the same minimum."""
+    finalists: int
+    samples: Float[np.ndarray, "samples 5"]
+    """Constants of the bootstrap, as `NAMES`."""
+
+    @property
+    def laws(self) -> Law:
+        """The laws of the bootstrap as one, for intervals of what follows from them."""
+        return stacked(self.samples)
+
+    def intervals(self, confidence: float = 0.95) -> dict[str, Interval]:
+        """Return the interval of each constant and of the exponents a and b."""
+        values = dict(zip(NAMES, self.samples.T, strict=True))
+        a, b = self.laws.exponents
+        values |= {"a": a, "b": b}
+        return {name: interval(v, confidence) for name, v in values.items()}
+
+
+def fit_parametric(
+    runs: Runs, *, samples: int = 1000, seed: int = 0, threads: int | None = None
+) -> ParametricFit:
+    """Fit E, A, B, alpha and beta by Huber loss on the log of the loss (Besiroglu et al. 2024).
+
+    L-BFGS with the analytic gradient runs from a grid of 4,500 starts; the bootstrap draws runs
+    with replacement. Raises UserError for fewer than 6 runs, or runs of one size or one length.
+    """
+    _require(runs)
+    log_n, log_d, log_loss = (np.log(v) for v in (runs.parameters, runs.tokens, runs.loss))
+    centre_n, centre_d = log_n.mean(), log_d.mean()
+    problem = _Problem(log_n - centre_n, log_d - centre_d, log_loss)
+    pool = ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8))
+    with pool:
+        starts = _starts(problem, centre_n, centre_d)
+        found = _chunked(pool, problem, starts, None, iterations=30, tolerance=1e-3)
+        order = np.argsort(np.where(np.isfinite(found.value), found.value, np.inf))[:48]
+        final = minimize(problem.objective(None), found.x[order], tolerance=1e-7, iterations=2000)
+        best = problem.whitened(final.x[np.argmin(final.value)])
+        polished = minimize(best.objective(None), np.zeros((1, 5)), tolerance=1e-9)
+        minimum = best.points(polished.x)
+        rng = np.random.default_rng(seed)
+        size = len(runs)
+        counts = rng.multinomial(size, np.full(size, 1 / size), size=samples).astype(float)
+        start = np.repeat(polished.x, samples, 0)
+        drawn = _chunked(pool, best, start, counts, iterations=300, tolerance=1e-6)
+    agreeing = final.value <= polished.value * (1 + SAME) + 1e-9
+
+    def constants(x: np.ndarray) -> np.ndarray:
+        e, a, b, alpha, beta = x.T
+        powers = (e, a + alpha * centre_n, b + beta * centre_d)
+        return np.stack([*(np.exp(p) for p in powers), alpha, beta], 1)
+
+    law = Law(*(float(v) for v in constants(minimum)[0]))
+    residuals = log_loss - np.log(law.loss(runs.parameters, runs.tokens))
+    return ParametricFit(
+        law=law,
+        objective=float(polished.value[0]) * HUBER**2,
+        residuals=residuals,
+        converged=bool(polished.converged[0]),
+        gradient=float(polished.gradient[0]),
+        starts=len(starts),
+        agreeing=int(agreeing.sum()),
+        finalists=len(order),
+        samples=constants(best.points(drawn.x)),
+    )
+
+
+def _require(runs: Runs) -> None:
+    if len(runs) < NEEDED:
+        raise UserError(
+            f"{runs.source} has {len(runs)} runs; the parametric law has five constants and needs "
+            f"at least {NEEDED}"
+        )
+    for what, values in (("sizes", runs.parameters), ("numbers of tokens", runs.tokens)):
+        if len(np.unique(values)) < 3:
+            raise UserError(
+                f"{runs.source} has runs of {len(np.unique(values))} {what}; "
+                f"the parametric law needs at least 3"
+            )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    log_n: Float[np.ndarray, " runs"]
+    log_d: Float[np.ndarray, " runs"]
+    log_loss: Float[np.ndarray, " runs"]
+    origin: Float[np.ndarray, " 5"] = field(default_factory=lambda: np.zeros(5))
+    basis: Float[np.ndarray, "5 5"] = field(default_factory=lambda: np.eye(5))
+    """Columns are the variables' directions, in log E, log A, log B, alpha and beta."""
+
+    def points(self, variables: Float[np.ndarray, "problems 5"]) -> Float[np.ndarray, "problems 5"]:
+        """Return log E, log A, log B, alpha and beta, N and D in units of their means."""
+        return self.origin + variables @ self.basis.T
+
+    def whitened(self, minimum: Float[np.ndarray, " 5"]) -> "_Problem":
+        """Return the problem in variables in which its curvature at the minimum is about 1."""
+        e, a, b, alpha, beta = minimum
+        parts = np.stack(
+            [np.full_like(self.log_n, np.exp(e)), np.exp(a - alpha * self.log_n),
+             np.exp(b - beta * self.log_d)]
+        )  # fmt: skip
+        total = parts.sum(0)
+        rows = [parts[0], parts[1], parts[2], -parts[1] * self.log_n, -parts[2] * self.log_d]
+        jacobian = np.stack(rows, 1) / total[:, None]
+        residual = np.abs(np.log(total) - self.log_loss)
+        weight = 1 / (HUBER * np.maximum(residual, HUBER))
+        curvature, directions = np.linalg.eigh((jacobian * weight[:, None]).T @ jacobian)
+        scale = 1 / np.sqrt(np.maximum(curvature, 1e-9 * curvature[-1]))
+        return replace(self, origin=minimum, basis=directions * scale)
+
+    def objective(self, counts: Float[np.ndarray, "problems runs"] | None) -> Objective:
+        """Return the sum of Huber losses in units of `HUBER` squared, and its gradient.
+
+        `counts` tells how often a problem has each run.
+        """
+
+        def evaluate(x: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            e, a, b, alpha, beta = (column[:, None] for column in self.points(x).T)
+            by_size = np.exp(np.minimum(a - alpha * self.log_n, LARGEST_EXPONENT))
+            by_data = np.exp(np.minimum(b - beta * self.log_d, LARGEST_EXPONENT))
+            floor = np.exp(np.minimum(e, LARGEST_EXPONENT))
+            total = floor + by_size + by_data
+            z = (np.log(total) - self.log_loss) / HUBER
+            inside = np.clip(z, -1, 1)
+            huber = inside * (z - 0.5 * inside)
+            slope = inside / (HUBER * total)
+            if counts is not None:
+                huber *= counts[index]
+                slope *= counts[index]
+            by_size *= slope
+            by_data *= slope
+            gradient = np.stack(
+                [
+                    floor[:, 0] * slope.sum(1),
+                    by_size.sum(1),
+                    by_data.sum(1),
+                    -(by_size @ self.log_n),
+                    -(by_data @ self.log_d),
+                ],
+                1,
+            )
+            return huber.sum(1), gradient @ self.basis
+
+        return evaluate
+
+
+def _starts(problem: _Problem, centre_n: float, centre_d: float) -> Float[np.ndarray, "starts 5"]:
+    grid = np.array(list(itertools.product(*GRID)))
+    e, a, b, alpha, beta = grid.T
+    return np.stack([e, a - alpha * centre_n, b - beta * centre_d, alpha, beta], 1)
+
+
+def _chunked(
+    pool: ThreadPoolExecutor,
+    problem: _Problem,
+    start: Float[np.ndarray, "problems 5"],
+    counts: Float[np.ndarray, "problems runs"] | None,
+    **settings: Any,
+) -> Minima:
+    def part(first: int) -> Minima:
+        rows = slice(first, first + CHUNK)
+        objective = problem.objective(None if counts is None else counts[rows])
+        return minimize(objective, start[rows], **settings)
+
+    parts = list(pool.map(part, range(0, len(start), CHUNK)))
+    return Minima(
+        np.concatenate([p.x for p in parts]),
+        np.concatenate([p.value for p in parts]),
+        np.concatenate([p.gradient for p in parts]),
+        np.concatenate([p.converged for p in parts]),
+        max(p.iterations for p in parts),
+    )

@@ -1,0 +1,73 @@
+"""Plans against a training API, and as sweeps of real runs."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lmlab.errors import UserError
+from lmlab.scaling.client import ApiClient
+from lmlab.scaling.journal import JOURNAL, Journal, carry_out, open_journal
+from lmlab.scaling.planner import require_budget
+from lmlab.scaling.trial import COURSE, Config, Space
+
+Say = Callable[[str], None]
+
+
+def plan_with_api(
+    client: ApiClient, folder: Path, budget: float, target: float, say: Say
+) -> Journal:
+    """Carry out a plan on a training API.
+
+    Runs that the server already has are read from it and not paid again. Raises UserError when
+    runs of others have spent so much that the budget is used.
+    """
+    require_budget(COURSE, budget)
+    used = client.total_flops_used()
+    known = {trial.config: trial.loss for trial in client.previous_runs()}
+    settings = {"budget": budget, "target": target, "server": client.url}
+    spent = {"spent_before": used}
+    if used >= budget and not (folder / JOURNAL).exists():
+        raise UserError(
+            f"{used:.4g} of {budget:.4g} FLOPs are already spent on {client.url}; nothing is left "
+            "to plan"
+        )
+    journal = open_journal(folder, settings, spent)
+    if before := journal.settings["spent_before"]:
+        say(f"{before:.3g} FLOPs were spent before this plan")
+
+    def run(configs: Sequence[Config]) -> Mapping[Config, float]:
+        config = configs[0]
+        loss = known[config] if config in known else client.run(config)
+        if not (math.isfinite(loss) and loss > 0):
+            raise UserError(f"{client.url} answers loss {loss} for {config}")
+        return {config: loss}
+
+    return carry_out(journal, COURSE, run, say)
+
+
+def launched_with(config: Config) -> tuple[int, int, float]:
+    """Return what the runs of one sweep share; they differ in their shapes."""
+    return config.train_flops, config.batch_size, config.learning_rate
+
+
+def plan_with_sweeps(
+    launch: Callable[[Sequence[Config]], Mapping[Config, float]],
+    space: Space,
+    folder: Path,
+    budget: float,
+    target: float,
+    overrides: Sequence[str],
+    say: Say,
+) -> Journal:
+    """Carry out a plan as real runs: `launch` makes runs that differ in shape as a sweep."""
+    require_budget(space, budget)
+    settings: dict[str, Any] = {"budget": budget, "target": target, "overrides": list(overrides)}
+    journal = open_journal(folder, settings)
+
+    def run(configs: Sequence[Config]) -> Mapping[Config, float]:
+        first = configs[0]
+        alike = [c for c in configs if launched_with(c) == launched_with(first)]
+        return launch(alike)
+
+    return carry_out(journal, space, run, say)

@@ -1,0 +1,155 @@
+"""`lmlab scaling predict` and `report`."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from lmlab.accounting.vocabulary import GPT2_VOCABULARY
+from lmlab.errors import UserError
+from lmlab.gpu.names import Precision, sheet_names
+from lmlab.scaling.arguments import add_table, load_runs, positive
+
+if TYPE_CHECKING:
+    from lmlab.scaling.cost import RunCost
+
+Subcommands = Any
+
+
+def register_predict(tools: Subcommands) -> None:
+    """Add `predict` to `lmlab scaling`."""
+    predict = tools.add_parser(
+        "predict",
+        help="predict the best size, tokens and loss of a budget",
+        description="Predict the best size, tokens and loss of a budget from the parametric law of "
+        "a table (approach 3), with 95 % intervals, and what the run costs on a device.",
+    )
+    add_table(predict)
+    predict.add_argument(
+        "--budget", type=positive, nargs="+", required=True, metavar="FLOPS", help="of training"
+    )
+    predict.add_argument(
+        "--device",
+        metavar="NAME",
+        help=f"cost on this device: {', '.join(sheet_names())}, or a sheet FILE.yaml",
+    )
+    predict.add_argument(
+        "--mfu", type=positive, default=0.4, help="share of the device's peak (default: 0.4)"
+    )
+    predict.add_argument("--precision", choices=get_args(Precision), default="bf16")
+    predict.add_argument(
+        "--model",
+        nargs="+",
+        default=["model=small"],
+        metavar="KEY=VALUE",
+        help="the model of the cost, apart from its size (default: model=small)",
+    )
+    predict.add_argument("--json", action="store_true", help="print the predictions as JSON")
+    predict.set_defaults(run=run_predict)
+
+
+def register_report(tools: Subcommands) -> None:
+    """Add `report` to `lmlab scaling`."""
+    report = tools.add_parser(
+        "report",
+        help="make a page of a table's laws",
+        description="Make one self-contained page: runs, curves, optima, fits, the frontier with "
+        "intervals, residuals.",
+    )
+    add_table(report)
+    report.add_argument(
+        "--output", type=Path, metavar="FILE", help="default: scaling.html beside the table"
+    )
+    report.add_argument("--plot", type=Path, metavar="FILE.png", help="draw a picture as well")
+    report.add_argument(
+        "--target", type=positive, metavar="FLOPS", help="predict this budget on the page"
+    )
+    report.set_defaults(run=run_report)
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    """Print predictions."""
+    from lmlab.scaling.intervals import interval
+    from lmlab.scaling.parametric import fit_parametric
+    from lmlab.text import duration
+
+    if not 0 < options.mfu <= 1:
+        raise UserError(f"--mfu is a share of the peak, between 0 and 1, got {options.mfu:g}")
+    runs = load_runs(options)
+    fit = fit_parametric(runs, samples=options.samples, seed=options.seed)
+    largest = float(runs.flops.max())
+    values = []
+    for budget in options.budget:
+        size, tokens = (float(v) for v in fit.law.optimum(budget))
+        sizes, lengths = fit.laws.optimum(budget)
+        found: dict[str, Any] = {"flops": budget, "times_largest": budget / largest}
+        for name, value, drawn in (
+            ("loss", float(fit.law.best_loss(budget)), fit.laws.best_loss(budget)),
+            ("parameters", size, sizes),
+            ("tokens", tokens, lengths),
+        ):
+            range_ = interval(drawn)
+            found[name] = value
+            found[f"{name}_interval"] = [range_.low, range_.high]
+        found["flat_region"] = list(fit.law.flat_region(budget))
+        values.append(found)
+        if options.json:
+            continue
+        print(f"{budget:.4g} FLOPs, {budget / largest:.3g} times the largest run of {runs.source}")
+        for name, form in (("loss", ".4f"), ("parameters", ".4g"), ("tokens", ".4g")):
+            low, high = found[f"{name}_interval"]
+            print(f"  {name:<10} {found[name]:{form}}  ({low:{form}} to {high:{form}})")
+        low, high = found["flat_region"]
+        print(f"  within 1 % of the best loss: {low:.3g} to {high:.3g} parameters")
+        if options.device:
+            cost = _cost(size, tokens, options)
+            s = cost.shape
+            print(
+                f"  {options.device}: {duration(cost.seconds)} of one device at "
+                f"{100 * options.mfu:g} % of its peak in {options.precision}, "
+                f"{cost.device_hours:,.1f} device hours; memory for at least {cost.devices}\n"
+                f"  counted for d_model={s.d_model} num_layers={s.num_layers} "
+                f"num_heads={s.num_heads}: {cost.costs.parameters:.4g} parameters with embeddings, "
+                f"{tokens * cost.costs.flops_per_token:.3g} FLOPs with scores and head"
+            )
+    if options.json:
+        for found in values:
+            if options.device:
+                cost = _cost(found["parameters"], found["tokens"], options)
+                found |= {"device": options.device, "device_hours": cost.device_hours}
+                found |= {"devices": cost.devices}
+        print(json.dumps(values, indent=2))
+
+
+def _cost(parameters: float, tokens: float, options: argparse.Namespace) -> "RunCost":
+    from lmlab.gpu.sheets import load_sheet
+    from lmlab.hydra_app import compose
+    from lmlab.scaling.cost import run_cost
+
+    config = compose(*options.model)
+    return run_cost(
+        parameters,
+        tokens,
+        load_sheet(options.device),
+        model=config.model,
+        optimizer=config.optimizer,
+        vocab_size=config.model.vocab_size or GPT2_VOCABULARY,
+        precision=options.precision,
+        mfu=options.mfu,
+    )
+
+
+def run_report(options: argparse.Namespace) -> None:
+    """Write the page, and say where it is."""
+    from lmlab.scaling.page import write_page
+    from lmlab.scaling.report import make_report
+
+    runs = load_runs(options)
+    report = make_report(runs, samples=options.samples, seed=options.seed, target=options.target)
+    folder = options.table if options.table.is_dir() else options.table.parent
+    print(write_page(report, options.output or folder / "scaling.html"))
+    if options.plot:
+        from lmlab.scaling.picture import write_picture
+
+        write_picture(report, options.plot)
+        print(options.plot)

@@ -1,0 +1,114 @@
+"""The runs of a plan as sweeps of real training runs."""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmlab.errors import UserError
+from lmlab.runs.read import find_runs, read_run
+from lmlab.scaling.shapes import HEAD_DIM, ShapeRange
+from lmlab.scaling.trial import Config, Space
+
+LARGEST_WIDTH, DEEPEST = 4096, 64
+RATES = 8
+"""Learning rates are tried from lr / 8 to 8 lr."""
+DIGITS = (1, 3)
+RANGE = 1e4
+"""Budget / the smallest FLOPs of a run."""
+
+
+def real_space(budget: float, learning_rate: float, batch_size: int) -> Space:
+    """Return what real runs may be: widths in multiples of 64, heads of 64."""
+    flops = sorted(
+        int(digit * 10.0**power)
+        for power in range(8, 26)
+        for digit in DIGITS
+        if budget / RANGE <= digit * 10.0**power <= budget
+    )
+    heads = (1, LARGEST_WIDTH // HEAD_DIM)
+    shapes = ShapeRange((HEAD_DIM, LARGEST_WIDTH), (1, DEEPEST), heads)
+    rates = (learning_rate / RATES, learning_rate * RATES)
+    return Space(shapes, (batch_size,), rates, tuple(flops))
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """Starts `lmlab train -m` and reads the losses of the runs; finished runs are skipped there.
+
+    A run trains on C / 6 N tokens, N without embeddings.
+    """
+
+    name: str
+    overrides: Sequence[str]
+    tokens_per_step: int
+    """At the smallest batch size."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs lie."""
+        return Path("runs/sweeps", self.name)
+
+    def launch(self, configs: Sequence[Config]) -> Mapping[Config, float]:
+        """Make runs that differ in their shapes; raises UserError for those that failed."""
+        command = [sys.executable, "-m", "lmlab.cli", "train", "-m", *self.arguments(configs)]
+        code = subprocess.run(command, check=False).returncode
+        losses = {c: loss for c in configs if (loss := self._loss(c)) is not None}
+        if not losses:
+            raise UserError(
+                f"none of {len(configs)} runs in {self.folder} has finished (exit code {code}); "
+                "start the plan again to continue them, or see their logs there"
+            )
+        return losses
+
+    def arguments(self, configs: Sequence[Config]) -> list[str]:
+        """Return the overrides of the sweep: tokens differ with the shape, so they follow it."""
+        first = configs[0]
+        for config in configs:
+            if config.tokens < self.tokens_per_step:
+                raise UserError(
+                    f"{config.train_flops:.3g} FLOPs are {config.tokens:.3g} tokens for "
+                    f"{config.parameters:.3g} parameters, less than a step of "
+                    f"{self.tokens_per_step:,}; raise --budget or lower trainer.batch_size"
+                )
+        shapes = ",".join(
+            f"{{d_model: {c.d_model}, num_layers: {c.num_layers}, num_heads: {c.num_heads}, "
+            "d_ff: null}"
+            for c in sorted(configs)
+        )
+        return [
+            *self.overrides,
+            "budget=tokens",
+            f"budget.tokens=${{tokens_for:{first.train_flops},${{model.d_model}},"
+            "${model.num_layers}}",
+            f"name={self.name}",
+            f"model={shapes}",
+            f"lr={first.learning_rate:g}",
+            f"trainer.batch_size={first.batch_size}",
+        ]
+
+    def _loss(self, config: Config) -> float | None:
+        for directory in find_runs(self.folder) if self.folder.is_dir() else []:
+            run = read_run(directory)
+            if _is_of(run.config, config) and run.status in ("finished", "diverged"):
+                loss = run.result.get("val_loss")
+                if run.status == "diverged" or loss is None:
+                    raise UserError(
+                        f"{directory} diverged at lr={config.learning_rate:g}; start another plan "
+                        "with a lower lr="
+                    )
+                return float(loss)
+        return None
+
+
+def _is_of(stored: Mapping[str, Any], config: Config) -> bool:
+    model, budget = stored["model"], stored["budget"]
+    shape = (model["d_model"], model["num_layers"], model["num_heads"])
+    return (
+        shape == (config.d_model, config.num_layers, config.num_heads)
+        and budget.get("tokens") == int(config.tokens)
+        and stored["lr"] == config.learning_rate
+        and stored["trainer"]["batch_size"] == config.batch_size
+    )
