@@ -33,13 +33,13 @@ def write_picture(report: Report, path: Path) -> None:
             axes.fill_between(band.x, band.low, band.high, color=BLUE, alpha=0.2, linewidth=0)
             axes.plot(band.x, band.y, color=BLUE, label=f"{label}, 95 % interval")
             axes.axvline(runs.flops.max(), color=INK, linestyle=":", linewidth=1)
-            axes.set(xscale="log", yscale="log", xlabel="training FLOPs")
+            axes.set(xscale="log", xlabel="training FLOPs")
         frontier.scatter(runs.flops, runs.loss, 8, INK, alpha=0.5)
         if report.isoflop:
             inside = report.isoflop.inside
             sizes.plot([p.flops for p in inside], [p.parameters for p in inside], "o",
                        color=ORANGE, markersize=4, label="IsoFLOP optima")  # fmt: skip
-        sizes.set_ylabel("parameters")
+        sizes.set(yscale="log", ylabel="parameters")
         frontier.set_ylabel("loss")
         for axes in (profiles, sizes, frontier):
             axes.legend(frameon=False, fontsize=8)

@@ -1,0 +1,198 @@
+"""The planner, its journal, the training API and the client."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+
+from lmlab.errors import UserError
+from lmlab.scaling.api import TrainingApi
+from lmlab.scaling.client import ApiClient
+from lmlab.scaling.journal import carry_out, open_journal, read_journal
+from lmlab.scaling.plan import plan_with_api
+from lmlab.scaling.planner import next_round, predict
+from lmlab.scaling.surface import Surface
+from lmlab.scaling.sweeps import Sweeps, real_space
+from lmlab.scaling.trial import COURSE, COURSE_BUDGET, Config, Trial
+
+CONFIG = Config(512, 8, 8, 128, 3e-4, 10**15)
+TARGET = 10**19
+
+
+def planned(surface: Surface) -> list[Trial]:
+    trials: list[Trial] = []
+    number = 0
+    while (round_ := next_round(number, trials, COURSE, COURSE_BUDGET)) is not None:
+        trials += [Trial(config, surface.measure(config)) for config in round_.configs]
+        number += 1
+    return trials
+
+
+def test_the_loss_of_a_larger_budget_is_predicted_within_one_per_cent() -> None:
+    good = 0
+    for seed in range(10):
+        surface = Surface.draw(seed)
+        trials = planned(surface)
+        assert sum(trial.config.train_flops for trial in trials) <= COURSE_BUDGET
+        assert len({trial.config for trial in trials}) == len(trials)
+        _, truth = surface.best(TARGET)
+        found = predict(trials, COURSE, TARGET, samples=20)
+        good += abs(found.loss / truth - 1) < 0.01
+    assert good >= 9
+
+
+def test_surfaces_differ_and_depend_on_everything() -> None:
+    first, second = Surface.draw(1), Surface.draw(2)
+    assert first.law != second.law
+    assert first.measure(CONFIG) == first.measure(CONFIG) != first.truth(CONFIG)
+    for change in ({"batch_size": 256}, {"learning_rate": 1e-3}, {"num_layers": 4}):
+        other = Config(**{**CONFIG.to_dict(), **change})
+        assert first.truth(other) != first.truth(CONFIG)
+    config, loss = first.best(10**17)
+    assert loss == first.truth(config) < first.truth(CONFIG)
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> TrainingApi:
+    return TrainingApi(Surface.draw(3), "secret", tmp_path / "state.json")
+
+
+def test_the_contract_of_the_api(api: TrainingApi) -> None:
+    client = TestClient(api.build_app())
+    query = CONFIG.to_dict() | {"api_key": "secret"}
+    first = client.get("/loss", params=query)
+    assert first.status_code == 200
+    assert first.json() == {"loss": api.surface.measure(CONFIG), "total_flops_used": 1e15}
+    assert client.get("/loss", params=query).json() == first.json()  # repeated: free
+    assert client.get("/total_flops_used", params={"api_key": "secret"}).json() == 1e15
+    runs = client.get("/previous_runs", params={"api_key": "secret"}).json()["previous_runs"]
+    assert runs == [CONFIG.to_dict() | {"loss": first.json()["loss"]}]
+    for path in ("/loss", "/total_flops_used", "/previous_runs"):
+        refused = client.get(path, params=query | {"api_key": "other"})
+        assert refused.status_code == 401
+        assert "api_key" in refused.json()["message"]
+    for change, message in (
+        ({"d_model": 1025}, "d_model must be from 64 to 1024"),
+        ({"num_layers": 1}, "num_layers must be from 2 to 24"),
+        ({"num_heads": 17}, "num_heads must be from 2 to 16"),
+        ({"num_heads": 7}, "does not divide"),
+        ({"batch_size": 64}, "batch_size must be one of 128, 256"),
+        ({"learning_rate": 1e-2}, "learning_rate must be"),
+        ({"learning_rate": "nan"}, "must be a number"),
+        ({"train_flops": 2 * 10**15}, "train_flops must be one of 1e+13"),
+        ({"d_model": "wide"}, "must be an integer"),
+    ):
+        answer = client.get("/loss", params=query | change)
+        assert answer.status_code == 404
+        assert message in answer.json()["message"]
+    missing = client.get("/loss", params={"api_key": "secret"})
+    assert missing.status_code == 404
+    assert "missing: d_model" in missing.json()["message"]
+
+
+def test_more_than_the_budget_is_refused_and_costs_nothing(api: TrainingApi) -> None:
+    client = TestClient(api.build_app())
+    large = CONFIG.to_dict() | {"api_key": "secret", "train_flops": 10**18}
+    for width in (512, 640):
+        query = large | {"d_model": width, "num_heads": 8}
+        assert client.get("/loss", params=query).status_code == 200
+    refused = client.get("/loss", params=CONFIG.to_dict() | {"api_key": "secret"})
+    assert refused.status_code == 403
+    assert "2e+18 of 2e+18 FLOPs are used" in refused.json()["message"]
+    again = TrainingApi(api.surface, "secret", api.state)  # a new start goes on
+    assert again.spent == 2 * 10**18
+    with pytest.raises(UserError, match="has the runs of --surface 3"):
+        TrainingApi(Surface.draw(4), "secret", api.state)
+
+
+@contextmanager
+def served(api: TrainingApi) -> Iterator[str]:
+    config = uvicorn.Config(api.build_app(), port=0, lifespan="off", log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_a_plan_is_interrupted_anywhere_and_pays_each_run_once(
+    api: TrainingApi, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        """A signal."""
+
+    class Client(ApiClient):
+        calls = 0
+
+        def run(self, config: Config) -> float:
+            loss = super().run(config)
+            self.calls += 1
+            if self.calls in (3, 20, 21, 40):  # paid, and not yet in the journal
+                raise Killed
+            return loss
+
+    budget = 6e17
+    with served(api) as url:
+        client = Client(url, "secret")
+        for _ in range(4):
+            with pytest.raises(Killed):
+                plan_with_api(client, tmp_path / "plan", budget, 1e19, lambda line: None)
+        journal = plan_with_api(client, tmp_path / "plan", budget, 1e19, lambda line: None)
+        assert api.spent == journal.spent <= budget
+        assert set(api.runs) == set(journal.losses)
+        assert client.calls <= len(journal.losses)
+        assert read_journal(journal.path) == journal
+        straight = TrainingApi(api.surface, "secret", tmp_path / "other.json")
+        with pytest.raises(UserError, match="already spent"):
+            plan_with_api(client, tmp_path / "b", journal.spent, 1e19, lambda line: None)
+        with pytest.raises(UserError, match="is of a plan with budget=6e"):
+            plan_with_api(client, tmp_path / "plan", 1e18, 1e19, lambda line: None)
+        with pytest.raises(UserError, match="refuses the key"):
+            plan_with_api(ApiClient(url, "x"), tmp_path / "c", budget, 1e19, lambda line: None)
+    with served(straight) as url:
+        uninterrupted = plan_with_api(
+            ApiClient(url, "secret"), tmp_path / "d", budget, 1e19, lambda line: None
+        )
+    assert uninterrupted.losses == journal.losses
+    with pytest.raises(UserError, match="no answer from"):
+        ApiClient("http://127.0.0.1:9", "secret").total_flops_used()
+
+
+def test_a_journal_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{"rounds": [{}]}')
+    with pytest.raises(UserError, match="is not the journal of a plan"):
+        open_journal(tmp_path, {})
+
+
+def test_a_budget_too_small_for_a_plan(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path, {"budget": 1e14})
+
+    def run(configs: Sequence[Config]) -> Mapping[Config, float]:
+        raise AssertionError
+
+    with pytest.raises(UserError, match=r"--budget 1e\+14 is too small"):
+        carry_out(journal, COURSE, run)
+
+
+def test_sweeps_of_real_runs_share_all_but_the_shape() -> None:
+    space = real_space(1e15, 1e-2, 16)
+    round_ = next_round(0, [], space, 1e15)
+    assert round_ is not None
+    for config in round_.configs:
+        assert config.d_model % 64 == 0
+        assert config.d_model == 64 * config.num_heads
+        assert config.batch_size == 16
+    some = [c for c in round_.configs if c.learning_rate == round_.configs[0].learning_rate]
+    arguments = Sweeps("plan_a", ["experiment=cpu_scale"], 2048).arguments(some)
+    assert arguments[0] == "experiment=cpu_scale"
+    assert any(argument.startswith("model={d_model: ") for argument in arguments)
+    with pytest.raises(UserError, match="less than a step"):
+        Sweeps("plan_a", [], 10**9).arguments(some)
