@@ -1,6 +1,7 @@
 """Attention by blocks of queries beside torch's fused kernel, on the CPU.
 
     python benchmarks/attention.py [--rounds 5] [--heads 16] [--width 32] [--dtype bf16]
+        [--kv-heads 4] [--window 128]
 
 Both are interleaved in one process, 2,048 tokens a batch; a row is a length. The figures are
 medians of the forward pass alone, and of forward and backward; ratios are taken in each round.
@@ -15,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
-from lmlab.kernels.blocked_attention import blocked_attention
+from lmlab.model.attention.backends import BACKENDS
+from lmlab.model.attention.masks import AttentionPattern, Causal, SlidingWindow
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -32,6 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--kv-heads", type=int, help="heads of keys and values; default: all")
+    parser.add_argument("--window", type=int, help="tokens that a query sees; default: all")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--threads", type=int, default=2)
@@ -39,18 +42,23 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rows = [measure(length, options) for length in LENGTHS]
     print(machine(["torch"]))
-    print(f"{options.heads} heads of {options.width}, {options.dtype}, {options.threads} threads\n")
+    keys = f"{options.kv_heads or options.heads} of keys, window {options.window}"
+    print(f"{options.heads} heads of {options.width}, {keys}, {options.dtype}, ", end="")
+    print(f"{options.threads} threads\n")
     header = ["length", "fused, ms", "blocked, ms", "ratio"]
     print(markdown([*header, "forward: fused, ms", "blocked, ms", "ratio"], rows))
 
 
 def measure(length: int, options: argparse.Namespace) -> list[str]:
     shape = (TOKENS // length, options.heads, length, options.width)
-    made = [torch.randn(shape).to(DTYPES[options.dtype]) for _ in range(4)]
+    keys = (shape[0], options.kv_heads or options.heads, *shape[2:])
+    made = [torch.randn(s).to(DTYPES[options.dtype]) for s in (shape, keys, keys, shape)]
     inputs, upstream = [x.requires_grad_() for x in made[:3]], made[3]
+    mask = Causal() if options.window is None else SlidingWindow(options.window)
+    pattern = AttentionPattern(mask)
     kernels: dict[str, Callable[..., torch.Tensor]] = {
-        "fused": partial(scaled_dot_product_attention, is_causal=True),
-        "blocked": blocked_attention,
+        name: partial(BACKENDS[backend], pattern=pattern, cap=None, dropout=0.0)
+        for name, backend in (("fused", "sdpa"), ("blocked", "blocked"))
     }
     row = [str(length)]
     for backward in (True, False):

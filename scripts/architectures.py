@@ -135,6 +135,7 @@ model.init=xavier | N(0, 2 / (d_in + d_out)) cut at 3 σ | Glorot and Bengio 201
 model.init=gpt2 | N(0, 0.02²), outputs of branches / sqrt(2 L) | Radford et al. 2019
 model.init=depth_scaled | xavier, outputs of branches / sqrt(2 L) | Radford et al. 2019
 model.init=zero_residual | xavier, outputs of branches 0 | Zhang et al. 2019
+model.parametrization=mup model.base_width=256 | hidden 1/sqrt(w), head 1/w | Yang et al. 2022
         """,
     ),
 ]

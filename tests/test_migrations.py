@@ -11,6 +11,7 @@ from lmlab.training.state import TrainState
 
 STORED = sorted((Path(__file__).parent / "stored").glob("config_v*.yaml"))
 FINGERPRINTS = {"config_v0": "fc28e6fe0d527fe6", "config_v1": "807ac4c13bfc5e67"}
+FINGERPRINTS |= {"config_v2": "4b0fd516f439b679"}
 """What the version that stored a configuration put into its checkpoints."""
 
 

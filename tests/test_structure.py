@@ -19,9 +19,9 @@ SRC = ROOT / "src" / "lmlab"
 LEVELS = [
     {"io", "gpu"},
     {"tokenizer", "kernels"},
-    {"model", "optim", "data"},
+    {"model", "optim", "data", "parallel"},
     {"training", "generation", "runs", "accounting"},
-    {"loading"},
+    {"loading", "planning"},
     {"task", "serving", "export", "evaluation", "profiling", "scaling"},
     {"cluster"},
 ]

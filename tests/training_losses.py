@@ -22,7 +22,9 @@ def losses(*overrides: str, precision: str = "fp32", device: str = "cpu") -> lis
     set_precision(model, precision)
     objective = NextToken(model, z_loss=1e-3, label_smoothing=0.1)
     use_kernels(objective, config.trainer.kernels, torch.device(device))
-    optimizer = build_optimizer(config.optimizer, model)
+    optimizer = build_optimizer(
+        config.optimizer, model, width_multiplier=config.model.width_multiplier
+    )
     ids = torch.randint(64, (2, config.model.context_length + 1)).to(device)
     found = []
     for _ in range(STEPS):

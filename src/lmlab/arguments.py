@@ -1,9 +1,11 @@
-"""Command lines that Hydra does not accept as they are, rewritten into ones that it does."""
+"""Arguments of command lines: numbers, and what Hydra accepts in another form only."""
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+Number = TypeVar("Number", int, float)
 PATHS = ("resume", "init_from")
 """Keys whose value is one path; those of a sweep's runs hold `=` and `,`."""
 _LAUNCHER = re.compile(r"\+*hydra[./]launcher\b")
@@ -35,3 +37,18 @@ def _quoted(argument: str) -> str:
         return argument
     escaped = re.sub(r"(\\*)(')", lambda m: 2 * m[1] + "\\'", value)
     return f"{key}='{escaped}'"
+
+
+def number(kind: type[Number]) -> Callable[[str], Number]:
+    """Return a parser of positive numbers; whole ones may be written as 1e6."""
+
+    def parse(text: str) -> Number:
+        value = float(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+        if kind is int and value != int(value):
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text}")
+        return kind(value)
+
+    parse.__name__ = "number"
+    return parse

@@ -11,11 +11,13 @@ import lmlab.export.cli
 import lmlab.generation.cli
 import lmlab.gpu.cli
 import lmlab.kernels.cli
+import lmlab.planning.cli
 import lmlab.profiling.cli
 import lmlab.runs.cli
 import lmlab.scaling.cli
 import lmlab.serving.cli
 import lmlab.tokenizer.cli
+import lmlab.training.cli
 from lmlab.command import exit_code
 from lmlab.errors import UserError
 
@@ -42,9 +44,11 @@ def build_parser() -> argparse.ArgumentParser:
     lmlab.evaluation.cli.register(commands)
     lmlab.export.cli.register(commands)
     lmlab.runs.cli.register(commands)
+    lmlab.training.cli.register(commands)
     lmlab.scaling.cli.register(commands)
     lmlab.cluster.cli.register(commands)
     lmlab.accounting.cli.register(commands)
+    lmlab.planning.cli.register(commands)
     lmlab.profiling.cli.register(commands)
     lmlab.gpu.cli.register(commands)
     lmlab.kernels.cli.register(commands)

@@ -21,6 +21,7 @@ from lmlab.errors import ConfigError, UserError
 from lmlab.migrations import SCHEMA_VERSION, migrated
 from lmlab.model.config import ModelConfig
 from lmlab.optim.config import OptimizerConfig, ScheduleConfig
+from lmlab.parallel.config import ParallelConfig
 from lmlab.runs.config import LoggerConfig
 from lmlab.schema import Config, flatten, identity
 from lmlab.task.config import TaskConfig
@@ -31,7 +32,7 @@ from lmlab.training.config import BudgetConfig, TrainerConfig
 class RunConfig(Config):
     """Everything that determines a run."""
 
-    NOT_IDENTITY = frozenset({"name", "resume", "logger", "slurm"})
+    NOT_IDENTITY = frozenset({"name", "resume", "logger", "slurm", "parallel"})
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     """Name of the run's folder; letters, digits, '_', '-' and '.'."""
@@ -55,6 +56,7 @@ class RunConfig(Config):
     schedule: ScheduleConfig
     budget: BudgetConfig
     trainer: TrainerConfig
+    parallel: ParallelConfig
     logger: LoggerConfig
     slurm: SlurmConfig
 

@@ -156,7 +156,7 @@ def load(path: str | Path, device: str = "cpu") -> TrainedRun:
             f"python train.py resume={directory} adds it"
         )
     tokenizer = Tokenizer.load(folder)
-    values = read_checkpoint(checkpoint)
+    values = read_checkpoint(checkpoint, optimizer=False)
     model = build(config.model, tokenizer.vocab_size)
     if "model" not in values:
         raise UserError(f"{checkpoint} holds no model; use another checkpoint")

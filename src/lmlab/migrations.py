@@ -34,7 +34,13 @@ def _from_version_1(stored: Values) -> Values:
     return values
 
 
-MIGRATIONS: list[Callable[[Values], Values]] = [_from_version_0, _from_version_1]
+def _from_version_2(stored: Values) -> Values:
+    values = {"parallel": {"kind": "ddp"}, **copy.deepcopy(stored)}
+    values["model"] = {"parametrization": "standard", "base_width": None} | values["model"]
+    return values
+
+
+MIGRATIONS: list[Callable[[Values], Values]] = [_from_version_0, _from_version_1, _from_version_2]
 """What brings version i to version i + 1; append to it whenever a key is added or renamed."""
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -263,7 +263,7 @@ def test_the_command_reads_what_the_trainer_keeps(capsys: pytest.CaptureFixture[
         ),
         (["--mfu", "2"], "--mfu is a share of the peak, between 0 and 1, got 2"),
         (["--memory", "-1"], "must be positive, got -1"),
-        (["--vocab-size", "1.5"], "must be positive"),
+        (["--vocab-size", "1.5"], "must be a whole number, got 1.5"),
         (
             ["--vocab-size", "300", "model.vocab_size=400"],
             "--vocab-size 300 and model.vocab_size=400 both say how many rows",

@@ -226,7 +226,7 @@ FILES: dict[str, tuple[bytes | None, str]] = {
     "latin1.txt": (b"caf\xe9", "latin1.txt: invalid UTF-8 at byte 3"),
     "nul.txt": (b"a\0b", "nul.txt: a NUL at character 1"),
     "archive.txt": (b"PK\x03\x04", "archive.txt: is a zip archive"),
-    "cut.txt.gz": (gzip.compress(b"text")[:-4], "cut.txt.gz: damaged or cut short"),
+    "cut.txt.gz": (gzip.compress(b"text", mtime=0)[:-4], "cut.txt.gz: damaged or cut short"),
     "empty.jsonl": (b"\n", "empty.jsonl: holds no prompts"),
     "field.jsonl": (b'{"text": "a"}', "field.jsonl:1: no field 'prompt' (there is 'text')"),
     "number.jsonl": (b'{"prompt": "a"}\n{"prompt": 3}', "number.jsonl:2: field 'prompt' holds 3"),

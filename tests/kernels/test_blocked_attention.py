@@ -109,3 +109,10 @@ def test_it_is_an_operator_that_compiles() -> None:
     assert torch.equal(compiled, out)
     for mine, other in zip(gradients(compiled, inputs), gradients(out, inputs), strict=True):
         assert torch.equal(mine, other)
+
+
+def test_scores_are_float32_under_autocast() -> None:
+    inputs = tuple(8 * x.detach().bfloat16() for x in made((2, 2, 2, 40, 8, None)))
+    alone = blocked_attention(*inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(blocked_attention(*inputs), alone)

@@ -86,6 +86,10 @@ AXES: dict[str, dict[str, tuple[str, ...]]] = {
         "depth_scaled": ("model.init=depth_scaled",),
         "zero_residual": ("model.init=zero_residual",),
     },
+    "parametrization": {
+        "standard": (),
+        "mup": ("model.parametrization=mup", "model.base_width=8"),
+    },
     "kv_heads": {"mha": (), "gqa": ("$.num_kv_heads=2",), "mqa": ("$.num_kv_heads=1",)},
     "bias": {"none": (), "qkv": ("$.bias=qkv",), "all": ("$.bias=all",)},
     "softcap": {"none": (), "1": ("$.logit_softcap=1.0",)},
@@ -132,8 +136,14 @@ def overrides(combination: Combination) -> list[str]:
 def meaningful(combination: Combination) -> bool:
     """Whether the combination means something.
 
-    Linear attention has no softmax to cap or drop, and a norm and its placement need each other.
+    Linear attention has no softmax to cap or drop, a norm and its placement need each other, and
+    muP is not defined for tied or scaled embeddings.
     """
+    if combination.get("parametrization") == "mup" and "true" in (
+        combination.get("tie"),
+        combination.get("scale"),
+    ):
+        return False
     without = combination.get("attention") in WITHOUT_SOFTMAX
     if (combination.get("norm_placement"), combination.get("norm")) in UNUSED_NORMS:
         return False

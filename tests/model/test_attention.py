@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lmlab.errors import ConfigError
-from lmlab.model import build
+from lmlab.model import build, products
 from lmlab.model.attention.backends import BACKENDS
 from lmlab.model.attention.choice import check_backends, choose
 from lmlab.model.attention.linear import chunked, recurrent
@@ -151,30 +151,54 @@ def test_a_run_refuses_its_backend_before_it_prepares_data(
     assert len(done.stderr.splitlines()) == 1
 
 
+BF16, FP32 = torch.bfloat16, torch.float32
+
+
+@pytest.mark.parametrize(
+    ("mask", "time", "dtype", "expected"),
+    [
+        (Causal(), 512, BF16, "blocked"),
+        (Causal(), 513, BF16, "sdpa"),
+        (Causal(), 256, FP32, "blocked"),
+        (Causal(), 257, FP32, "sdpa"),
+        (SlidingWindow(512), 2048, FP32, "blocked"),
+        (SlidingWindow(512), 512, FP32, "sdpa"),
+        (SlidingWindow(513), 2048, BF16, "sdpa"),
+        (SlidingWindow(64), 2048, BF16, "blocked"),
+    ],
+)
+def test_blocks_of_queries_where_they_are_faster(
+    mask: Mask, time: int, dtype: torch.dtype, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "SLOW_BFLOAT16", False)
+    assert choose("auto", "cpu", 32, AttentionPattern(mask), time, None, 0.0, dtype) == expected
+
+
 def test_auto_takes_what_can_do_it() -> None:
     full, window = AttentionPattern(Causal()), AttentionPattern(SlidingWindow(3))
-    assert choose("auto", "cpu", 32, full, 9, None, 0.0) == "sdpa"
-    assert choose("auto", "cpu", 32, full, 256, None, 0.0) == "blocked"
-    assert choose("auto", "cpu", 32, window, 256, None, 0.0) == "blocked"
-    assert choose("auto", "cpu", 32, window, 256, 5.0, 0.0) == "eager"
-    assert choose("auto", "cpu", 32, full, 256, None, 0.1) == "sdpa"
-    assert choose("auto", "cpu", 32, AttentionPattern(Strided(4, 2)), 256, None, 0.0) == "sdpa"
+    strided = AttentionPattern(Strided(4, 2))
+    assert choose("auto", "cpu", 32, full, 9, None, 0.0, BF16) == "sdpa"
+    assert choose("auto", "cpu", 32, full, 256, None, 0.0, BF16) == "blocked"
+    assert choose("auto", "cpu", 32, window, 256, None, 0.0, BF16) == "blocked"
+    assert choose("auto", "cpu", 32, window, 256, 5.0, 0.0, BF16) == "eager"
+    assert choose("auto", "cpu", 32, full, 256, None, 0.1, BF16) == "sdpa"
+    assert choose("auto", "cpu", 32, strided, 256, None, 0.0, BF16) == "sdpa"
     positions = torch.arange(256)
     given = AttentionPattern(Causal(), positions, positions)
-    assert choose("auto", "cpu", 32, given, 256, None, 0.0) == "sdpa"
-    assert choose("blocked", "cpu", 32, given, 256, None, 0.0) == "sdpa"
-    assert choose("auto", "cpu", 32, window, 9, None, 0.1) == "sdpa"
-    assert choose("auto", "cpu", 32, window, 9, 5.0, 0.0) == "eager"
-    assert choose("auto", "cuda", 32, full, 9, None, 0.0) == "sdpa"
-    assert choose("auto", "cuda", 32, window, 9, None, 0.0) == "flex"
-    assert choose("auto", "cuda", 32, full, 9, 5.0, 0.0) == "flex"
-    assert choose("auto", "cuda", 32, full, 9, 5.0, 0.1) == "eager"
-    assert choose("eager", "cuda", 32, full, 9, None, 0.0) == "eager"
+    assert choose("auto", "cpu", 32, given, 256, None, 0.0, BF16) == "sdpa"
+    assert choose("blocked", "cpu", 32, given, 256, None, 0.0, BF16) == "sdpa"
+    assert choose("auto", "cpu", 32, window, 9, None, 0.1, BF16) == "sdpa"
+    assert choose("auto", "cpu", 32, window, 9, 5.0, 0.0, BF16) == "eager"
+    assert choose("auto", "cuda", 32, full, 9, None, 0.0, BF16) == "sdpa"
+    assert choose("auto", "cuda", 32, window, 9, None, 0.0, BF16) == "flex"
+    assert choose("auto", "cuda", 32, full, 9, 5.0, 0.0, BF16) == "flex"
+    assert choose("auto", "cuda", 32, full, 9, 5.0, 0.1, BF16) == "eager"
+    assert choose("eager", "cuda", 32, full, 9, None, 0.0, BF16) == "eager"
     # torch has no flex kernel for heads that narrow.
-    assert choose("auto", "cuda", 16, window, 9, None, 0.0) == "flex"
-    assert choose("auto", "cuda", 15, window, 9, None, 0.0) == "sdpa"
-    assert choose("auto", "cuda", 8, full, 9, 5.0, 0.0) == "eager"
-    assert choose("auto", "cuda", 8, full, 9, None, 0.0) == "sdpa"
+    assert choose("auto", "cuda", 16, window, 9, None, 0.0, BF16) == "flex"
+    assert choose("auto", "cuda", 15, window, 9, None, 0.0, BF16) == "sdpa"
+    assert choose("auto", "cuda", 8, full, 9, 5.0, 0.0, BF16) == "eager"
+    assert choose("auto", "cuda", 8, full, 9, None, 0.0, BF16) == "sdpa"
 
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])

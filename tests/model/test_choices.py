@@ -103,7 +103,8 @@ def test_decoding_with_a_cache_equals_the_full_forward_pass(
         expected = model(ids)
         parts = [model(ids[:, :4], cache=read), model(ids[:, 4:6], cache=read)]
         parts += [model(ids[:, t : t + 1], cache=read) for t in range(6, CONTEXT)]
-    torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=1e-5, rtol=1e-5)
+    atol = 1e-5 * max(1.0, expected.abs().max().item())
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=atol, rtol=1e-5)
     assert read.length == CONTEXT
 
 
@@ -113,7 +114,7 @@ def test_the_choice_changes_the_output(combination: Combination, ids: Tensor) ->
     base, model = made(BASE), made(combination)
     perturb(base)
     perturb(model)
-    if combination["init"] == BASE["init"]:
+    if all(combination[axis] == BASE[axis] for axis in ("init", "parametrization")):
         own = model.state_dict()
         shared = {
             k: v for k, v in base.state_dict().items() if k in own and own[k].shape == v.shape

@@ -33,13 +33,13 @@ def test_a_sample_depends_on_weights_seed_and_step_alone(
     model: Transformer, tmp_path: Path
 ) -> None:
     with Run(tmp_path) as run:
-        text = logger(model, run).write(3)
+        text = logger(model, run).write(model, 3)
         torch.manual_seed(1)  # the state of torch's generator does not matter
-        assert logger(model, run).write(3) == text
-        others = [logger(model, run).write(4), logger(model, run, seed=1).write(3)]
+        assert logger(model, run).write(model, 3) == text
+        others = [logger(model, run).write(model, 4), logger(model, run, seed=1).write(model, 3)]
         with torch.no_grad():
             model.lm_head.weight.mul_(0.5)
-        others.append(logger(model, run).write(3))
+        others.append(logger(model, run).write(model, 3))
     assert len({text, *others}) == 4
 
 
@@ -50,7 +50,7 @@ def test_a_sample_continues_the_prompt_and_leaves_the_model_in_training(
         write = logger(model, run, prompt="Once", temperature=0.0)
         assert write(3)
         assert model.training
-        new = logger(model, run, prompt="Once", temperature=0.0, tokens=3).write(3)
+        new = logger(model, run, prompt="Once", temperature=0.0, tokens=3).write(model, 3)
         assert new is not None
         assert new.startswith("Once")
     assert (tmp_path / "samples.txt").read_text().startswith(f"=== step 3 ===\n{new[:6]}")

@@ -1,9 +1,7 @@
 """Several processes with gloo: the same losses, one writer, one stop for all."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,39 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import ONE_THREAD, TRAIN, finish, start
 
 from tests_support import ROOT
-
-TRAIN = [sys.executable, str(ROOT / "train.py")]
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def start(folder: Path, size: int, *arguments: str) -> list[subprocess.Popen[str]]:
-    """Start the processes as the tasks of a cluster job are started: by their environment."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
-        subprocess.Popen(
-            [*TRAIN, *arguments],
-            cwd=folder,
-            env=ONE_THREAD | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-
-
-def finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
-    outputs = [process.communicate(timeout=300) for process in processes]
-    return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
 
 
 @pytest.fixture(scope="module")

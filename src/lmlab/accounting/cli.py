@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.accounting.vocabulary import GPT2_VOCABULARY, declared_vocab_size
+from lmlab.arguments import number
 from lmlab.errors import UserError
 
 EXAMPLES = """\
@@ -31,7 +32,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     parser.add_argument(
         "--vocab-size",
-        type=_positive(int),
+        type=number(int),
         metavar="N",
         help="rows of the embedding (default: model.vocab_size, or the given tokenizer's, or "
         f"{GPT2_VOCABULARY:,}, GPT-2's, without one)",
@@ -43,7 +44,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     ):
         parser.add_argument(
             f"--{name}",
-            type=_positive(float),
+            type=number(float),
             default=default,
             metavar="X",
             help=f"{what} (default: {default:g})",
@@ -71,7 +72,8 @@ def run_mx(options: argparse.Namespace) -> None:
     from lmlab.layout import checkpoint_of
     from lmlab.training.checkpoint import read_checkpoint
 
-    weights = read_checkpoint(checkpoint_of(Path(options.path).expanduser()))["model"]
+    checkpoint = checkpoint_of(Path(options.path).expanduser())
+    weights = read_checkpoint(checkpoint, optimizer=False)["model"]
     matrices = {name: weight for name, weight in weights.items() if weight.ndim >= 2}
     print(quantization_report(matrices, options.element, options.rounding))
 
@@ -114,14 +116,3 @@ def run(options: argparse.Namespace) -> None:
     else:
         kind = config.optimizer.kind
         print(full(counted, kind, tokens, options.memory, options.peak, options.mfu))
-
-
-def _positive(kind: type[int] | type[float]) -> Any:
-    def parse(text: str) -> float:
-        value = float(text)
-        if not 0 < value < float("inf") or (kind is int and value != int(value)):
-            raise argparse.ArgumentTypeError(f"must be positive, got {text}")
-        return kind(value)
-
-    parse.__name__ = "number"
-    return parse

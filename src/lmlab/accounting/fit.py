@@ -8,6 +8,7 @@ import torch
 from lmlab.accounting.costs import Costs
 from lmlab.accounting.text import amount
 from lmlab.errors import ConfigError
+from lmlab.parallel.division import WHOLE, Division
 
 TOKEN = 2 * 8
 """Bytes of a token in a batch: input and target, int64."""
@@ -24,33 +25,37 @@ def require_memory(
     chunk_tokens: int | None,
     steps: int,
     processes: int = 1,
+    division: Division = WHOLE,
 ) -> None:
     """Raise ConfigError when training certainly needs more memory than is available.
 
     The estimate is a lower bound for one process: weights, gradients, optimizer state, linear
-    layers' activations of one micro-batch, its logits or a chunk of them, and the batch. Batches
-    are made on the CPU, so both memories are checked. A device without a known size (MPS) is not.
+    layers' activations of one micro-batch, its logits or a chunk of them, and the batch. The batch
+    is divided among `processes`, the rest as `division` says. Batches are made on the CPU, so both
+    memories are checked. A device without a known size (MPS) is not.
     """
     sequences = max(1, batch_size // processes)
     at_once = min(micro_batch_size or sequences, sequences)
     tokens = at_once * costs.context_length
     batch = sequences * costs.context_length * TOKEN
-    state = costs.optimizer_bytes if steps > 1 else 0  # the first step allocates it at its end
-    activations = at_once * costs.least_activation_bytes
+    weights = costs.weight_bytes // division.weights
+    gradients = costs.gradient_bytes // division.weights
+    state = costs.optimizer_bytes // division.optimizer_state
+    activations = at_once * costs.least_activation_bytes // division.activations
     logits = min(chunk_tokens or tokens, tokens) * costs.logit_bytes_per_token
-    accumulated = costs.gradient_bytes if at_once < sequences else 0
+    accumulated = gradients if at_once < sequences else 0
     forward = {
-        "weights": costs.weight_bytes,
+        "weights": weights,
         "gradients": accumulated,
-        "optimizer state": state,
+        "optimizer state": state if steps > 1 else 0,  # the first step allocates it at its end
         "activations": activations,
         "logits": logits,
         "batch": batch,
     }
     update = {
-        "weights": costs.weight_bytes,
-        "gradients": costs.gradient_bytes,
-        "optimizer state": costs.optimizer_bytes,
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer state": state,
         "batch": batch,
     }
     peak = max((forward, update), key=lambda parts: sum(parts.values()))

@@ -169,4 +169,3 @@ def _write(
         "files": {},
     }
     checkpoints.write(0, state)
-    checkpoints.check()

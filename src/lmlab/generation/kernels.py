@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmlab.model.products import has_onednn, onednn_linear, upcasts
+from lmlab.kernels.onednn import has_onednn, onednn_linear
+from lmlab.model.products import upcasts
 
 Dtype = Literal["fp32", "bf16", "int8"]
 Weight = Float[Tensor, "d_out d_in"]

@@ -55,6 +55,12 @@ class Sheet(Config):
     memory: Count
     bandwidth: Rate
     """Bytes per second between the memory and the chip."""
+    link: Rate | None = None
+    """Bytes per second that a device sends to another one in its node; null: unknown."""
+    network: Rate | None = None
+    """Bytes per second that a device sends to other nodes; null: unknown."""
+    devices_per_node: Count | None = None
+    """Devices of a usual node; null: unknown."""
     flops: Annotated[dict[Precision, Rate], Field(min_length=1)]
     """Peak FLOP/s by precision, without sparsity."""
     sources: dict[str, str] = Field(default_factory=dict)

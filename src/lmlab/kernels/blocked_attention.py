@@ -26,6 +26,10 @@ def blocked_attention(q: Heads, k: Heads, v: Heads, window: int | None = None) -
     return torch.ops.lmlab.blocked_attention(q, k, v, window, saves)[0]
 
 
+_without_autocast = torch.autocast("cpu", enabled=False)
+"""Operators run under the autocast of their caller, which would round scores to bfloat16."""
+
+
 def _blocks(time: int, window: int | None) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield the queries and the keys of each block, and what is added to the scores."""
     for first in range(0, time, BLOCK):
@@ -52,6 +56,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("lmlab::blocked_attention", mutates_args=())
+@_without_autocast  # type: ignore[untyped-decorator]
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, window: int | None, saves: bool
 ) -> tuple[Tensor, Tensor]:
@@ -84,6 +89,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, window: int | None, saves: bool) -> tuple
 
 
 @torch.library.custom_op("lmlab::blocked_attention_backward", mutates_args=())
+@_without_autocast  # type: ignore[untyped-decorator]
 def _backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, saved: Tensor, window: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -129,4 +129,5 @@ def _scaled(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _multiply(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch._scaled_mm(a, b.t(), a_scale, b_scale, out_dtype=dtype)
+    with torch.autocast(a.device.type, enabled=False):  # the CPU's rounds the scales to bfloat16
+        return torch._scaled_mm(a, b.t(), a_scale, b_scale, out_dtype=dtype)

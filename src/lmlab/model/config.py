@@ -11,6 +11,7 @@ from lmlab.schema import Config
 NormKind = Literal["rmsnorm", "layernorm", "none"]
 NormPlacement = Literal["pre", "post", "double", "none"]
 BlockKind = Literal["serial", "parallel"]
+Parametrization = Literal["standard", "mup"]
 InitKind = Literal["xavier", "gpt2", "depth_scaled", "zero_residual"]
 Count = Annotated[int, Field(ge=1)]
 NORM_EPS = 1e-5
@@ -98,6 +99,8 @@ PositionConfig = Annotated[
 class ModelConfig(Config):
     """A decoder-only Transformer."""
 
+    LATER: ClassVar[dict[str, Any]] = {"parametrization": "standard", "base_width": None}
+
     d_model: Count
     """Width of the residual stream."""
     num_layers: Count
@@ -128,6 +131,11 @@ class ModelConfig(Config):
     init: InitKind
     """Initial weights. xavier: by fan-in and fan-out; gpt2: N(0, 0.02^2), and depth_scaled: xavier,
     both with residual outputs divided by sqrt(2 layers); zero_residual: residual outputs are 0."""
+    parametrization: Parametrization
+    """mup: initial weights and learning rates follow the width, so that the best learning rate at
+    base_width is the best at any d_model (Yang et al. 2022). Heads keep their width."""
+    base_width: Count | None
+    """d_model of the model whose hyper-parameters are transferred; for mup only."""
     tie_embeddings: bool
     """Share the weight of the embedding with the output head."""
     scale_embeddings: bool
@@ -145,6 +153,26 @@ class ModelConfig(Config):
     def ffn_width(self) -> int:
         """Inner width of the feed-forward."""
         return self.d_ff or self.ffn.width(self.d_model)
+
+    @property
+    def width_multiplier(self) -> float:
+        """Width divided by that of the model whose hyper-parameters are transferred; else 1."""
+        return self.d_model / self.base_width if self.base_width is not None else 1.0
+
+    @model_validator(mode="after")
+    def _parametrization_fits(self) -> Self:
+        if self.parametrization == "standard":
+            if self.base_width is not None:
+                raise ValueError("base_width is for parametrization=mup; set it to null")
+            return self
+        if self.base_width is None:
+            raise ValueError(
+                "parametrization=mup needs base_width: the d_model at which lr was chosen"
+            )
+        for name in ("tie_embeddings", "scale_embeddings"):
+            if getattr(self, name):
+                raise ValueError(f"parametrization=mup needs {name}=false")
+        return self
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from lmlab.model.config import InitKind
+from lmlab.model.config import InitKind, ModelConfig
 
 RESIDUAL_OUTPUTS = ("output_proj.weight", "w2.weight", ".w2")
 """Suffixes of the names of weights whose output is added to the residual stream."""
@@ -59,3 +59,22 @@ INITS: dict[InitKind, Callable[[nn.Module, int], None]] = {
     "depth_scaled": depth_scaled,
     "zero_residual": zero_residual,
 }
+
+
+def mup(model: nn.Module, config: ModelConfig) -> None:
+    """Scale initial weights by width as muP does (Yang et al. 2022, table 3).
+
+    The deviation of hidden weights falls as 1 / sqrt(width), that of the head as 1 / width; the
+    others keep theirs. At the base width nothing changes.
+    """
+    factor = 1 / config.width_multiplier
+    assert config.base_width is not None
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name == "lm_head.weight":
+                # Xavier's deviation changes with the width by itself.
+                rows, base = len(weight), config.base_width
+                own = ((config.d_model + rows) / (base + rows)) ** 0.5
+                weight.mul_(factor if config.init == "gpt2" else factor * own)
+            elif config.init == "gpt2" and weight.ndim >= 2 and "embedding" not in name:
+                weight.mul_(factor**0.5)

@@ -14,7 +14,7 @@ from lmlab.model.config import ModelConfig
 from lmlab.model.context import Context
 from lmlab.model.ffn import build_ffn
 from lmlab.model.ffn.moe import MoE
-from lmlab.model.init import INITS, truncated_normal_
+from lmlab.model.init import INITS, mup, truncated_normal_
 from lmlab.model.layers import Embedding, Linear, softcap
 from lmlab.model.norm import NORMS
 from lmlab.model.position import POSITIONS
@@ -82,6 +82,8 @@ class Transformer(nn.Module):
             # With N(0, 1) a tied head or the scale would give logits of size sqrt(d_model).
             truncated_normal_(self.token_embedding.weight, std=self.config.d_model**-0.5)
         INITS[self.config.init](self, self.config.num_layers)
+        if self.config.parametrization == "mup":
+            mup(self, self.config)
 
     def forward(
         self,

@@ -1,6 +1,7 @@
 """Optimizers, schedules, parameter groups and gradient clipping."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from lmlab.lazy import lazy_exports
 
@@ -40,26 +41,46 @@ __getattr__ = lazy_exports(
 )
 
 
-def build_optimizer(config: "OptimizerConfig", model: "nn.Module") -> "Optimizer":
-    """Build the configured optimizer over all parameters of `model`."""
+def _construct(cls: "type[Optimizer]", params: Iterable[Any], **kwargs: Any) -> "Optimizer":
+    """Return an optimizer of a class over parameters or groups of them."""
+    return cls(params, **kwargs)
+
+
+def build_optimizer(
+    config: "OptimizerConfig",
+    model: "nn.Module",
+    make: "Callable[..., Optimizer]" = _construct,
+    width_multiplier: float = 1.0,
+) -> "Optimizer":
+    """Build the configured optimizer over all trained parameters of `model`.
+
+    `make` takes the class, the parameter groups and the keyword arguments. `width_multiplier` is
+    that of the model's configuration; learning rates follow it as in muP.
+    """
     from lmlab.optim.adamw import AdamW
-    from lmlab.optim.groups import parameter_groups
+    from lmlab.optim.groups import lr_scales, parameter_groups
     from lmlab.optim.muon import Muon
     from lmlab.optim.sgd import SGD
 
     muon = config.kind == "muon"
-    groups = parameter_groups(model, config.weight_decay, config.decay_embeddings, muon)
+    scales = lr_scales(config.kind, width_multiplier)
+    groups = parameter_groups(model, config.weight_decay, config.decay_embeddings, muon, scales)
+    for group in groups:
+        group["lr"] = config.lr * group.get("lr_scale", 1.0)
     if config.kind == "adamw":
         betas = (config.beta1, config.beta2)
-        return AdamW(groups, config.lr, betas, config.eps, backend=config.backend)
+        return make(
+            AdamW, groups, lr=config.lr, betas=betas, eps=config.eps, backend=config.backend
+        )
     if config.kind == "muon":
         betas = (config.beta1, config.beta2)
-        return Muon(
+        return make(
+            Muon,
             groups,
-            config.lr,
-            betas,
-            config.eps,
+            lr=config.lr,
+            betas=betas,
+            eps=config.eps,
             momentum=config.momentum,
             newton_schulz_steps=config.newton_schulz_steps,
         )
-    return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+    return make(SGD, groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lmlab.optim.shards import local
+
 Backend = Literal["auto", "foreach", "fused"]
 
 
@@ -58,9 +60,10 @@ class AdamW(Optimizer):
 
     def _update(self, params: list[Tensor], t: int, group: dict[str, Any]) -> None:
         (beta1, beta2), lr = group["betas"], group["lr"]
-        grads = [p.grad for p in params if p.grad is not None]
-        m = [self.state[p]["exp_avg"] for p in params]
-        v = [self.state[p]["exp_avg_sq"] for p in params]
+        grads = [local(p.grad) for p in params if p.grad is not None]
+        m = [local(self.state[p]["exp_avg"]) for p in params]
+        v = [local(self.state[p]["exp_avg_sq"]) for p in params]
+        params = [local(p) for p in params]
         if self.backend == "fused" or (self.backend == "auto" and _all_on_fused_devices(params)):
             _fused(params, grads, m, v, t, group)
             return

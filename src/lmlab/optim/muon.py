@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lmlab.optim.adamw import AdamW
+from lmlab.optim.shards import gathered, local, part_of
 from lmlab.processor import FAST_BFLOAT16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -42,7 +43,8 @@ class Muon(AdamW):
     """Muon (Jordan et al. 2024) for the groups with `muon=True`, AdamW for the others.
 
     Updates are scaled by `0.2 sqrt(max(rows, columns))` to the size of AdamW's (Liu et al. 2025),
-    so both share one learning rate and weight decay.
+    so both share one learning rate and weight decay. The update of a matrix needs all of it: of
+    DTensors every process gathers the momentum, computes the whole update and keeps its part.
     """
 
     def __init__(
@@ -58,10 +60,11 @@ class Muon(AdamW):
         if not 0 <= momentum < 1:
             raise ValueError(f"Muon: {momentum=} out of range")
         super().__init__(params, lr, betas, eps, weight_decay)
+        own = {"muon": False, "momentum": momentum, "newton_schulz_steps": newton_schulz_steps}
+        self.defaults |= own  # of groups that are added later
         for group in self.param_groups:
-            group.setdefault("muon", False)
-            group.setdefault("momentum", momentum)
-            group.setdefault("newton_schulz_steps", newton_schulz_steps)
+            for name, value in own.items():
+                group.setdefault(name, value)
 
     def _new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         if group["muon"]:
@@ -73,15 +76,17 @@ class Muon(AdamW):
             super()._update(params, t, group)
             return
         lr, momentum = group["lr"], group["momentum"]
-        grads = [p.grad for p in params if p.grad is not None]
-        buffers = [self.state[p]["momentum"] for p in params]
+        grads = [local(p.grad) for p in params if p.grad is not None]
+        buffers = [local(self.state[p]["momentum"]) for p in params]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         nesterov = torch._foreach_lerp(grads, buffers, momentum)
-        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        parts = [local(p) for p in params]
+        torch._foreach_mul_(parts, 1 - lr * group["weight_decay"])
         # One batched product for all matrices of a shape: few large kernels.
         for shape in dict.fromkeys(p.shape for p in params):
             same = [i for i, p in enumerate(params) if p.shape == shape]
-            stacked = torch.stack([nesterov[i] for i in same])
-            updates = newton_schulz(stacked, group["newton_schulz_steps"])
+            stacked = torch.stack([gathered(nesterov[i], params[i]) for i in same])
+            updates = newton_schulz(stacked, group["newton_schulz_steps"]).unbind()
+            own = [part_of(u, params[i]) for u, i in zip(updates, same, strict=True)]
             scale = 0.2 * max(shape[-2:]) ** 0.5
-            torch._foreach_add_([params[i] for i in same], list(updates), alpha=-lr * scale)
+            torch._foreach_add_([parts[i] for i in same], own, alpha=-lr * scale)

@@ -24,7 +24,7 @@ SIZES = {"GPU": ["small", "medium", "large", "xl", "2_7b"], "CPU": ["tiny", "sma
 CONTEXTS = {"GPU": [128, 256, 512, 1024], "CPU": [128, 256]}
 """What `benchmark steps` times by default; a CPU takes minutes for more."""
 CPU_BUDGET = 20.0
-DEMOS = ("accumulation", "dtypes", "fusion", "recomputation")
+DEMOS = ("accumulation", "communication", "dtypes", "fusion", "recomputation")
 
 
 def register(commands: Subcommands) -> None:
@@ -92,7 +92,7 @@ def register(commands: Subcommands) -> None:
 
     demo = commands.add_parser(
         "demo",
-        help="show rounding, autocast, fusion and recomputation at work",
+        help="show rounding, autocast, fusion, recomputation and communication at work",
         description="Show what the hardware does: accumulation in 16 bits, the dtype of each "
         "module under autocast, kernels before and after fusion, tensors saved with and without "
         "recomputation. They run on the CPU.",
@@ -240,6 +240,7 @@ def _write(table: str, output: Path | None) -> None:
 def run_demos(options: argparse.Namespace) -> None:
     """Print the demos that are named, or all."""
     _quiet()
+    from lmlab.planning.course import communication
     from lmlab.profiling import demos
 
     chosen = options.name or DEMOS
@@ -250,6 +251,7 @@ def run_demos(options: argparse.Namespace) -> None:
 
     texts = {
         "accumulation": demos.accumulation,
+        "communication": communication,
         "dtypes": lambda: demos.dtypes(compose("model=tiny").model),
         "fusion": demos.fusion,
         "recomputation": demos.recomputation,

@@ -120,7 +120,7 @@ def training_step(config: RunConfig, vocab_size: int) -> TrainingStep:
     return TrainingStep(
         model,
         objective,
-        build_optimizer(config.optimizer, model),
+        build_optimizer(config.optimizer, model, width_multiplier=config.model.width_multiplier),
         (ids[:, :-1].contiguous(), ids[:, 1:].contiguous()),
         Runtime(device, precision, config.seed),
         trainer.micro_batch_size,

@@ -11,7 +11,7 @@ from lmlab.task.base import Task
 from lmlab.tokenizer import Tokenizer
 from lmlab.training.checkpoint import read_checkpoint
 from lmlab.training.loop import TrainingSetup
-from lmlab.training.resume import load_source, load_weights
+from lmlab.training.resume import load_optimizer, load_source, load_weights
 from lmlab.training.state import TrainState
 
 
@@ -24,7 +24,7 @@ def initialize(setup: TrainingSetup, task: Task, total_steps: int, run: Run) -> 
     if config.init_from is None:
         return TrainState()
     given = f"init_from={config.init_from}"
-    values = read_checkpoint(config.init_from)
+    values = read_checkpoint(config.init_from, setup.model.state_dict())
     load_weights(setup.model, values["model"], given)
     parent = config.init_from.parents[1]
     _require_its_tokenizer(parent, task.tokenizer, given)
@@ -63,7 +63,7 @@ def _continued(setup: TrainingSetup, values: dict[str, Any], given: str) -> Trai
     groups = setup.optimizer.param_groups
     own = [{k: v for k, v in group.items() if k != "params"} for group in groups]
     try:
-        setup.optimizer.load_state_dict(values["optimizer"])
+        load_optimizer(setup.optimizer, values["optimizer"])
     except ValueError as error:
         problem = str(error).splitlines()[0]
         raise UserError(

@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from lmlab.config import RunConfig, changed_settings, difference, load_yaml
 from lmlab.errors import UserError
 from lmlab.files import remove_if_empty
 from lmlab.layout import CONFIG, TOKENIZER
+from lmlab.model import build as build_model
 from lmlab.model.attention.choice import check_backends
+from lmlab.parallel import build_strategy, model_parallel_size
 from lmlab.runs.environment import environment
 from lmlab.runs.logger import WandbLogger
 from lmlab.runs.plot import write_loss_plot
 from lmlab.runs.report import write_report
 from lmlab.runs.run import RESULT, NullRun, Run
+from lmlab.task.agreement import require_agreement
 from lmlab.task.base import Task
 from lmlab.task.setup import train_task
 from lmlab.task.summary import summarise
@@ -33,6 +37,9 @@ Build = Callable[[RunConfig, Runtime], Task]
 def run_task(config: RunConfig, directory: Path, build: Build) -> None:
     """Train in the run directory, or resume the run that stopped there."""
     with init_distributed() as distributed:
+        require_agreement(config, distributed)
+        group = model_parallel_size(config.parallel, distributed.size)
+        distributed = replace(distributed, model_parallel=group)
         distributed.check_batch(config.trainer.batch_size)
         own, directory = directory, distributed.from_main(lambda: directory)
         if own != directory:  # a timestamp of another second; Hydra has made the directory
@@ -52,7 +59,9 @@ def _run(config: RunConfig, run: Run, distributed: DistributedContext, build: Bu
     precision = resolve_precision(config.trainer.precision, device)
     check_kernels(config.trainer.kernels, device)
     check_widths(config.model, precision)
-    runtime = Runtime(device, precision, config.seed, distributed)
+    strategy = build_strategy(config.parallel, distributed.size, device, precision)
+    strategy.check(build_model(config.model, config.model.vocab_size or 1, device="meta"))
+    runtime = Runtime(device, precision, config.seed, distributed, strategy)
     task = build(_with_own_tokenizer(config, run), runtime)
     with distributed.main_process_first():
         task.prepare(run.say)

@@ -76,8 +76,8 @@ class Pretrain(Task):
             self.config.trainer.batch_size,
             self.config.model.context_length,
             self.runtime.seed,
-            rank=distributed.rank,
-            processes=distributed.size,
+            rank=distributed.data_rank,
+            processes=distributed.data_size,
         )
 
     def build_evaluation(

@@ -9,7 +9,7 @@ from lmlab.accounting.costs import count_costs
 from lmlab.accounting.fit import require_memory
 from lmlab.accounting.text import short
 from lmlab.config import RunConfig, stored_fingerprints
-from lmlab.layout import CONFIG
+from lmlab.layout import CHECKPOINTS, CONFIG, checkpoint_of, run_of
 from lmlab.optim import build_optimizer, build_schedule
 from lmlab.runs.run import ACCOUNT, Run
 from lmlab.task.base import Task
@@ -51,9 +51,14 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
             micro_batch_size=trainer.micro_batch_size,
             chunk_tokens=task.chunk_tokens(),
             steps=steps,
-            processes=runtime.distributed.size,
+            processes=runtime.distributed.data_size,
+            division=runtime.strategy.division,
         )
-    model = task.build_model().to(runtime.device)
+    if runtime.strategy.sharded:  # no process can be sure to hold the whole model
+        with torch.device("meta"):
+            model = task.build_model()
+    else:
+        model = task.build_model().to(runtime.device)
     model.checkpoint_activations = trainer.checkpoint_activations
     hooks: list[Hook] = [lambda logs: model.metrics() if logs else {}]
     if trainer.watch_norms:
@@ -62,7 +67,7 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
     objective = task.build_objective(model)
     if chosen := use_kernels(objective, trainer.kernels, runtime.device):
         run.say(chosen)
-    wrapped: Any = runtime.distributed.wrap(objective, runtime.device)
+    wrapped: Any = runtime.strategy.wrap(objective, model)
     if trainer.compile is True or (trainer.compile == "auto" and runtime.device.type == "cuda"):
         backend = "aot_eager" if runtime.device.type == "mps" else "inductor"
         wrapped = torch.compile(wrapped, backend=backend)
@@ -71,7 +76,9 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
         objective=wrapped,
         weight=objective.weight,
         source=task.build_source(),
-        optimizer=build_optimizer(config.optimizer, model),
+        optimizer=build_optimizer(
+            config.optimizer, model, runtime.strategy.optimizer, config.model.width_multiplier
+        ),
         schedule=build_schedule(config.schedule, config.optimizer.lr, steps),
         evaluate=task.build_evaluation(model, wrapped, run),
         criterion=task.criterion,
@@ -94,10 +101,11 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
         )
     )
     run.say(short(costs))
-    checkpoints = Checkpoints(run.directory / "checkpoints", trainer.keep_checkpoints)
-    if config.resume is not None and config.resume.is_file():
+    folder = run.directory / CHECKPOINTS
+    checkpoints = Checkpoints(folder, trainer.keep_checkpoints, runtime.distributed)
+    if config.resume is not None and run_of(config.resume) != config.resume:
         if runtime.distributed.is_main_process:
-            checkpoints.go_back_to(config.resume)
+            checkpoints.go_back_to(checkpoint_of(config.resume))
         runtime.distributed.barrier()
     profiled_steps = trainer.profile_steps if runtime.distributed.is_main_process else None
     with profiled(profiled_steps, run.directory, run.say) as profile:

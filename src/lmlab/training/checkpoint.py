@@ -1,9 +1,11 @@
 """Checkpoints: published atomically, pruned, and read back from the newest sound one."""
 
+import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
@@ -12,7 +14,13 @@ from torch.optim import Optimizer
 
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
-from lmlab.layout import LATEST, checkpoints_in, step_of
+from lmlab.layout import LATEST, checkpoint_name, checkpoints_in, layout_of, step_of
+from lmlab.training.agreement import WriteError, agreed, reason
+from lmlab.training.distributed import SINGLE_PROCESS, DistributedContext
+from lmlab.training.manifest import verify
+
+if TYPE_CHECKING:
+    from lmlab.training.sharded_checkpoint import Split
 
 
 def save_checkpoint(
@@ -32,61 +40,84 @@ def load_checkpoint(src: str | Path | IO[bytes], model: nn.Module, optimizer: Op
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run: the newest `keep` of `step_00000500.pt`, and `latest`.
+    """The folder `checkpoints/` of a run: the newest `keep` checkpoints, and `latest`.
 
-    A state is copied when it is saved, and written by a thread beside the training.
+    A state whose weights are sharded is written as a folder `step_00000500.dcp` by all processes,
+    any other one as a file `step_00000500.pt` by the main process. It is copied when it is saved,
+    and written by a thread beside the training. All processes call the methods alike, except for
+    those that change files: the main process calls them.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(
+        self, folder: Path, keep: int, distributed: DistributedContext = SINGLE_PROCESS
+    ) -> None:
         self.folder = folder
         self.keep = keep
+        self.distributed = distributed
         self._writing: threading.Thread | None = None
-        self._failure: UserError | None = None
+        self._failure: Exception | None = None
+        self._group: Any = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether this process knows that the last checkpoint could not be written."""
+        return self._failure is not None
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Copy the state of a step and begin to write it; waits for the previous one."""
         self.wait()
-        self._writing = threading.Thread(target=self.write, args=(step, copied(state)))
-        self._writing.start()
+        if is_sharded(state.get("model", {})):
+            if self._group is None:  # for the thread alone
+                self._group = self.distributed.new_control_group()
+            from lmlab.training.sharded_checkpoint import split, staged
+
+            self._begin(self._write_sharded, step, staged(split(state)))
+        elif self.distributed.is_main_process:
+            self._begin(self.write, step, copied(state))
 
     def wait(self) -> None:
-        """Wait until the last state is on the disk; raises as `check` does."""
+        """Wait until the last state is on the disk.
+
+        Raises UserError, in all processes, when it could not be written; earlier ones stay.
+        """
+        self.join()
+        failure, self._failure = self._failure, None
+        for found in self.distributed.gather(failure):
+            if found is not None:
+                raise found
+
+    def join(self) -> None:
+        """Wait until nothing is being written."""
         if self._writing is not None:
             self._writing.join()
-        self.check()
-
-    def check(self) -> None:
-        """Raise UserError when a checkpoint could not be written; earlier ones stay."""
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
 
     def write(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state of a step; `check` raises what goes wrong."""
-        path = self.folder / f"step_{step:08d}.pt"
+        """Write the state of a step as a file, in this process; raises UserError."""
+        path = self.folder / checkpoint_name(step, "plain")
         try:
-            with atomic_write(path, "wb") as file:
-                torch.save(state, file)
-            self._point_to(path)
-            for old in checkpoints_in(self.folder)[self.keep :]:
-                old.unlink(missing_ok=True)
+            write_plain(path, state)
+            self._keep_newest(path)
         except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            last = next(iter(checkpoints_in(self.folder)), None)
-            kept = f"{last.name} is safe" if last else "none was saved before"
-            self._failure = UserError(
-                f"cannot write checkpoint {path}: {reason}; {kept}; "
-                f"free disk space and continue with resume={self.folder.parent}"
-            )
+            raise self._not_written(path, reason(error)) from error
 
-    def load(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the newest sound state or None, and a warning for each damaged one."""
+    def load(
+        self, like: Mapping[str, torch.Tensor] | None = None
+    ) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the newest sound state or None, and a warning for each damaged one.
+
+        It is the newest that is sound in all processes. `like` is as for `read_checkpoint`.
+        """
         warnings: list[str] = []
-        for path in checkpoints_in(self.folder):
+        for path in self.distributed.from_main(lambda: checkpoints_in(self.folder)):
+            state, problem = None, None
             try:
-                return _read(path), warnings
+                state = _read(path, like or {}, distributed=self.distributed)
             except Exception as error:  # damaged files fail in many ways
-                warnings.append(f"{path} is damaged ({_reason(error)}): trying the previous one")
+                problem = reason(error)
+            problems = [found for found in self.distributed.gather(problem) if found is not None]
+            if not problems:
+                return state, warnings
+            warnings.append(f"{path} is damaged ({problems[0]}): trying the previous one")
         return None, warnings
 
     def quarantine(self, after: int, suffix: str = ".damaged") -> None:
@@ -96,7 +127,9 @@ class Checkpoints:
         """
         for path in checkpoints_in(self.folder):
             if step_of(path) > after:
-                path.rename(path.with_suffix(suffix))
+                aside = path.with_suffix(suffix) if path.is_file() else Path(f"{path}{suffix}")
+                _remove(aside)
+                path.rename(aside)
 
     def go_back_to(self, path: Path) -> None:
         """Rename what is newer than `path` to `.superseded`: the run repeats its steps."""
@@ -104,9 +137,46 @@ class Checkpoints:
         self._point_to(path)
 
     def clean(self) -> None:
-        """Remove the unfinished files of a killed process."""
+        """Remove the unfinished files and folders of a killed process."""
         for unfinished in self.folder.glob(".step_*.tmp"):
-            unfinished.unlink(missing_ok=True)
+            _remove(unfinished)
+
+    def _begin(self, write: Callable[[int, Any], None], step: int, state: Any) -> None:
+        def guarded() -> None:
+            try:
+                write(step, state)
+            except Exception as error:  # raised by `wait`
+                self._failure = error
+
+        self._writing = threading.Thread(target=guarded)
+        self._writing.start()
+
+    def _write_sharded(self, step: int, parts: "Split") -> None:
+        from lmlab.training.sharded_checkpoint import write_sharded
+
+        path = self.folder / checkpoint_name(step, "sharded")
+        main = self.distributed.is_main_process
+        try:
+            write_sharded(path, parts, self._group)
+            agreed(lambda: self._keep_newest(path) if main else None, self._group)
+        except WriteError as error:
+            raise self._not_written(path, str(error)) from error
+
+    def _not_written(self, path: Path, why: str) -> UserError:
+        last = next(iter(checkpoints_in(self.folder)), None)
+        kept = f"{last.name} is safe" if last else "none was saved before"
+        return UserError(
+            f"cannot write checkpoint {path}: {why}; {kept}; "
+            f"free disk space and continue with resume={self.folder.parent}"
+        )
+
+    def _keep_newest(self, path: Path) -> None:
+        self._point_to(path)
+        found = checkpoints_in(self.folder)
+        kept = sorted({step_of(old) for old in found}, reverse=True)[: self.keep]
+        for old in found:
+            if step_of(old) not in kept:
+                _remove(old)
 
     def _point_to(self, path: Path) -> None:
         temporary = self.folder / f".{LATEST}.tmp"
@@ -115,26 +185,81 @@ class Checkpoints:
         temporary.replace(self.folder / LATEST)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the state in a checkpoint file; raises UserError when it is damaged."""
+def is_sharded(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether some tensors are spread over the processes (DTensor)."""
+    return any(hasattr(tensor, "device_mesh") for tensor in tensors.values())
+
+
+def write_plain(path: Path, state: dict[str, Any]) -> None:
+    """Write a state to a checkpoint file, atomically."""
+    with atomic_write(path, "wb") as file:
+        torch.save(state, file)
+
+
+def read_checkpoint(
+    path: Path, like: Mapping[str, torch.Tensor] | None = None, *, optimizer: bool = True
+) -> dict[str, Any]:
+    """Return the state in a checkpoint of either layout; raises UserError when it is damaged.
+
+    Where weights are sharded in `like`, those of the own model, a sharded checkpoint is read as
+    such. `optimizer=False` may leave out the optimizer.
+    """
+    with _damage(path):
+        return _read(path, like or {}, optimizer=optimizer)
+
+
+def require_sound(path: Path) -> None:
+    """Raise UserError unless all checksums of a checkpoint are right."""
+    with _damage(path):
+        _verify(path)
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
     try:
-        return _read(path)
+        yield
     except Exception as error:  # damaged files fail in many ways
-        raise UserError(f"{path} is damaged ({_reason(error)}); use another checkpoint") from error
+        raise UserError(f"{path} is damaged ({reason(error)}); use another checkpoint") from error
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _read(
+    path: Path,
+    like: Mapping[str, torch.Tensor],
+    *,
+    optimizer: bool = True,
+    distributed: DistributedContext = SINGLE_PROCESS,
+) -> dict[str, Any]:
+    _verify(path, distributed)
+    if layout_of(path) == "sharded":
+        from lmlab.training.sharded_checkpoint import read_sharded
 
-
-def _read(path: Path) -> dict[str, Any]:
-    with ZipFile(path) as archive:  # torch.load does not look at the checksums
-        if (part := archive.testzip()) is not None:
-            raise BadZipFile(f"the checksum of {part} is wrong")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+        return read_sharded(path, like, optimizer=optimizer)
+    # All processes of a node share the memory of a file that is mapped.
+    mapped = is_sharded(like)
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     if not isinstance(state, dict) or "step" not in state:
         raise ValueError("not a checkpoint")
     return state
+
+
+def _verify(path: Path, distributed: DistributedContext = SINGLE_PROCESS) -> None:
+    """Raise an error when a checksum is wrong; processes share the files of a folder."""
+    if layout_of(path) == "sharded":
+        verify(path, distributed.rank, distributed.size)
+        return
+    with ZipFile(path) as archive:  # torch.load does not look at the checksums
+        if (part := archive.testzip()) is not None:
+            raise BadZipFile(f"the checksum of {part} is wrong")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder; a folder gets a name that `clean` knows first."""
+    if path.is_dir() and not path.is_symlink():
+        hidden = path if path.name.startswith(".") else path.with_name(f".{path.name}.tmp")
+        path.rename(hidden)
+        shutil.rmtree(hidden)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def copied(state: Any) -> Any:

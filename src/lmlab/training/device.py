@@ -93,7 +93,7 @@ def keep_freed_memory() -> None:
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed the global generators by (seed, step, rank).
+    """Seed the global generators by (seed, step, part of the batch).
 
     Dropout then does not depend on earlier steps, and a checkpoint needs no generator state.
     """

@@ -1,8 +1,6 @@
-"""The processes that train one model together, on torch's own engine.
+"""The processes that train one model together: how they meet, and what they tell each other.
 
-Each has the whole model and computes the gradient on its part of the batch; the gradients are
-averaged (DistributedDataParallel; Li et al. 2020). `DistributedContext.wrap` alone decides how
-the model is spread over the processes.
+`lmlab.parallel` decides how they share the model.
 """
 
 import atexit
@@ -16,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from lmlab.errors import ConfigError, UserError
 
@@ -32,6 +29,8 @@ class DistributedContext:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    model_parallel: int = 1
+    """Neighbouring processes that read the same sequences, each with a part of every layer."""
     control: Any = None
     """Process group for objects and numbers on the CPU, whatever device the gradients are on."""
 
@@ -40,6 +39,16 @@ class DistributedContext:
         """Whether this is rank 0, the process that writes."""
         return self.rank == 0
 
+    @property
+    def data_rank(self) -> int:
+        """Which part of the batch this process gets."""
+        return self.rank // self.model_parallel
+
+    @property
+    def data_size(self) -> int:
+        """Parts into which the batch is divided."""
+        return self.size // self.model_parallel
+
     def from_main(self, compute: Callable[[], Any]) -> Any:
         """Return what the main process computes, in all processes."""
         if self.size == 1:
@@ -47,6 +56,12 @@ class DistributedContext:
         box = [compute() if self.is_main_process else None]
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
+
+    def new_control_group(self) -> Any:
+        """Return another process group on the CPU, for a thread; None for one process."""
+        if self.size == 1:
+            return None
+        return dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -64,11 +79,16 @@ class DistributedContext:
 
     def maximum(self, number: int) -> int:
         """Return the largest of the processes' numbers."""
-        return int(self._reduced([number], dist.ReduceOp.MAX)[0])
+        return self.maxima(number)[0]
+
+    def maxima(self, *numbers: int) -> list[int]:
+        """Return for each number the largest of the processes'."""
+        return [int(number) for number in self._reduced(list(numbers), dist.ReduceOp.MAX)]
 
     def sum(self, *numbers: float) -> list[float]:
-        """Return the sums of the processes' numbers, in float64."""
-        return self._reduced(list(numbers), dist.ReduceOp.SUM)
+        """Return the sums of numbers over the parts of the batch, in float64."""
+        sums = self._reduced(list(numbers), dist.ReduceOp.SUM)
+        return [number / self.model_parallel for number in sums]
 
     def _reduced(self, numbers: list[float], operation: Any) -> list[float]:
         if self.size == 1:
@@ -85,22 +105,16 @@ class DistributedContext:
         dist.all_gather_object(values, value, group=self.control)
         return values
 
-    def wrap(self, objective: nn.Module, device: torch.device) -> nn.Module:
-        """Return the objective whose gradients are averaged over the processes."""
-        if self.size == 1:
-            return objective
-        return nn.parallel.DistributedDataParallel(
-            objective,
-            device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,  # they are tables, the same in every process
-            gradient_as_bucket_view=True,
-        )
-
     def check_batch(self, batch_size: int) -> None:
         """Raise ConfigError unless each process gets as many sequences as the others."""
-        if batch_size % self.size:
+        if batch_size % self.data_size:
+            parts = f"{self.size} processes"
+            if self.model_parallel > 1:
+                parts = f"{self.data_size} groups of {self.model_parallel} processes"
             raise ConfigError(
-                "trainer.batch_size", f"{batch_size} is not divisible by the {self.size} processes"
+                "trainer.batch_size",
+                f"{batch_size} is not divisible by the {parts}; use a multiple of "
+                f"{self.data_size}, or start fewer processes",
             )
 
 
@@ -115,7 +129,10 @@ def init_distributed() -> Iterator[DistributedContext]:
     process exits.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        yield SINGLE_PROCESS
+        try:
+            yield SINGLE_PROCESS
+        except (RuntimeError, MemoryError) as error:
+            raise _explained(error, "") from error
         return
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
@@ -129,23 +146,41 @@ def init_distributed() -> Iterator[DistributedContext]:
     rank, size, local_rank = (int(os.environ[name]) for name in VARIABLES[:3])
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    dist.init_process_group(rank=rank, world_size=size)  # gloo for the CPU, NCCL for CUDA
+    try:
+        dist.init_process_group(rank=rank, world_size=size)  # gloo for the CPU, NCCL for CUDA
+    except dist.DistError as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"process {rank} of {size} cannot meet the others at {where}: {reason}"
+        ) from error
     broken = False
     try:
         control = dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
-        yield DistributedContext(rank, size, local_rank, control)
-    except (dist.DistError, RuntimeError) as error:
-        if "gloo" not in str(error).lower() and not isinstance(error, dist.DistError):
-            raise
-        broken = True
-        raise UserError(
-            f"process {rank} of {size} stops: another process exited, see its message"
-        ) from error
+        yield DistributedContext(rank, size, local_rank, control=control)
+    except (RuntimeError, MemoryError) as error:
+        explained = _explained(error, f"process {rank} of {size}")
+        broken = explained is not error
+        raise explained from error
     finally:
         if broken:
             atexit.register(_exit)
         else:
             dist.destroy_process_group()
+
+
+def _explained(error: Exception, process: str) -> Exception:
+    """Return a UserError for a lack of memory and for a process that is gone, else the error."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        reason = (text.splitlines() or ["no more to allocate"])[0]
+        return UserError(
+            f"{process or 'the run'} is out of memory ({reason}); lower trainer.micro_batch_size, "
+            "set trainer.checkpoint_activations=true, or divide the model with parallel=fsdp"
+        )
+    if process and (isinstance(error, dist.DistError) or "gloo" in text.lower()):
+        return UserError(f"{process} stops: another process exited, see its message")
+    return error
 
 
 def _exit() -> None:

@@ -1,13 +1,13 @@
 """Validation loss, and bits per byte, which compares runs with different tokenizers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from lmlab.training.runtime import Runtime
 
@@ -41,18 +41,33 @@ class Evaluator:
         distributed, device = self.runtime.distributed, self.runtime.device
         objective.eval()
         nats, count = 0.0, 0
-        mine = self.windows[distributed.rank :: distributed.size]
-        for batch in mine.split(self.batch_size) if len(mine) else ():
-            if stop():
+        stopped = False
+        for batch, counts in self._batches():
+            # Together, because a pass through a sharded model needs all processes.
+            if stopped := distributed.maximum(bool(stop())) > 0:
                 break
             inputs, targets = batch[:, :-1].to(device), batch[:, 1:].to(device)
             with self.runtime.autocast():
                 _, terms = objective(inputs, targets)
-            nats += terms["loss"].item()
-            count += targets.numel()
+            if counts:
+                nats += terms["loss"].item()
+                count += targets.numel()
         objective.train()
-        if distributed.maximum(bool(stop())):
+        if stopped or distributed.maximum(bool(stop())):
             return None
         nats, total = distributed.sum(nats, count)
         bits_per_byte = nats / math.log(2) / self.bytes
         return {"val/loss": nats / total, "val/bits_per_byte": bits_per_byte}
+
+    def _batches(self) -> Iterator[tuple[Tensor, bool]]:
+        """Yield this process's windows in batches, and whether they count.
+
+        All processes get equally many; those without windows of their own get one that does not
+        count.
+        """
+        distributed = self.runtime.distributed
+        parts = self.windows[distributed.data_rank :: distributed.data_size].split(self.batch_size)
+        largest = -(-len(self.windows) // distributed.data_size)
+        for number in range(-(-largest // self.batch_size)):
+            counts = number < len(parts) and len(parts[number]) > 0
+            yield (parts[number] if counts else self.windows[:1]), counts

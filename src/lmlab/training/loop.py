@@ -104,8 +104,11 @@ def train(
     if state is None:
         state = replace(start(setup), pending={})
     loop = _Loop(setup, state, total_steps, checkpoints, log, cfg)
-    with loop.bar:
-        status, stop_signal = loop.run()
+    try:
+        with loop.bar:
+            status, stop_signal = loop.run()
+    finally:
+        checkpoints.join()  # before its processes part
     checkpoints.wait()
     return Outcome(status, state, setup.meter.overall(), stop_signal)
 
@@ -168,7 +171,6 @@ class _Loop:
             elif row:
                 self.write(row)
             self.bar.update()
-            self.checkpoints.check()
             if saves or stop_signal:
                 self.save()
             if stop_signal and (not last or state.pending is not None):
@@ -185,8 +187,8 @@ class _Loop:
         self.meter.start()
         lr = setup.schedule(state.step)
         for group in setup.optimizer.param_groups:
-            group["lr"] = lr
-        seed_step(setup.runtime.seed, state.step, self.distributed.rank)
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        seed_step(setup.runtime.seed, state.step, self.distributed.data_rank)
         batch = setup.source(0 if self.cfg.fixed_batch else state.step)
         self.meter.batch_is_ready()
         weight, tokens = self.distributed.sum(setup.weight(*batch), count_elements(batch))
@@ -232,13 +234,18 @@ class _Loop:
     def save(self) -> None:
         """Save a checkpoint."""
         self.state.seconds = time.perf_counter() - self.began
-        values = snapshot(self.setup, self.state, self.log)
-        if self.distributed.is_main_process:
-            self.checkpoints.save(self.state.step, values)
+        self.checkpoints.save(self.state.step, snapshot(self.setup, self.state, self.log))
 
     def stop_requested(self) -> int:
-        """Return the signal that asked to stop, or 0; the same in all processes."""
-        return self.distributed.maximum(self.log.stop_signal or 0)
+        """Return the signal that asked to stop, or 0; the same in all processes.
+
+        Raises UserError in all of them when a checkpoint could not be written.
+        """
+        own = self.log.stop_signal or 0
+        stop_signal, failed = self.distributed.maxima(own, self.checkpoints.failed)
+        if failed:
+            self.checkpoints.wait()
+        return stop_signal
 
     def measured(self, stats: StepStats) -> Metrics:
         """Return the metrics of a step, over all processes."""

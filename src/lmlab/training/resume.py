@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lmlab.errors import UserError
-from lmlab.training.checkpoint import Checkpoints
+from lmlab.training.checkpoint import Checkpoints, is_sharded
 from lmlab.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -15,11 +15,19 @@ if TYPE_CHECKING:
 def snapshot(setup: "TrainingSetup", state: TrainState, log: "RunLog") -> dict[str, Any]:
     """Return what a checkpoint holds; all processes must call it."""
     source = setup.source.state_dict()
+    weights, names = dict[str, torch.Tensor](), dict[int, str]()
+    for name, value in setup.model.state_dict(keep_vars=True).items():
+        first = names.setdefault(id(value), name)
+        # Tied weights stay one tensor.
+        weights[name] = value.detach() if first == name else weights[first]
+    optimizer = setup.optimizer.state_dict()
+    for group, saved in zip(setup.optimizer.param_groups, optimizer["param_groups"], strict=True):
+        saved["param_names"] = [names[id(parameter)] for parameter in group["params"]]
     return {
         "step": state.step,
         "config_fingerprint": setup.fingerprint,
-        "model": setup.model.state_dict(),
-        "optimizer": setup.optimizer.state_dict(),
+        "model": weights,
+        "optimizer": optimizer,
         "scaler": vars(setup.scaler).copy() if setup.scaler else None,
         "source": setup.runtime.distributed.gather(source) if source else [],
         "progress": vars(state).copy(),
@@ -36,7 +44,7 @@ def resume(setup: "TrainingSetup", checkpoints: Checkpoints, log: "RunLog") -> T
     if distributed.is_main_process:
         checkpoints.clean()
     distributed.barrier()
-    values, warnings = checkpoints.load()
+    values, warnings = checkpoints.load(setup.model.state_dict())
     for warning in warnings:
         log.say(warning)
     accepted = {setup.fingerprint, *setup.earlier_fingerprints}
@@ -56,8 +64,9 @@ def resume(setup: "TrainingSetup", checkpoints: Checkpoints, log: "RunLog") -> T
     if values is None:
         log.rewind({})
         return None
-    setup.model.load_state_dict(values["model"])
-    setup.optimizer.load_state_dict(values["optimizer"])
+    given = f"the checkpoint of step {values['step']} in {checkpoints.folder}"
+    load_weights(setup.model, values["model"], given)
+    load_optimizer(setup.optimizer, values["optimizer"])
     if setup.scaler is not None:
         vars(setup.scaler).update(values["scaler"])
     load_source(setup, values.get("source", []), f"resume={checkpoints.folder.parent}")
@@ -93,4 +102,24 @@ def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], given
                 f"{given}: parameter '{name}' has the shape {there} there and {here} in the "
                 "configured model; leave out the keys of model. and tokenizer. that change it"
             )
-    model.load_state_dict(weights)
+    model.load_state_dict({name: shard(weights[name], own[name]) for name in own})
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimizer's state, sharded as its parameters are; ValueError: it does not fit."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    saved = dict(state["state"])
+    for number, parameter in enumerate(parameters):
+        if number in saved:
+            slots = saved[number].items()
+            saved[number] = {slot: shard(value, parameter) for slot, value in slots}
+    optimizer.load_state_dict(state | {"state": saved})
+
+
+def shard(value: Any, own: torch.Tensor) -> Any:
+    """Return a whole tensor spread over the processes as `own` is; anything else as it is."""
+    if not is_sharded({"own": own}):
+        return value
+    from lmlab.training.sharded_checkpoint import fitted
+
+    return fitted(value, own)

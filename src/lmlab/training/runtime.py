@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lmlab.parallel.strategy import UNDIVIDED, Strategy
 from lmlab.training.device import autocast_for
 from lmlab.training.distributed import SINGLE_PROCESS, DistributedContext
 
@@ -19,6 +20,8 @@ class Runtime:
     """fp32, bf16, fp16, fp8 or mxfp8."""
     seed: int = 0
     distributed: DistributedContext = SINGLE_PROCESS
+    strategy: Strategy = UNDIVIDED
+    """How the processes share the model and its gradients."""
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager[object]]:

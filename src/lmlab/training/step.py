@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.profiler import record_function
 
 from lmlab.optim.clip import clip_gradients
+from lmlab.optim.shards import local
 from lmlab.training.batch import Batch, micro_batches, to_device
 from lmlab.training.losses import Terms
 from lmlab.training.objective import Losses
@@ -74,22 +75,22 @@ def optimize_step(
     """
     optimizer.zero_grad(set_to_none=True)
     sums = dict[str, Tensor]()
-    scale = runtime.distributed.size / weight  # gradients are averaged over the processes
+    scale = runtime.distributed.data_size / weight  # gradients are averaged over the processes
     scale *= scaler.scale if scaler else 1.0
-    unsynced = getattr(objective, "no_sync", nullcontext)  # several processes: average at the end
     pieces = list(micro_batches(to_device(batch, runtime.device), micro_batch_size))
     for number, piece in enumerate(pieces, start=1):
-        with nullcontext() if number == len(pieces) else unsynced():
+        with nullcontext() if number == len(pieces) else runtime.strategy.accumulating():
             with record_function("forward"), runtime.autocast():
                 total, terms = objective(*piece)
             with record_function("backward"):
                 (total * scale).backward()
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value / weight
+    runtime.strategy.finish_gradients()
     with record_function("optimizer"):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if scaler is not None:
-            grads = [p.grad for p in parameters if p.grad is not None]
+            grads = [local(p.grad) for p in parameters if p.grad is not None]
             torch._foreach_mul_(grads, 1 / scaler.scale)
         norm = clip_gradients(parameters, max_grad_norm)
         if scaler is None or scaler.update(norm):

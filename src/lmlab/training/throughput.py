@@ -12,7 +12,7 @@ import torch
 
 from lmlab.files import atomic_write
 from lmlab.gpu.sheets import bf16_peak
-from lmlab.model.products import upcasts
+from lmlab.model.products import linear, upcasts
 from lmlab.training.device import DTYPES
 
 SECONDS = 0.3
@@ -57,7 +57,7 @@ def measure_peak(device: torch.device, precision: str) -> float:
         best, left, grows = float("inf"), SECONDS, False
         while left > 0 and not grows:
             start = time.perf_counter()
-            a @ b
+            linear(a, b)
             synchronize(device)
             end = time.perf_counter()
             best, left = min(best, end - start), SECONDS - (end - began)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lmlab.optim.shards import global_norm
+
 TRACE, OPERATORS = "trace.json", "operators.txt"
 WAIT, WARM_UP = 1, 2
 """Steps before a profile: a slow first one, and the warmup of the profiler."""
@@ -44,9 +46,9 @@ class LayerStats:
         for name, layer in self.layers.items():
             parameters = _parameters(layer)
             grads = [p.grad for p in parameters if p.grad is not None]
-            measured[f"weight_norm/{name}"] = _norm([p.detach() for p in parameters])
+            measured[f"weight_norm/{name}"] = global_norm([p.detach() for p in parameters])
             if grads:
-                measured[f"grad_norm/{name}"] = _norm(grads)
+                measured[f"grad_norm/{name}"] = global_norm(grads)
             if name in self._outputs:
                 rms = self._outputs[name].float().square().mean().sqrt()
                 measured[f"activation_rms/{name}"] = rms
@@ -55,10 +57,6 @@ class LayerStats:
 
 def _parameters(layer: nn.Module) -> list[nn.Parameter]:
     return [p for p in layer.parameters() if p.requires_grad]
-
-
-def _norm(tensors: list[Tensor]) -> Float[Tensor, ""]:
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
 
 
 @contextlib.contextmanager

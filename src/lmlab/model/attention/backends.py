@@ -58,7 +58,12 @@ def blocked(
     assert dropout == 0
     assert isinstance(pattern.mask, Causal | SlidingWindow)
     window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
-    return upcast(partial(blocked_attention, window=window), q, k, v)
+
+    def attend(*args: Heads) -> Heads:
+        q, k, v = _in_autocast(*args)
+        return blocked_attention(q, k, v, window)
+
+    return upcast(attend, q, k, v)
 
 
 def single(
@@ -176,10 +181,17 @@ def _flash(
 ) -> Heads:
     assert dropout == 0
     assert pattern.queries is None
-    kind = q.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
     window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
-    return attend(q.to(dtype), k.to(dtype), v.to(dtype), True, window, cap)[0]
+    q, k, v = _in_autocast(q, k, v)
+    return attend(q, k, v, True, window, cap)[0]
+
+
+def _in_autocast(*args: Heads) -> tuple[Heads, ...]:
+    """Return the arguments in the dtype of autocast, which does not convert those of operators."""
+    kind = args[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return args
+    return tuple(x.to(torch.get_autocast_dtype(kind)) for x in args)
 
 
 BACKENDS = {"eager": eager, "sdpa": sdpa, "single": single, "flex": flex, "blocked": blocked}

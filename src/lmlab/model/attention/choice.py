@@ -18,11 +18,17 @@ from lmlab.model.attention.config import (
 )
 from lmlab.model.attention.masks import AttentionPattern, Causal, SlidingWindow
 from lmlab.model.config import ModelConfig
+from lmlab.model.products import upcasts
 
 FLEX_HEAD_DIM = 16
 """Smallest head width that FlexAttention supports on CUDA."""
-SHORTEST_BLOCKED, LONGEST_BLOCKED = 16, 512
-"""Lengths at which `blocked` was measured faster than `sdpa` (benchmarks/attention.py)."""
+SHORTEST_BLOCKED = 16
+LONGEST_BLOCKED = {torch.bfloat16: 512, torch.float32: 256}
+LONGEST_WINDOW = 512
+"""Lengths at which `blocked` was measured faster than `sdpa` (benchmarks/attention.py).
+
+`sdpa` computes all scores of a window, whatever its length.
+"""
 
 
 def check_backends(config: ModelConfig, device: torch.device) -> None:
@@ -81,6 +87,7 @@ def choose(
     time: int,
     cap: float | None,
     dropout: float,
+    dtype: torch.dtype,
 ) -> str:
     """Return the backend; `auto`: the fastest one on the device that supports the arguments.
 
@@ -95,9 +102,13 @@ def choose(
     )
     if backend in ("eager", "sdpa", "flex") or (backend != "auto" and whole and runs):
         return backend
-    # The compiler takes comparisons of a length that varies, but not `in range(...)`.
-    blocks = SHORTEST_BLOCKED <= time <= LONGEST_BLOCKED
-    if whole and device == "cpu" and blocks and cap is None and not dropout:
+    if (
+        whole
+        and device == "cpu"
+        and cap is None
+        and not dropout
+        and _by_blocks(pattern, time, dtype)
+    ):
         return "blocked"
     single_query = pattern.queries is not None and pattern.queries.shape[-1] == 1
     if device == "cpu" and single_query and not dropout:
@@ -107,3 +118,16 @@ def choose(
         # FlexAttention alone skips masked blocks, and soft-caps without all scores in memory.
         return "sdpa" if pattern.causal and cap is None else "flex"
     return "sdpa" if cap is None else "eager"
+
+
+def _by_blocks(pattern: AttentionPattern, time: int, dtype: torch.dtype) -> bool:
+    """Return whether blocks of queries are the fastest attention of whole sequences on the CPU."""
+    if upcasts(torch.device("cpu"), dtype):
+        dtype = torch.float32
+    longest = LONGEST_BLOCKED.get(dtype, LONGEST_BLOCKED[torch.float32])
+    mask = pattern.mask
+    # The compiler takes comparisons of a length that varies, but not `in range(...)`.
+    narrow = (
+        isinstance(mask, SlidingWindow) and mask.window <= LONGEST_WINDOW and mask.window < time
+    )
+    return time >= SHORTEST_BLOCKED and (time <= longest or narrow)

@@ -53,5 +53,7 @@ class SoftmaxAttention(HeadProjections):
             pattern = context.cache.slots.pattern
         dropout = self.dropout if self.training else 0.0
         cap, device = self.logit_softcap, x.device.type
-        backend = choose(self.backend, device, self.head_dim, pattern, x.shape[1], cap, dropout)
+        backend = choose(
+            self.backend, device, self.head_dim, pattern, x.shape[1], cap, dropout, v.dtype
+        )
         return self.merge(BACKENDS[backend](q, k, v, pattern, cap, dropout))

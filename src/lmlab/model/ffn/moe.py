@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from lmlab.model.ffn.config import MoEConfig, RouterSoftmax
@@ -130,8 +131,8 @@ def looped_experts(
     product: Product = linear,
 ) -> Float[Tensor, "choices d_model"]:
     """Apply each expert to its slice of `x`, in a loop over experts."""
-    # The meta device has no counts; the cost does not depend on them.
-    sizes = _even(len(x), len(w1)) if x.device.type == "meta" else counts.tolist()
+    # Without data there are no counts; the cost does not depend on them.
+    sizes = _even(len(x), len(w1)) if _without_data(x) else counts.tolist()
     return torch.cat(
         [
             product(activation(product(part, a)) * product(part, c), b)
@@ -175,9 +176,14 @@ def _dtype(x: Tensor) -> torch.dtype:
 
 
 def _counts(experts: Int[Tensor, "tokens k"], num_experts: int) -> Int[Tensor, "experts"]:
-    if experts.device.type == "meta":
-        return torch.empty(num_experts, dtype=torch.long, device="meta")
+    if _without_data(experts):
+        return torch.empty(num_experts, dtype=torch.long, device=experts.device)
     return torch.bincount(experts.flatten(), minlength=num_experts)
+
+
+def _without_data(x: Tensor) -> bool:
+    """Return whether `x` has a shape only: it is on the meta device, or a fake tensor."""
+    return x.is_meta or isinstance(x, FakeTensor)
 
 
 def _even(total: int, parts: int) -> list[int]:

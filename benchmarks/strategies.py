@@ -1,0 +1,123 @@
+"""Milliseconds of a step and the share spent communicating, by strategy and by size of buckets.
+
+A step of one process with the same part of the batch is the compute; what a step takes longer is
+communication that nothing hides. For buckets it is beside the model `s / (n w) + n o`, whose
+bandwidth w and cost of a call o are fitted to the smallest and the largest number of buckets.
+
+    python benchmarks/strategies.py [--processes 2] [KEY=VALUE ...]
+"""
+
+import argparse
+import os
+import socket
+import statistics
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
+
+from lmlab.hydra_app import compose
+from lmlab.model import build
+from lmlab.optim import build_optimizer
+from lmlab.parallel import build_strategy
+from lmlab.planning.links import best_buckets, bucket_overhead
+from lmlab.text import markdown_table
+from lmlab.training.objective import NextToken
+
+STRATEGIES = ("ddp", "ddp_naive", "ddp_flat", "ddp_overlapped", "ddp_bucketed", "zero1", "fsdp")
+BUCKETS = (1, 10, 100, 1000)
+SHAPE = ("model=small", "model.d_model=256", "model.num_layers=6", "model.num_heads=8",
+         "model.d_ff=1024", "model.context_length=128", "optimizer=adamw")  # fmt: skip
+VOCABULARY, WARMUPS = 4096, 2
+MIB = 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    given = parser.parse_args()
+    shape = [*SHAPE, *given.overrides]
+
+    def seconds(*overrides: str, processes: int = given.processes) -> float:
+        return measure([*shape, *overrides], processes, given.rounds)
+
+    alone = seconds("parallel=none", processes=1)
+    rows = [("one process", f"{1e3 * alone:,.1f}", "")]
+    for kind in STRATEGIES:
+        took = seconds(f"parallel={kind}")
+        rows.append((kind, f"{1e3 * took:,.1f}", f"{max(0.0, 1 - alone / took):.0%}"))
+    print(markdown_table(("strategy", "ms a step", "exposed communication"), rows))
+
+    model = build(compose(*shape).model, VOCABULARY, device="meta")
+    size = 4 * sum(p.numel() for p in model.parameters())
+    over = {}
+    for bucket in BUCKETS:
+        count = max(1, round(size / (bucket * MIB)))
+        took = seconds("parallel=ddp_bucketed", f"parallel.bucket_size_mb={bucket}")
+        over[bucket] = (count, took - alone)
+    (most, slow), (least, last) = over[BUCKETS[0]], over[BUCKETS[-1]]
+    # s/(n w) + n o at both ends: two linear equations.
+    start = max(1e-7, (slow * most - last * least) / (most**2 - least**2))
+    bandwidth = size / max(1e-9, (last - least * start) * least)
+    cells = [
+        (f"{bucket:,}", f"{n}", f"{1e3 * each:,.1f}",
+         f"{1e3 * bucket_overhead(size, bandwidth, start, n):,.1f}")
+        for bucket, (n, each) in over.items()
+    ]  # fmt: skip
+    best = best_buckets(size, bandwidth, start)
+    print(f"\n{size / 1e6:,.0f} MB of gradients; fitted: {bandwidth / 1e9:.2f} GB/s and")
+    print(f"{1e3 * start:.2f} ms a call, best {best:.1f} buckets\n")
+    print(markdown_table(("bucket (MiB)", "buckets", "overhead (ms)", "model"), cells, text=0))
+
+
+def measure(overrides: list[str], processes: int, rounds: int) -> float:
+    """Return the median seconds of a step, of the slowest process each."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    answers = mp.get_context("spawn").SimpleQueue()
+    spawn(_train, (overrides, processes, rounds, port, answers), nprocs=processes)
+    return statistics.median(answers.get())
+
+
+def _train(
+    rank: int, overrides: list[str], size: int, rounds: int, port: str, answers: Any
+) -> None:
+    os.environ["LOCAL_WORLD_SIZE"] = str(size)
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+    )
+    config = compose(*overrides)
+    strategy = build_strategy(config.parallel, size, torch.device("cpu"), "fp32")
+    torch.manual_seed(0)
+    model = build(config.model, VOCABULARY)
+    wrapped = strategy.wrap(NextToken(model), model)
+    optimizer = build_optimizer(config.optimizer, model, strategy.optimizer)
+    ids = torch.randint(0, VOCABULARY, (2, model.context_length))
+    own = []
+    for _ in range(WARMUPS + rounds):
+        dist.barrier()
+        started = time.perf_counter()
+        loss, _ = wrapped(ids, ids)
+        loss.backward()
+        strategy.finish_gradients()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        own.append(time.perf_counter() - started)
+    collected: list[Any] = [None] * size
+    dist.all_gather_object(collected, own[WARMUPS:])
+    if rank == 0:
+        answers.put([max(each) for each in zip(*collected, strict=True)])
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What training on many devices needs and takes, before a device is asked for."""

@@ -1,0 +1,41 @@
+"""What each process does beside the training, and what all do when one of them fails."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+
+
+class WriteError(Exception):
+    """A process could not write its part; raised in all processes, with the same line."""
+
+
+def agreed(compute: Callable[[], Any], group: Any) -> list[Any]:
+    """Return what `compute` returned in each process of a group; None is this process alone.
+
+    Raises WriteError in all processes when `compute` failed in one.
+    """
+    value, failure = None, None
+    try:
+        value = compute()
+    except Exception as error:  # whatever it is, the others wait for this process
+        failure = reason(error)
+    outcomes: list[Any] = [(value, failure)]
+    if group is not None:
+        outcomes *= dist.get_world_size(group)
+        dist.all_gather_object(outcomes, (value, failure), group=group)
+    for rank, (_, failed) in enumerate(outcomes):
+        if failed is not None:
+            raise WriteError(located(failed, rank, group))
+    return [value for value, _ in outcomes]
+
+
+def located(failure: str, rank: int, group: Any) -> str:
+    """Return why a process failed, and which one, where there are several."""
+    return failure if group is None else f"{failure} (process {rank})"
+
+
+def reason(error: BaseException) -> str:
+    """Return one line that says why a file could not be written or read."""
+    lines = str(getattr(error, "strerror", None) or error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,142 @@
+"""Memory of plans, against torch's tracker of FSDP and against sums by hand."""
+
+import importlib
+from types import ModuleType
+
+import pytest
+import torch
+
+from lmlab.model import build
+from lmlab.optim import build_optimizer
+from lmlab.planning.layout import Layout
+from lmlab.planning.memory import State, moments_of, peak_memory
+from lmlab.planning.optimizer_state import optimizer_bytes
+from lmlab.planning.pieces import Pieces, trace
+from tests_support import composed
+
+SHAPE = ("model=tiny", "model.num_layers=3", "model.context_length=64")
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    return importlib.import_module("benchmarks.plan_memory")
+
+
+def pieces(*overrides: str, sequences: int = 2) -> Pieces:
+    """Return the pieces of a small model in float32."""
+    return trace(composed(*SHAPE, *overrides).model, 300, sequences, autocast=None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "devices", "sequences"),
+    [
+        ((), 4, 2),
+        (("parallel.reshard_after_forward=false",), 8, 1),
+        (("trainer.checkpoint_activations=true", "model.num_layers=8"), 4, 4),
+        (("model/ffn=moe",), 2, 1),
+        (("model.tie_embeddings=true", "model.norm_placement=double"), 4, 2),
+    ],
+)
+def test_fsdp_agrees_with_torch(
+    benchmark: ModuleType, overrides: tuple[str, ...], devices: int, sequences: int
+) -> None:
+    config = composed(*SHAPE, "parallel=fsdp", *overrides)
+    case = (config, devices, sequences, 300)
+    assert benchmark.predicted(*case) == pytest.approx(benchmark.tracked(*case), rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", range(4))
+def test_fsdp_agrees_with_torch_at_large_shapes(benchmark: ModuleType, case: int) -> None:
+    overrides, devices, sequences = benchmark.SHAPES[case]
+    arguments = (composed(*overrides), devices, sequences, benchmark.VOCABULARY)
+    assert benchmark.predicted(*arguments) == pytest.approx(benchmark.tracked(*arguments), rel=0.1)
+
+
+def test_state_by_hand() -> None:
+    model = pieces()
+    total = model.total
+    assert total == sum(p.numel() for p in build(composed(*SHAPE).model, 300).parameters())
+    state = State(8 * total, 0, element=4, accumulates=False, checkpointed=False)
+    ddp = moments_of(Layout("ddp", 4), model, state)["update"]
+    assert (ddp.weights, ddp.gradients, ddp.optimizer) == (4 * total, 4 * total, 8 * total)
+    zero1 = moments_of(Layout("zero1", 4, shard_optimizer=4), model, state)["update"]
+    assert (zero1.weights, zero1.optimizer) == (4 * total, 2 * total)
+    fsdp = moments_of(Layout("fsdp", 4, shard=4), model, state)["update"]
+    assert fsdp.total == 16 * total / 4
+    flat = moments_of(Layout("ddp_flat", 4), model, state)["gradients summed"]
+    assert flat.buffers == 4 * total
+
+
+def test_accumulation_keeps_gradients_in_shards_under_fsdp() -> None:
+    model = pieces()
+    once, more = (
+        peak_memory(
+            Layout("fsdp", 4, shard=4),
+            model,
+            State(8 * model.total, 0, element=4, accumulates=accumulates, checkpointed=False),
+        )
+        for accumulates in (False, True)
+    )
+    assert more.gradients == 4 * model.total / 4
+    assert once.gradients < more.gradients
+
+
+def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing() -> None:
+    one, two = (pieces(sequences=n) for n in (2, 4))
+    assert two.blocks[0].saved == pytest.approx(2 * one.blocks[0].saved, rel=0.05)
+    totals = [
+        peak_memory(
+            Layout("ddp", 4),
+            two,
+            State(8 * two.total, 0, element=4, accumulates=False, checkpointed=checkpointed),
+        ).total
+        for checkpointed in (False, True)
+    ]
+    assert totals[1] < totals[0]
+
+
+def test_saved_bytes_are_those_of_autograd() -> None:
+    """Counted by hooks on saved tensors of a real block."""
+    config = composed(*SHAPE, "model.attention.backend=sdpa").model
+    model = build(config, 300)
+    kept: dict[int, int] = {}
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    x = torch.randn(2, 64, 128, requires_grad=True)
+    from lmlab.model.context import Context
+
+    rotation = model.position.rotation(torch.arange(64))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = model.blocks[0](x, Context(rotation=rotation))
+    kept.pop(out.untyped_storage().data_ptr(), None)
+    rope = rotation.untyped_storage()
+    kept.pop(rope.data_ptr(), None)
+    found = pieces("model.attention.backend=sdpa").blocks[0]
+    assert found.input + found.saved == pytest.approx(sum(kept.values()), rel=0.05)
+
+
+@pytest.mark.parametrize(("optimizer", "each"), [("adamw", 8), ("sgd", 4)])
+def test_optimizer_bytes(optimizer: str, each: int) -> None:
+    settings = ["optimizer.momentum=0.9"] if optimizer == "sgd" else []
+    config = composed(*SHAPE, f"optimizer={optimizer}", *settings)
+    model = build(config.model, 300)
+    real = build_optimizer(config.optimizer, model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    real.step()
+    wanted = sum(
+        value.nbytes
+        for state in real.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor) and value.ndim
+    )
+    state, _ = optimizer_bytes(config.optimizer, build(config.model, 300, device="meta"))
+    assert wanted == each * sum(p.numel() for p in model.parameters())
+    assert state == pytest.approx(wanted, rel=0.01)
