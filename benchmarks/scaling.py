@@ -17,11 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
+from lmlab.scaling.intervals import interval
 from lmlab.scaling.isoflop import fit_isoflop
 from lmlab.scaling.law import NAMES, Law
 from lmlab.scaling.overtraining import fit_overtraining
 from lmlab.scaling.parametric import fit_parametric
+from lmlab.scaling.planner import next_round, predict
+from lmlab.scaling.surface import Surface
 from lmlab.scaling.table import make_runs, read_table
+from lmlab.scaling.trial import COURSE as SPACE
+from lmlab.scaling.trial import COURSE_BUDGET, Trial
 from lmlab.text import markdown_table
 
 COURSE = Law(2.69, 1606.4, 3210.7, 0.34, 0.36)
@@ -109,8 +114,6 @@ def coverage(repetitions: int) -> None:
         found = third.intervals()
         for name, value in values.items():
             held.setdefault(f"approach 3: {name}", []).append(value in found[name])
-        from lmlab.scaling.intervals import interval
-
         for name, inside in {
             "approach 3: loss at 1e22": loss_at in interval(laws.best_loss(target)),
             "approach 3: N at 1e22": size_at in interval(laws.optimum(target)[0]),
@@ -122,6 +125,28 @@ def coverage(repetitions: int) -> None:
     print(markdown_table((f"{repetitions} repetitions", "held"), rows, aligned=True))
 
 
+def planner(seeds: int) -> None:
+    """Play the course's game on hidden surfaces: plan under 2e18 FLOPs, predict at 1e19."""
+    target = 10**19
+    good = held = 0
+    for seed in range(seeds):
+        surface = Surface.draw(seed)
+        trials: list[Trial] = []
+        number = 0
+        while (round_ := next_round(number, trials, SPACE, COURSE_BUDGET)) is not None:
+            trials += [Trial(config, surface.measure(config)) for config in round_.configs]
+            number += 1
+        found, (_, truth) = predict(trials, SPACE, target), surface.best(target)
+        error = found.loss / truth - 1
+        good += abs(error) < 0.01
+        held += truth in found.loss_interval
+        print(
+            f"surface {seed}: {len(trials)} runs, predicted {found.loss:.4f}, true {truth:.4f}, "
+            f"{100 * error:+.2f} %, noise {100 * surface.noise:.2f} %"
+        )
+    print(f"{good} of {seeds} within 1 %, {held} of {seeds} inside of the 95 % interval")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     subjects = parser.add_subparsers(dest="subject", required=True)
@@ -129,9 +154,12 @@ def main() -> None:
     for name in tables:
         subjects.add_parser(name).add_argument("table", type=Path)
     subjects.add_parser("coverage").add_argument("--repetitions", type=int, default=300)
+    subjects.add_parser("planner").add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
     if options.subject == "coverage":
         coverage(options.repetitions)
+    elif options.subject == "planner":
+        planner(options.seeds)
     else:
         tables[options.subject](options.table)
 

@@ -140,7 +140,7 @@ def _profile(runs: Runs, method: Optimum, samples: int, rng: np.random.Generator
             if len(np.unique(log_n[rows])) >= 2:
                 found = _lowest(log_n[rows], runs.loss[rows], method)
                 drawn[i] = (found.at, found.value) if found.edge is None else np.nan
-    drawn[:, 0] = np.exp(drawn[:, 0])
+    drawn[:, 0] = np.exp(np.clip(drawn[:, 0], -300, 300))  # of parabolas that hardly bend
     curve = np.stack([np.exp(best.curve[:, 0]), best.curve[:, 1]], 1)
     return Profile(flops, runs, float(np.exp(best.at)), best.value, best.edge, curve, drawn)
 

@@ -81,8 +81,8 @@ class Sweeps:
         return [
             *self.overrides,
             "budget=tokens",
-            f"budget.tokens=${{tokens_for:{first.train_flops},${{model.d_model}},"
-            "${model.num_layers}}",
+            f"budget.tokens='${{tokens_for:{first.train_flops},${{model.d_model}},"
+            "${model.num_layers}}'",
             f"name={self.name}",
             f"model={shapes}",
             f"lr={first.learning_rate:g}",
