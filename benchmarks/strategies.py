@@ -4,7 +4,7 @@ A step of one process with the same part of the batch is the compute; what a ste
 communication that nothing hides. For buckets it is beside the model `s / (n w) + n o`, whose
 bandwidth w and cost of a call o are fitted to the smallest and the largest number of buckets.
 
-    python benchmarks/strategies.py [--processes 2] [KEY=VALUE ...]
+    python benchmarks/strategies.py [--processes 2] [--plot FILE.png] [KEY=VALUE ...]
 """
 
 import argparse
@@ -12,6 +12,7 @@ import os
 import socket
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.multiprocessing.spawn import spawn
 
+from lmlab.figures import BLUE, INK, ORANGE, picture
 from lmlab.hydra_app import compose
 from lmlab.model import build
 from lmlab.optim import build_optimizer
@@ -41,6 +43,7 @@ def main() -> None:
     )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--plot", type=Path, metavar="FILE.png")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     given = parser.parse_args()
     shape = [*SHAPE, *given.overrides]
@@ -50,8 +53,8 @@ def main() -> None:
 
     alone = seconds("parallel=none", processes=1)
     rows = [("one process", f"{1e3 * alone:,.1f}", "")]
-    for kind in STRATEGIES:
-        took = seconds(f"parallel={kind}")
+    steps = {kind: seconds(f"parallel={kind}") for kind in STRATEGIES}
+    for kind, took in steps.items():
         rows.append((kind, f"{1e3 * took:,.1f}", f"{max(0.0, 1 - alone / took):.0%}"))
     print(markdown_table(("strategy", "ms a step", "exposed communication"), rows))
 
@@ -75,6 +78,40 @@ def main() -> None:
     print(f"\n{size / 1e6:,.0f} MB of gradients; fitted: {bandwidth / 1e9:.2f} GB/s and")
     print(f"{1e3 * start:.2f} ms a call, best {best:.1f} buckets\n")
     print(markdown_table(("bucket (MiB)", "buckets", "overhead (ms)", "model"), cells, text=0))
+    if given.plot:
+        overheads = {n: each for n, each in over.values()}
+        model_of = {n: bucket_overhead(size, bandwidth, start, n) for n in overheads}
+        draw(given.plot, given.processes, alone, steps, overheads, model_of)
+
+
+def draw(
+    path: Path,
+    processes: int,
+    alone: float,
+    steps: dict[str, float],
+    overheads: dict[int, float],
+    model_of: dict[int, float],
+) -> None:
+    """Draw the time of a step by strategy, and the overhead by the number of buckets."""
+    title = f"A step of {processes} processes"
+    with picture(path, title, (11.0, 4.2), panels=2) as (bars, buckets):
+        names = list(steps)[::-1]
+        bars.barh(names, [1e3 * alone] * len(names), color=BLUE, label="one process")
+        rest = [1e3 * max(0.0, steps[name] - alone) for name in names]
+        bars.barh(names, rest, left=1e3 * alone, color=ORANGE, label="exposed communication")
+        bars.set(xlabel="a step (ms)")
+        buckets.plot(
+            list(overheads), [1e3 * each for each in overheads.values()],
+            "o", color=ORANGE, label="measured",
+        )  # fmt: skip
+        buckets.plot(
+            list(model_of), [1e3 * each for each in model_of.values()],
+            color=INK, label="s / (n w) + n o",
+        )  # fmt: skip
+        buckets.set(xscale="log", xlabel="buckets", ylabel="overhead of a step (ms)")
+        buckets.set_ylim(bottom=0)
+        for panel in (bars, buckets):
+            panel.legend(edgecolor="none", loc="lower right")
 
 
 def measure(overrides: list[str], processes: int, rounds: int) -> float:
