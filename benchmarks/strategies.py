@@ -79,7 +79,7 @@ def main() -> None:
     print(f"{1e3 * start:.2f} ms a call, best {best:.1f} buckets\n")
     print(markdown_table(("bucket (MiB)", "buckets", "overhead (ms)", "model"), cells, text=0))
     if given.plot:
-        overheads = {n: each for n, each in over.values()}
+        overheads = dict(over.values())
         model_of = {n: bucket_overhead(size, bandwidth, start, n) for n in overheads}
         draw(given.plot, given.processes, alone, steps, overheads, model_of)
 
