@@ -10,11 +10,11 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmlab.data import reading
-from lmlab.data.reading import Document, is_text, read_documents, split_blocks
+from lmlab.data.reading import Document, is_text, read_documents
 from lmlab.errors import DataError
-from lmlab.io import compression
+from lmlab.io import compression, rows
 from lmlab.io.compression import NotText
+from lmlab.io.rows import split_blocks
 
 
 def read(path: Path, separator: str | None = None, field: str = "text") -> list[str]:
@@ -131,7 +131,7 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_endless_document_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_DOCUMENT", 1000)
+    monkeypatch.setattr(rows, "MAX_DOCUMENT", 1000)
     monkeypatch.setattr(compression, "BLOCK", 100)
     path = write(tmp_path / "a.txt", b"short|" + b"x" * 2000)
     texts: Iterator[Document] = read_documents(path, separator="|", jsonl_field="text")
@@ -180,3 +180,18 @@ def test_a_file_named_jsonl_that_is_plain_text(tmp_path: Path) -> None:
 )
 def test_what_is_text(tmp_path: Path, content: bytes, text: bool) -> None:
     assert is_text(write(tmp_path / "a", content)) == text
+
+
+def test_parquet_is_read_by_its_content(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.bin"
+    parquet.write_table(pyarrow.table({"text": ["one", " ", "zwö"], "n": [1, 2, 3]}), path)
+    assert read(path) == ["one", "zwö"]
+    with pytest.raises(DataError, match=r"no column 'body' .*'text', 'n'.*data\.jsonl_field"):
+        read(path, field="body")
+    with pytest.raises(DataError, match="row 1: column 'n' holds 1, not text"):
+        read(path, field="n")
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataError, match="cannot be read"):
+        read(path)

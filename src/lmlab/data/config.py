@@ -33,7 +33,7 @@ class StdlibConfig(_Cached):
 
 
 class TextConfig(_Cached):
-    """Your own files: plain text (.txt, .md, ...) or JSON lines, also as .gz or .zst."""
+    """Your own files: plain text, JSON lines, both also as .gz or .zst, or Parquet."""
 
     kind: Literal["text"]
     paths: list[str]
@@ -49,13 +49,13 @@ class TextConfig(_Cached):
     validation_fraction."""
     format: Literal["text", "jsonl"] | None
     """How files are read: `text` as they are, `jsonl` as one JSON object a line; null: by name
-    (.jsonl, .ndjson, .jl) and content."""
+    (.jsonl, .ndjson, .jl) and content, also Parquet."""
     separator: Separator | None
     r"""What stands between two documents of a plain text file; null: each file is one document.
     Escapes: \n, \r, \t, \f, \\, \xHH, \uHHHH (so \r\n\r\n, and \x5cnewpage for \newpage). An
     unknown escape, or one with a letter after it (\newpage), is refused."""
     jsonl_field: str
-    """The field of each JSON object that holds the document."""
+    """The field of each JSON object, or the column of Parquet files, that holds the document."""
 
     @field_validator("paths", "validation_paths", mode="before")
     @classmethod
@@ -95,6 +95,17 @@ class OpenWebTextConfig(_Downloaded):
     kind: Literal["openwebtext"]
 
 
+class CleanedConfig(_Cached):
+    """The result of `python clean.py`."""
+
+    kind: Literal["cleaned"]
+    path: str
+    """Its output directory."""
+    validation_fraction: Fraction
+    """Share of the documents (chosen by a hash of their text) held out for validation."""
+
+
 DataConfig = Annotated[
-    StdlibConfig | TextConfig | TinyStoriesConfig | OpenWebTextConfig, Field(discriminator="kind")
+    StdlibConfig | TextConfig | CleanedConfig | TinyStoriesConfig | OpenWebTextConfig,
+    Field(discriminator="kind"),
 ]

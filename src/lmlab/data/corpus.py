@@ -7,15 +7,16 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
-from lmlab.data.config import DataConfig, StdlibConfig, TextConfig
+from lmlab.data.config import CleanedConfig, DataConfig, StdlibConfig, TextConfig
 from lmlab.data.download import download_all, quarantine
-from lmlab.data.paths import Files, find_files, standard_library
+from lmlab.data.paths import Files, cleaned_files, find_files, standard_library
 from lmlab.data.reading import Document, is_text, read_documents
 from lmlab.data.separator import decode_separator
 from lmlab.data.splitting import cut, long_length, strip
 from lmlab.errors import ConfigError, DataError
 from lmlab.io.compression import Advance, DamagedFile
 from lmlab.io.progress import bar, say
+from lmlab.io.rows import is_parquet
 
 
 @dataclass
@@ -143,11 +144,11 @@ def identify(config: DataConfig) -> dict[str, Any]:
     Downloads count by URL and hash, so that their prepared data can be used without the files.
     Local files are not read, so that a start on prepared data is quick.
     """
-    location = {"cache_dir", "license", "paths", "validation_paths"}
+    location = {"cache_dir", "license", "path", "paths", "validation_paths"}
     settings = config.model_dump(mode="json", exclude=location)
     if settings.get("separator") is not None:
         settings["separator"] = decode_separator(settings["separator"])
-    if isinstance(config, StdlibConfig | TextConfig):
+    if isinstance(config, StdlibConfig | TextConfig | CleanedConfig):
         for name, files in zip(("training", "validation"), _local_files(config), strict=True):
             settings[f"{name}_files"] = [_stamp(path) for path in files.paths]
     return settings
@@ -163,6 +164,8 @@ def _stamp(path: Path) -> list[str | int]:
 
 def open_corpus(config: DataConfig, *, progress: bool) -> Corpus:
     """Return the corpus that `config` describes, downloading what is missing."""
+    if isinstance(config, CleanedConfig):
+        return _open_cleaned(config)
     if isinstance(config, StdlibConfig | TextConfig):
         return _open_local(config, progress)
     train, validation = download_all(
@@ -178,7 +181,7 @@ def open_corpus(config: DataConfig, *, progress: bool) -> Corpus:
 def _open_local(config: StdlibConfig | TextConfig, progress: bool) -> Corpus:
     training, validation = _local_files(config)
     from_folders = training.from_folders | validation.from_folders
-    skipped = {path for path in sorted(from_folders) if not is_text(path)}
+    skipped = {path for path in sorted(from_folders) if not is_text(path) and not is_parquet(path)}
     corpus = Corpus(
         tuple(path for path in training.paths if path not in skipped),
         tuple(path for path in validation.paths if path not in skipped),
@@ -205,8 +208,22 @@ def _open_local(config: StdlibConfig | TextConfig, progress: bool) -> Corpus:
     return corpus if corpus.validation else corpus.measured(progress)
 
 
-def _local_files(config: StdlibConfig | TextConfig) -> tuple[Files, Files]:
+def _open_cleaned(config: CleanedConfig) -> Corpus:
+    files, _ = _local_files(config)
+    return Corpus(
+        files.paths,
+        (),
+        config.validation_fraction,
+        separator=None,
+        jsonl_field="text",
+        blank_allowed=frozenset(files.paths),  # all documents of an input may be removed
+    )
+
+
+def _local_files(config: StdlibConfig | TextConfig | CleanedConfig) -> tuple[Files, Files]:
     """Return the training and the validation files."""
+    if isinstance(config, CleanedConfig):
+        return cleaned_files(config.path), Files(())
     if isinstance(config, StdlibConfig):
         return standard_library(), Files(())
     if not config.paths:

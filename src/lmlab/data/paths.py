@@ -68,6 +68,20 @@ def find_files(key: str, patterns: Sequence[str], cache: Path) -> Files:
     return Files(tuple(sorted(named | found)), frozenset(found - named))
 
 
+def cleaned_files(directory: str) -> Files:
+    """Return the shards that a finished cleaning run wrote; raises ConfigError without one."""
+    path = Path(directory).expanduser()
+    if not (path / "manifest.json").is_file():
+        problem = (
+            "has not finished; start clean.py again"
+            if (path / "job.json").is_file()
+            else "is not the output of clean.py: it has no manifest.json"
+        )
+        raise ConfigError("data.path", f"{directory!r} {problem}")
+    shards = sorted((path / "shards").iterdir())
+    return Files(tuple(shard for shard in shards if not shard.name.startswith(".")))
+
+
 def standard_library() -> Files:
     """Return the source files of Python's standard library, without installed packages."""
     root = Path(sysconfig.get_path("stdlib"))

@@ -1,0 +1,244 @@
+"""Near-duplicates by MinHash and LSH (Broder 1997; Leskovec et al. 2020, section 3.4).
+
+The stages store what they find, so that memory does not grow with the corpus:
+band keys of each file; buckets of equal keys; shingles of the texts in buckets; pairs whose true
+Jaccard similarity reaches the threshold; clusters of connected texts.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmlab.cleaning.document import Document, Removal
+from lmlab.cleaning.hashing import MinHash, band_keys, jaccard, ngram_set
+from lmlab.cleaning.native import Hashes
+from lmlab.cleaning.partitions import PartitionWriter, Rows, read_partition, save_array
+from lmlab.cleaning.pipeline_config import MinHashConfig
+
+NAME = "minhash"
+_KEY = [("key", "<u8"), ("row", "<u4")]
+_EDGE = [("a", "<u8"), ("b", "<u8"), ("jaccard", "<f8")]
+_MEMBER = [("row", "<u4"), ("cluster", "<u8"), ("survives", "?"), ("jaccard", "<f8")]
+_FILE_BITS = np.uint64(32)
+_BATCH = 256
+_OPEN_FILES = 64
+
+
+class MinHashStore:
+    """The stages for a set of files of texts; a text is known by its file and its row there."""
+
+    def __init__(self, directory: Path, config: MinHashConfig, files: int, partitions: int) -> None:
+        self.directory, self.config = directory, config
+        self.files, self.partitions = files, partitions
+        # A few files' shingles at a time: there may be more files than a process may open.
+        self._open_shingles = functools.lru_cache(_OPEN_FILES)(self._load_shingles)
+
+    def writer(self, file: int) -> "KeyWriter":
+        """Return a context that takes the texts of one file, in order."""
+        return KeyWriter(self._path("keys", file, "bin"), self._path("lengths", file), self)
+
+    def bucket(self, partition: int) -> None:
+        """Stage 2: write the texts of one partition that share a band with another one."""
+        rows = [read_partition(self._path("keys", f, "bin"), _KEY, partition) for f in self._all()]
+        keys = np.concatenate([part["key"] for part in rows])
+        texts = np.concatenate(
+            [
+                (np.uint64(f) << _FILE_BITS) | part["row"]
+                for f, part in zip(self._all(), rows, strict=True)
+            ]
+        ).astype(np.uint64)
+        order = np.lexsort((texts, keys))
+        keys, texts = keys[order], texts[order]
+        same = np.concatenate([[False], keys[1:] == keys[:-1]])[: len(keys)]
+        shared = same | np.concatenate([same[1:], [False]])[: len(keys)]
+        save_array(self._path("bucket", partition), texts[shared])
+        save_array(self._path("starts", partition), np.flatnonzero(~same[shared]))
+
+    def write_shingles(self, file: int, texts: Iterable[str]) -> None:
+        """Stage 3: write the shingles of the texts of one file that are in a bucket."""
+        wanted = set(self._candidates(file).tolist())
+        rows: list[int] = []
+        sets: list[Hashes] = []
+        for row, text in enumerate(texts):
+            if row in wanted:
+                rows.append(row)
+                sets.append(ngram_set(text, self.config.ngrams))
+        save_array(self._path("rows", file), np.array(rows, np.uint32))
+        ends = np.cumsum([0, *map(len, sets)])
+        save_array(self._path("ends", file), ends)
+        save_array(self._path("shingles", file), np.concatenate([np.empty(0, np.uint64), *sets]))
+
+    def verify(self, partition: int) -> None:
+        """Stage 4: write the pairs of one partition that are similar enough.
+
+        A pair that others connect already is not compared: the clusters are the same.
+        """
+        texts = np.load(self._path("bucket", partition))
+        starts = np.load(self._path("starts", partition)).tolist()
+        edges: list[tuple[int, int, float]] = []
+        for start, end in itertools.pairwise([*starts, len(texts)]):
+            edges += self._edges(texts[start:end].tolist())
+        save_array(self._path("edges", partition), np.unique(np.array(edges, _EDGE)))
+
+    def cluster(self) -> None:
+        """Stage 5: write for each file which texts are in a cluster, and which one survives."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        edges = np.concatenate([np.load(self._path("edges", p)) for p in range(self.partitions)])
+        texts, ends = np.unique(np.concatenate([edges["a"], edges["b"]]), return_inverse=True)
+        a, b = ends[: len(edges)], ends[len(edges) :]
+        graph = coo_array((np.ones(len(edges), np.int32), (a, b)), shape=(len(texts), len(texts)))
+        _, labels = connected_components(graph, directed=False)
+        members = np.zeros(len(texts), _MEMBER)
+        members["row"] = (texts & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        np.maximum.at(members["jaccard"], a, edges["jaccard"])
+        np.maximum.at(members["jaccard"], b, edges["jaccard"])
+        files = (texts >> _FILE_BITS).astype(np.int64)
+        order = np.lexsort((texts, *self._preference(files, members["row"]), labels))
+        first = np.concatenate([[True], labels[order][1:] != labels[order][:-1]])[: len(order)]
+        members["survives"][order[first]] = True
+        lowest = np.full(labels.max(initial=-1) + 1, np.iinfo(np.uint64).max)
+        np.minimum.at(lowest, labels, texts)
+        members["cluster"] = lowest[labels]
+        for file in self._all():
+            save_array(self._path("members", file), members[files == file])
+
+    def members(self, file: int) -> Rows:
+        """Return the texts of a file that are in a cluster, by row."""
+        rows: Rows = np.load(self._path("members", file))
+        return rows
+
+    def _preference(
+        self, files: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]
+    ) -> list[np.ndarray[Any, Any]]:
+        """Return what sorts texts of a cluster so that the survivor comes first, or nothing."""
+        if self.config.keep == "first":
+            return []
+        lengths = np.zeros(len(rows), np.int64)
+        for file in np.unique(files).tolist():
+            chosen = files == file
+            lengths[chosen] = np.load(self._path("lengths", file), mmap_mode="r")[rows[chosen]]
+        return [-lengths]
+
+    def _edges(self, texts: list[int]) -> list[tuple[int, int, float]]:
+        """Return the similar pairs of a bucket, but for those in one cluster already."""
+        found: list[tuple[int, int, float]] = []
+        clusters: list[list[int]] = []
+        for text in texts:
+            mine = self._shingles(text)
+            joined: list[int] = [text]
+            apart: list[list[int]] = []
+            for cluster in clusters:
+                pairs = ((other, self._similarity(mine, other)) for other in cluster)
+                pair = next((p for p in pairs if p[1] >= self.config.jaccard_threshold), None)
+                if pair is None:
+                    apart.append(cluster)
+                else:
+                    found.append((pair[0], text, pair[1]))
+                    joined = cluster + joined
+            clusters = [*apart, joined]
+        return found
+
+    def _similarity(self, mine: Hashes, text: int) -> float:
+        """Return the Jaccard similarity; 0 where the sizes exclude that it is high enough."""
+        other = self._shingles(text)
+        small, large = sorted((len(mine), len(other)))
+        if small < self.config.jaccard_threshold * large:
+            return 0.0
+        return jaccard(mine, other)
+
+    def _shingles(self, text: int) -> Hashes:
+        file, row = text >> 32, text & 0xFFFFFFFF
+        rows, ends, shingles = self._open_shingles(file)
+        place = int(np.searchsorted(rows, row))
+        part: Hashes = np.ascontiguousarray(shingles[ends[place] : ends[place + 1]])
+        return part
+
+    def _load_shingles(self, file: int) -> tuple[np.ndarray[Any, Any], ...]:
+        names = ("rows", "ends", "shingles")
+        return tuple(np.load(self._path(name, file), mmap_mode="r") for name in names)
+
+    def _candidates(self, file: int) -> np.ndarray[Any, Any]:
+        rows = []
+        for partition in range(self.partitions):
+            texts = np.load(self._path("bucket", partition), mmap_mode="r")
+            mine = texts[(texts >> _FILE_BITS) == file] & np.uint64(0xFFFFFFFF)
+            rows.append(np.unique(mine))
+        return np.unique(np.concatenate(rows))
+
+    def _all(self) -> range:
+        return range(self.files)
+
+    def _path(self, name: str, number: int, suffix: str = "npy") -> Path:
+        return self.directory / f"{name}-{number:05d}.{suffix}"
+
+
+class KeyWriter(PartitionWriter):
+    """Takes texts, and stores the keys of their bands."""
+
+    def __init__(self, path: Path, lengths: Path, store: MinHashStore) -> None:
+        super().__init__(path, _KEY, store.partitions)
+        self._config = store.config
+        self._minhash = MinHash(store.config.num_hashes, store.config.ngrams)
+        self._lengths_path = lengths
+        self._lengths: list[int] = []
+        self._waiting: list[str] = []
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None:
+            self._sign()
+            save_array(self._lengths_path, np.array(self._lengths, np.int64))
+        super().__exit__(*error)
+
+    def add(self, documents: Sequence[Document]) -> None:
+        """Add the texts of documents."""
+        for document in documents:
+            self.add_text(document.text)
+
+    def add_text(self, text: str) -> None:
+        """Add a text; one without words has no duplicates."""
+        self._waiting.append(text)
+        if len(self._waiting) >= _BATCH:
+            self._sign()
+
+    def _sign(self) -> None:
+        if not self._waiting:
+            return
+        signatures = self._minhash(self._waiting)
+        keys = band_keys(signatures, self._config.num_bands)
+        has_words = np.flatnonzero((signatures != np.uint32(0xFFFFFFFF)).any(axis=1))
+        rows = np.empty((len(has_words), self._config.num_bands), _KEY)
+        rows["key"] = keys[has_words]
+        rows["row"] = (len(self._lengths) + has_words)[:, None]
+        self.add_rows(rows.reshape(-1))
+        self._lengths += map(len, self._waiting)
+        self._waiting.clear()
+
+
+class Survivors:
+    """The step that keeps one document of each cluster, unchanged."""
+
+    name = NAME
+
+    def __init__(self, members: Rows) -> None:
+        self._members = {int(member["row"]): member for member in members}
+        self._row = 0
+
+    def __call__(self, documents: Sequence[Document]) -> list[Document]:
+        """Set the removal of duplicates; takes all documents of the file in order, once."""
+        for document in documents:
+            member = self._members.get(self._row)
+            self._row += 1
+            if member is None:
+                continue
+            similarity = float(member["jaccard"])
+            document.scores[f"{NAME}.jaccard"] = similarity
+            document.metadata["cluster"] = int(member["cluster"])
+            if not member["survives"]:
+                document.removal = Removal(NAME, "duplicate", similarity)
+        return list(documents)

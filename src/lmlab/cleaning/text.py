@@ -1,0 +1,29 @@
+"""The result of a cleaning run as text."""
+
+from pathlib import Path
+
+from lmlab.cleaning.manifest import Manifest
+
+
+def summary(manifest: Manifest, directory: Path) -> str:
+    """Return the funnel of a run: a line for each step with what it kept and why it removed."""
+    total = manifest["documents"]
+    rows = [("read", total, "")]
+    for name, step in manifest["steps"].items():
+        reasons = sorted(step["removed"].items(), key=lambda item: (-item[1], item[0]))
+        rows.append((name, step["documents_out"], ", ".join(f"{r} {n:,}" for r, n in reasons)))
+    width = max(len(name) for name, *_ in rows)
+    digits = len(f"{total:,}")
+    lines = [
+        f"{name:<{width}}  {count:>{digits},}  {count / max(total, 1):>6.1%}  {why}".rstrip()
+        for name, count, why in rows
+    ]
+    if manifest["problems"]:
+        lines.append(
+            f"passed over, because it could not be read: {manifest['problems']:,} "
+            f"part{'s' * (manifest['problems'] != 1)} of the input (offsets in manifest.json)"
+        )
+    lines.append(
+        f"{directory}: {manifest['kept']:,} documents, {manifest['kept_characters']:,} characters"
+    )
+    return "\n".join(lines)

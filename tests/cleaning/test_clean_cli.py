@@ -1,0 +1,75 @@
+"""The command line of clean.py: mistakes are one line, exit code 1, no traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from corpus import RECIPE, write_corpus
+
+from lmlab.clean_app import clean_config
+from lmlab.errors import UserError
+from tests_support import CONF, ROOT
+
+MISTAKES = {
+    ("cleaning=cours",): "'cours' is not one of 'c4', 'course', 'fineweb', 'gopher' (did you mean",
+    ("cleaning.steps.gopher.min_wods=3",): "did you mean 'min_words'?",
+    ("+cleaning.steps.gopher.min_wods=3",): "did you mean 'min_words'?",
+    ("cleaning.steps.gofer.min_words=3",): "'cleaning.steps.gofer': unknown key, did you mean 'go",
+    ("cleaning.steps.gopher.max_ellipsis_lines=3",): "must be <= 1, got 3",
+    ("cleaning.steps.gopher.min_words=many",): "must be a whole number, got 'many'",
+    ("cleaning.steps.gopher.min_words=200000",): "at 'cleaning.steps.gopher': min_words=200000 is",
+    ("cleaning.steps.minhash.num_bands=7",): "at 'cleaning.steps.minhash': num_bands=7 does",
+    ("executor=slrum",): "did you mean 'slurm'?",
+    ("executor.workers=0",): "must be >= 1, got 0",
+    ("executor=slurm",): "config error at 'executor.partition'",
+    ("inptu=[x]",): "did you mean 'input'?",
+    (): "config error at 'input': is empty",
+    ("input=[nowhere/*.warc]",): "matches no file",
+    ("--resume",): "unknown option --resume",
+    ("-m", "seed=1,2"): "unknown option -m",
+}
+
+
+@pytest.mark.parametrize("arguments", MISTAKES, ids=" ".join)
+def test_mistakes_are_one_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "clean.py"), *arguments, f"output='{tmp_path / 'o'}'"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert MISTAKES[arguments] in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_help_names_every_recipe_and_step() -> None:
+    command = [sys.executable, str(ROOT / "clean.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "c4, course, fineweb, gopher" in done.stdout
+    for kind in ("extract", "gopher", "minhash", "exact_lines", "decontaminate"):
+        assert f"cleaning.steps.NAME={kind}" in done.stdout
+    assert "experiment" not in done.stdout
+
+
+def test_a_run_prints_its_funnel(tmp_path: Path) -> None:
+    inputs = write_corpus(tmp_path / "in", files=1)
+    command = [sys.executable, str(ROOT / "clean.py"), f"input='{inputs}'", "output=out", *RECIPE]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        *("read", "pii", "gopher", "exact_lines", "minhash", "out:")
+    ]
+    assert "words" in lines[2]
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (CONF / "cleaning").iterdir()))
+@pytest.mark.parametrize("executor", ["local", "datatrove", "ray", "slurm"])
+def test_every_recipe_composes(recipe: str, executor: str) -> None:
+    partition = ["executor.partition=cpu"] if executor == "slurm" else []
+    config = clean_config(f"cleaning={recipe}", f"executor={executor}", "input=[x]", *partition)
+    assert config.cleaning.steps
+    assert config.executor.kind == executor
+
+
+def test_two_steps_of_one_name_are_refused() -> None:
+    with pytest.raises(UserError, match="two steps write scores as 'minhash'"):
+        clean_config("+cleaning.steps.again=${cleaning.steps.minhash}", "input=[x]")

@@ -1,0 +1,65 @@
+"""Documents that share n-grams with evaluation texts."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from corpus import text
+
+from lmlab.cleaning.decontamination import Decontaminate
+from lmlab.cleaning.document import Document
+from lmlab.cleaning.pipeline_config import DecontaminateConfig
+from lmlab.errors import ConfigError, DataError
+
+QUESTION = "If a train leaves the station at noon, how many stones does the old river carry by six?"
+
+
+def config(path: Path, most: int | None = 0, n: int = 8) -> DecontaminateConfig:
+    return DecontaminateConfig(
+        kind="decontaminate", paths=[str(path)], field="question", ngrams=n, max_shared_ngrams=most
+    )
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps({"question": q}) + "\n" for q in (QUESTION, "Too short")))
+    return path
+
+
+def test_shared_ngrams_remove_a_document_and_are_marked(questions: Path) -> None:
+    generator = random.Random(0)
+    before, after = text(generator), text(generator)
+    copied = QUESTION.upper().replace("TRAIN ", "TRAIN \n - ")
+    dirty = Document("a", f"{before}\n{copied}\n{after}")
+    clean = Document("b", before + "\n" + QUESTION[:30] + after)
+    short = Document("c", "Too short")
+    kept, removed = [], []
+    for document in Decontaminate(config(questions))([dirty, clean, short]):
+        (kept if document.removal is None else removed).append(document)
+    assert [document.id for document in kept] == ["b", "c"]
+    assert [document.scores["decontaminate.shared_ngrams"] for document in (*removed, *kept)] == [
+        len(QUESTION.split()) - 7,
+        0,
+        0,
+    ]
+    removal = removed[0].removal
+    assert removal is not None
+    assert (removal.step, removal.reason) == ("decontaminate", "shared_ngrams")
+    assert [dirty.text[start:end] for start, end in removal.spans] == [copied]
+
+
+def test_documents_may_be_marked_only(questions: Path) -> None:
+    (document,) = Decontaminate(config(questions, None))([Document("a", QUESTION)])
+    assert document.removal is None
+    assert document.scores["decontaminate.shared_ngrams"] == len(QUESTION.split()) - 7
+
+
+def test_evaluation_files_that_give_nothing_are_refused(questions: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="100 words"):
+        Decontaminate(config(questions, n=100))
+    with pytest.raises(DataError, match="missing"):
+        Decontaminate(config(tmp_path / "missing.jsonl"))
+    with pytest.raises(ConfigError, match="is empty"):
+        Decontaminate(config(questions).model_copy(update={"paths": []}))
