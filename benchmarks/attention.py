@@ -1,4 +1,4 @@
-"""Attention by blocks of queries beside torch's fused kernel, on the CPU.
+"""Attention of the native core beside torch's fused kernel, on the CPU.
 
     python benchmarks/attention.py [--rounds 5] [--heads 16] [--width 32] [--dtype bf16]
         [--kv-heads 4] [--window 128]

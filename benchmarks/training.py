@@ -121,7 +121,7 @@ def serve(options: argparse.Namespace) -> None:
         answer({})
         return
     ids = torch.randint(0, options.vocab, (batch_size, length + 1))
-    torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.matmul.allow_tf32 = True
     torch.manual_seed(0)
     builders = {OURS: lmlab, "transformers": transformers, "plain torch": plain}
     build = builders[options.serve.partition(",")[0]]
@@ -173,22 +173,13 @@ def lmlab(config: Any, vocab: int, device: Any) -> Any:
 
 def transformers(config: Any, vocab: int, device: Any) -> Any:
     from torch import Tensor, nn
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    model = config.model
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.llama import llama_config
+
     llama: Callable[..., Any] = LlamaForCausalLM
-    peer = llama(
-        LlamaConfig(
-            vocab_size=vocab,
-            hidden_size=model.d_model,
-            intermediate_size=model.ffn_width,
-            num_hidden_layers=model.num_layers,
-            num_attention_heads=model.num_heads,
-            num_key_value_heads=model.num_heads,
-            max_position_embeddings=model.context_length,
-            tie_word_embeddings=model.tie_embeddings,
-        )
-    ).to(device)
+    peer = llama(llama_config(config.model, vocab)).to(device)
     peer.set_attn_implementation("sdpa")
 
     class Objective(nn.Module):

@@ -68,7 +68,7 @@ def measure(device_name: str, vocab: int, overrides: list[str]) -> dict[str, flo
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     model = build(config.model, vocab).to(device)
     model.checkpoint_activations = config.trainer.checkpoint_activations
-    chunk_tokens = config.task.objective.chunk_tokens
+    chunk_tokens = config.next_token_objective().chunk_tokens
     assert chunk_tokens != "auto"
     objective = NextToken(model, chunk_tokens=chunk_tokens)
     optimizer = build_optimizer(config.optimizer, model)

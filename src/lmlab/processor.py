@@ -4,6 +4,8 @@ import platform
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def _is_amd() -> bool:
@@ -19,3 +21,8 @@ SLOW_BFLOAT16 = platform.machine().lower() in ("x86_64", "amd64") and not FAST_B
 """Whether this is an x86 processor without bfloat16 instructions."""
 FAST_ONEDNN = torch.cpu._is_avx512_supported() and _is_amd()
 """Whether oneDNN multiplies float32 faster than MKL, which has no AVX-512 for AMD's processors."""
+
+
+def computed_here(x: Tensor) -> bool:
+    """Return whether this processor computes with `x`; fake tensors stand for another device's."""
+    return x.is_cpu and not isinstance(x, FakeTensor)

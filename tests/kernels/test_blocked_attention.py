@@ -1,17 +1,19 @@
-"""Attention by blocks of queries against the definition."""
+"""Attention of the native core against the definition, with each set of instructions."""
 
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
-from lmlab.kernels import blocked_attention as module
+from lmlab.kernels import native
 from lmlab.kernels.blocked_attention import blocked_attention
 from lmlab.model.attention.backends import eager
 from lmlab.model.attention.masks import AttentionPattern, Causal, SlidingWindow
+from lmlab.model.layers import scaled_dot_product_attention
 
 Shape = tuple[int, int, int, int, int, int | None]
 SHAPES = st.tuples(
@@ -19,7 +21,7 @@ SHAPES = st.tuples(
     st.integers(1, 3),  # key heads
     st.integers(1, 3),  # query heads for each
     st.integers(1, 150),  # time
-    st.integers(1, 9),  # width
+    st.integers(1, 40),  # width
     st.none() | st.integers(1, 160),  # window
 )
 
@@ -46,34 +48,163 @@ def gradients(out: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(out, inputs, upstream)
 
 
-@settings(deadline=None, max_examples=60)
-@given(SHAPES, st.integers(1, 3))
-def test_it_is_the_definition_with_its_gradients(shape: Shape, groups: int) -> None:
+@pytest.fixture(params=native.INSTRUCTIONS)
+def instructions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core uses these instructions."""
+    monkeypatch.setattr(native, "INSTRUCTIONS", (request.param,))
+
+
+@pytest.mark.usefixtures("instructions")
+@settings(
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(SHAPES)
+def test_it_is_the_definition_with_its_gradients(shape: Shape) -> None:
     inputs, window = made(shape), shape[-1]
     ours, theirs = blocked_attention(*inputs, window), definition(*inputs, window)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     for mine, other in zip(gradients(ours, inputs), gradients(theirs, inputs), strict=True):
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
-    with torch.no_grad():
-        assert torch.equal(blocked_attention(*inputs, window), ours)
 
 
+@pytest.mark.usefixtures("instructions")
 @pytest.mark.parametrize("window", [None, 70])
-def test_groups_of_heads_change_nothing(
-    window: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Few scores at a time divide the heads into several groups."""
-    shape = (2, 3, 2, 130, 8, window)
-    inputs = made(shape)
+def test_threads_and_neighbours_change_nothing(window: int | None) -> None:
+    """Each head of a sequence is computed by itself."""
+    inputs = made((3, 2, 2, 130, 24, window))
     whole = blocked_attention(*inputs, window)
-    expected = gradients(whole, inputs)
-    monkeypatch.setattr(module, "CACHED_SCORES", 1)
-    parts = blocked_attention(*inputs, window)
-    assert torch.equal(parts, whole)
-    for mine, other in zip(gradients(parts, inputs), expected, strict=True):
-        assert torch.equal(mine, other)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(blocked_attention(*inputs, window), whole)
+    finally:
+        torch.set_num_threads(threads)
+    alone = tuple(x[1:2].detach().clone().requires_grad_() for x in inputs)
+    assert torch.equal(blocked_attention(*alone, window), whole[1:2])
 
 
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_scores_and_nan(dtype: torch.dtype) -> None:
+    """Nothing overflows; a NaN reaches each query that sees it, and none of an earlier block."""
+    q, k, v = (x.detach().clone() for x in made((1, 1, 1, 70, 8, None), dtype))
+    out = blocked_attention(100 * q, 100 * k, v)
+    expected = definition(*(x.double() for x in (100 * q, 100 * k, v)), None)
+    torch.testing.assert_close(out.double(), expected, atol=1e-2, rtol=1e-2)
+    for x in (k, v):
+        spoilt = x.clone()
+        spoilt[0, 0, 66] = float("nan")
+        args = (q, spoilt, v) if x is k else (q, k, spoilt)
+        finite = blocked_attention(*args).isfinite().all(dim=-1)[0, 0]
+        assert finite[:64].all()
+        assert not finite[66:].any()
+
+
+def shared(rows: list[list[int]]) -> tuple[Tensor, int]:
+    """The table of rows whose equal beginnings are the same tokens, and the number of tokens."""
+    known: dict[tuple[int, ...], int] = {}
+    time = max(map(len, rows))
+    table = torch.zeros(len(rows), 2 + time, dtype=torch.long)
+    for row, ids in zip(table, rows, strict=True):
+        beginnings = [tuple(ids[: end + 1]) for end in range(len(ids))]
+        row[0], row[1] = sum(each in known for each in beginnings), len(ids)
+        numbers = [known.setdefault(each, len(known)) for each in beginnings]
+        row[2 : 2 + len(ids)] = torch.tensor(numbers)
+    return table, len(known)
+
+
+@pytest.mark.usefixtures("instructions")
+@settings(
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=80), min_size=1, max_size=6),
+    st.integers(1, 40),
+    st.none() | st.integers(1, 90),
+)
+def test_rows_that_share_tokens(rows: list[list[int]], width: int, window: int | None) -> None:
+    """Against each row by itself, whose gradients are added up."""
+    table, count = shared(rows)
+    inputs = made((1, 2, 2, count + 3, width, None))  # three tokens are in no row
+    ours = blocked_attention(*inputs, window, table)
+    theirs = torch.zeros_like(ours)
+    for first, length, *tokens in table.tolist():
+        own = tokens[:length]
+        out = definition(*(x[:, :, own] for x in inputs), window)
+        places = torch.tensor(own[first:], dtype=torch.long)
+        theirs = theirs.index_copy(2, places, out[:, :, first:])
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for mine, other in zip(gradients(ours, inputs), gradients(theirs, inputs), strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("entry", [(0, 0, -1), (0, 0, 5), (0, 1, 4), (0, 3, 9), (1, 4, -2)])
+def test_tokens_that_are_not_there_are_refused(entry: tuple[int, int, int]) -> None:
+    table, count = shared([[0, 1, 1], [0, 1, 0]])
+    q = torch.ones(1, 2, count, 8)
+    assert native.attention(q, q, q, None, table)[0].shape == q.shape
+    row, column, value = entry
+    table = table.clone()
+    table[row, column] = value
+    with pytest.raises(ValueError, match="not there"):
+        native.attention(q, q, q, None, table)
+
+
+@pytest.mark.usefixtures("instructions")
+@settings(
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(SHAPES, st.sampled_from([torch.float32, torch.bfloat16]), st.sampled_from([None, 2.0]))
+def test_a_single_query(shape: Shape, dtype: torch.dtype, cap: float | None) -> None:
+    """Against the definition in float64, also of a query without a key.
+
+    Other rows and hidden keys at the end change nothing.
+    """
+    q, k, v = (x.detach() for x in made(shape, dtype))
+    q = q[:, :, -1:]
+    generator = torch.Generator().manual_seed(2)
+    allowed = torch.rand(len(q), k.shape[2], generator=generator) < 0.7
+    out = native.single_attention(q, k, v, allowed, cap)
+    exact = [x.double() for x in (q, k, v)]
+    group = q.shape[1] // k.shape[1]
+    exact[1:] = [x.repeat_interleave(group, dim=1) for x in exact[1:]]
+    mask = allowed[:, None, None]
+    expected = scaled_dot_product_attention(*exact, mask, logit_softcap=cap)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(out.double(), expected, atol=tolerance, rtol=tolerance)
+    longer = [F.pad(x[:1], (0, 0, 0, 33)) for x in (k, v)]
+    alone = native.single_attention(q[:1], *longer, F.pad(allowed[:1], (0, 33)), cap)
+    assert torch.equal(alone, out[:1])
+    everything = native.single_attention(q, k, v, torch.ones(1, k.shape[2], dtype=torch.bool), cap)
+    assert torch.equal(everything, native.single_attention(q, k, v, None, cap))
+
+
+@pytest.mark.parametrize("changed", [(1, 2, 3, 8), (2, 2, 4, 8), (2, 1, 3, 8), (2, 2, 3, 7)])
+def test_other_shapes_are_refused(changed: tuple[int, ...]) -> None:
+    q = torch.ones(2, 2, 3, 8)
+    with pytest.raises(ValueError, match="different shapes"):
+        native.attention(q, q, torch.ones(changed), None)
+
+
+def test_other_dtypes_are_refused() -> None:
+    q = torch.ones(2, 2, 3, 8)
+    for inputs in ((q, q, q.bfloat16()), (q.bfloat16(), q, q), (q.half(),) * 3, (q.double(),) * 3):
+        with pytest.raises(ValueError, match="float32"):
+            native.attention(*inputs, None)
+
+
+def test_no_sequences() -> None:
+    q = torch.ones(0, 2, 3, 8)
+    assert native.attention(q, q, q, None)[0].shape == q.shape
+
+
+@pytest.mark.usefixtures("instructions")
 @pytest.mark.parametrize("window", [None, 70])
 def test_bfloat16_is_as_exact_as_torchs_kernel(window: int | None) -> None:
     shape = (2, 2, 2, 200, 32, window)
@@ -103,7 +234,7 @@ def test_bfloat16_is_as_exact_as_torchs_kernel(window: int | None) -> None:
 def test_it_is_an_operator_that_compiles() -> None:
     shape = (1, 2, 2, 70, 8, 40)
     inputs = made(shape)
-    torch.library.opcheck(torch.ops.lmlab.blocked_attention, (*inputs, 40, True))
+    torch.library.opcheck(torch.ops.lmlab.blocked_attention, (*inputs, 40))
     out = blocked_attention(*inputs, 40)
     compiled = torch.compile(blocked_attention, backend="aot_eager", fullgraph=True)(*inputs, 40)
     assert torch.equal(compiled, out)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lmlab.errors import ConfigError
 from lmlab.model import build, products
+from lmlab.model.attention import choice
 from lmlab.model.attention.backends import BACKENDS
 from lmlab.model.attention.choice import check_backends, choose
 from lmlab.model.attention.linear import chunked, recurrent
@@ -157,27 +158,35 @@ BF16, FP32 = torch.bfloat16, torch.float32
 @pytest.mark.parametrize(
     ("mask", "time", "dtype", "expected"),
     [
-        (Causal(), 512, BF16, "blocked"),
-        (Causal(), 513, BF16, "sdpa"),
-        (Causal(), 256, FP32, "blocked"),
-        (Causal(), 257, FP32, "sdpa"),
-        (SlidingWindow(512), 2048, FP32, "blocked"),
-        (SlidingWindow(512), 512, FP32, "sdpa"),
-        (SlidingWindow(513), 2048, BF16, "sdpa"),
-        (SlidingWindow(64), 2048, BF16, "blocked"),
+        (Causal(), 1024, BF16, "blocked"),
+        (Causal(), 1025, BF16, "sdpa"),
+        (Causal(), 4096, FP32, "blocked"),
+        (Causal(), 64, torch.float16, "sdpa"),
+        (SlidingWindow(512), 4096, BF16, "blocked"),
+        (SlidingWindow(513), 4096, BF16, "sdpa"),
     ],
 )
-def test_blocks_of_queries_where_they_are_faster(
+def test_the_native_core_where_it_is_faster(
     mask: Mask, time: int, dtype: torch.dtype, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(products, "SLOW_BFLOAT16", False)
-    assert choose("auto", "cpu", 32, AttentionPattern(mask), time, None, 0.0, dtype) == expected
+    monkeypatch.setattr(choice, "INSTRUCTIONS", ("avx2", "generic"))
+    pattern = AttentionPattern(mask)
+    assert choose("auto", "cpu", 32, pattern, time, None, 0.0, dtype) == expected
+    monkeypatch.setattr(products, "SLOW_BFLOAT16", True)
+    slow = "sdpa" if dtype == torch.float16 else "blocked"
+    assert choose("auto", "cpu", 32, pattern, time, None, 0.0, dtype) == slow
+    for without in (("generic",), ()):
+        monkeypatch.setattr(choice, "INSTRUCTIONS", without)
+        assert choose("auto", "cpu", 32, pattern, time, None, 0.0, dtype) == "sdpa"
+    assert choose("blocked", "cpu", 32, pattern, time, None, 0.0, dtype) == "sdpa"
 
 
-def test_auto_takes_what_can_do_it() -> None:
+def test_auto_takes_what_can_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "INSTRUCTIONS", ("avx2", "generic"))
     full, window = AttentionPattern(Causal()), AttentionPattern(SlidingWindow(3))
     strided = AttentionPattern(Strided(4, 2))
-    assert choose("auto", "cpu", 32, full, 9, None, 0.0, BF16) == "sdpa"
+    assert choose("auto", "cpu", 32, full, 9, None, 0.0, BF16) == "blocked"
     assert choose("auto", "cpu", 32, full, 256, None, 0.0, BF16) == "blocked"
     assert choose("auto", "cpu", 32, window, 256, None, 0.0, BF16) == "blocked"
     assert choose("auto", "cpu", 32, window, 256, 5.0, 0.0, BF16) == "eager"

@@ -23,6 +23,7 @@ from lmlab.model import (
 from lmlab.model.block import Residual
 from lmlab.model.ffn.glu import GATES, GLU
 from lmlab.model.ffn.mlp import ACTIVATIONS, MLP
+from lmlab.model.layers import parallel_linear
 from lmlab.model.position import LearnedPosition, SinusoidalPosition
 
 
@@ -97,6 +98,58 @@ def test_norms_compute_in_float32(kind: type[RMSNorm] | type[LayerNorm]) -> None
         eps=1e-3,
         atol=1e-2,
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["dense", "transposed", "sliced", "expanded"])
+def test_the_gradient_of_rms_norm_equals_torchs(dtype: torch.dtype, layout: str) -> None:
+    ours = RMSNorm(24)
+    ours.weight.data = torch.randn(24)
+    x, upstream = ((torch.randn(3, 5, 24) * 3 + 1).to(dtype) for _ in range(2))
+    if layout == "transposed":
+        x, upstream = x.transpose(0, 1), upstream.transpose(0, 1)
+    elif layout == "sliced":
+        x, upstream = torch.cat((x, x), -1)[..., :24], torch.cat((x, upstream), -1)[..., 24:]
+    elif layout == "expanded":
+        upstream = upstream[:1, :1, :1].expand(x.shape)
+    x = x.requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    weight = ours.weight.detach().double().requires_grad_()
+    found = torch.autograd.grad(ours(x), (x, ours.weight), upstream)
+    expected = torch.autograd.grad(
+        F.rms_norm(exact, (24,), weight, 1e-5), (exact, weight), upstream.double()
+    )
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other.to(mine.dtype), check_dtype=False)
+
+
+def test_layers_of_one_input_equal_each_alone() -> None:
+    """Joined in bfloat16, and apart where a layer has a bias or a hook."""
+    x = torch.randn(2, 7, 16, requires_grad=True)
+    layers = [Linear(16, width) for width in (8, 4, 12)]
+    weights = [layer.weight for layer in layers]
+
+    def run(*of: Linear) -> tuple[list[Tensor], list[Tensor]]:
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = list(parallel_linear(x, *of))
+        total = sum((y.float().square().sum() for y in outputs), torch.zeros(()))
+        return outputs, list(torch.autograd.grad(total, (x, *weights)))
+
+    seen: list[str] = []
+    joined = run(*layers)
+    handle = layers[1].register_forward_hook(lambda *_: seen.append("hook"))
+    apart = run(*layers)
+    handle.remove()
+    assert seen == ["hook"]
+    for mine, other in zip(joined[0], apart[0], strict=True):
+        torch.testing.assert_close(mine, other)
+    for mine, other in zip(joined[1], apart[1], strict=True):
+        torch.testing.assert_close(mine, other, rtol=2e-2, atol=2e-2)
+    biased = Linear(16, 8, bias=True)
+    assert biased.bias is not None
+    torch.nn.init.ones_(biased.bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(parallel_linear(x, biased)[0], biased(x))
 
 
 def test_norms_by_hand() -> None:

@@ -1,5 +1,7 @@
 """Mixture of experts against one token at a time, by hand."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,8 +10,10 @@ from torch.nn import functional as F
 
 from lmlab.model import build
 from lmlab.model.ffn.config import MoEConfig
+from lmlab.model.ffn.experts import groupable, grouped_experts, joined_experts, looped_experts
 from lmlab.model.ffn.glu import GATES
-from lmlab.model.ffn.moe import MoE, groupable, grouped_experts, looped_experts
+from lmlab.model.ffn.moe import MoE
+from lmlab.model.products import multiplies_by_torch
 from lmlab.training.objective import NextToken
 from lmlab.training.runtime import Runtime
 from lmlab.training.step import optimize_step
@@ -107,7 +111,7 @@ def test_the_model_reports_losses_and_loads() -> None:
     model = build(composed("model/ffn=moe", "model.d_model=24", "model.num_layers=2").model, 11)
     assert model.auxiliary_losses() == {}
     model(torch.randint(11, (2, 9)))
-    losses, metrics = model.auxiliary_losses(), model.metrics()
+    losses, metrics = model.auxiliary_losses(), model.take_metrics()
     moes = [module for module in model.modules() if isinstance(module, MoE)]
     routings = [moe.routing for moe in moes]
     balance = sum(r.balance for r in routings if r is not None) / 2
@@ -143,7 +147,7 @@ def test_loads_are_those_of_all_micro_batches_of_a_step(checkpointed: bool, comp
             Runtime(torch.device("cpu")),
             micro_batch_size=micro_batch_size,
         )
-        return [value.item() for value in model.metrics().values()]
+        return [value.item() for value in model.take_metrics().values()]
 
     steps = [torch.randint(11, (4, 9)) for _ in range(2)]
     whole = [loads(ids, None) for ids in steps]
@@ -159,12 +163,43 @@ def test_grouped_products_equal_the_loop(counts: list[int]) -> None:
     x, activation = torch.randn(9, 8), GATES["silu"]
     w1, w3, w2 = torch.randn(4, 16, 8), torch.randn(4, 16, 8), torch.randn(4, 8, 16)
     results = []
-    for function in (looped_experts, grouped_experts):
+    for function in (looped_experts, grouped_experts, joined_experts):
         inputs = [t.clone().requires_grad_() for t in (x, w1, w2, w3)]
         out = function(inputs[0], torch.tensor(counts), *inputs[1:], activation)
         results.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
-    for a, b in zip(*results, strict=True):
+    loop, grouped, joined = results
+    for a, b, c in zip(loop, grouped, joined, strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(a, c, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_joined_experts_train_as_the_loop(
+    precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    config = composed("model/ffn=moe").model.ffn
+    assert isinstance(config, MoEConfig)
+    moe, x = MoE(config, 32, 64), torch.randn(3, 40, 32)
+    results, called = [], []
+
+    def joined(*args: Any) -> Tensor:
+        called.append(1)
+        return joined_experts(*args)
+
+    monkeypatch.setattr("lmlab.model.ffn.moe.joined_experts", joined)
+    for by_loop in (False, True):
+        if by_loop:
+            monkeypatch.setattr("lmlab.model.ffn.moe.joinable", lambda *args: False)
+        moe.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            out = moe(x)
+        out.float().square().mean().backward()
+        results.append([out, *(p.grad for p in moe.parameters() if p.grad is not None)])
+    assert len(called) == multiplies_by_torch(x.device, precision)
+    tolerance = 1e-6 if precision == torch.float32 else 2e-2
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize(("d_model", "width"), [(64, 64), (100, 64), (64, 18), (8, 4)])

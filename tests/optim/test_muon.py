@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lmlab.model import build
-from lmlab.optim import AdamW, Muon, build_optimizer
+from lmlab.optim import AdamW, Muon, build_optimizer, muon
 from lmlab.optim.muon import newton_schulz
 from tests_support import composed
 
@@ -46,6 +46,31 @@ def test_muon_equals_torch_up_to_its_bfloat16() -> None:
     for p, q in zip(ours, theirs, strict=True):
         # Ten updates of about 0.01 each; bfloat16 keeps eight bits of each.
         torch.testing.assert_close(p, q, atol=2e-3, rtol=0)
+
+
+def test_batches_of_matrices_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained() -> tuple[list[Tensor], list[int]]:
+        sizes: list[int] = []
+
+        def counted(stacked: Tensor, steps: int) -> Tensor:
+            sizes.append(len(stacked))
+            return newton_schulz(stacked, steps)
+
+        monkeypatch.setattr(muon, "newton_schulz", counted)
+        torch.manual_seed(0)
+        params = [nn.Parameter(torch.randn(8, 4)) for _ in range(5)]
+        optimizer = Muon([{"params": params, "muon": True}], lr=1e-2)
+        for p in params:
+            p.grad = torch.randn(p.shape)
+        optimizer.step()
+        return [p.detach() for p in params], sizes
+
+    whole, sizes = trained()
+    assert sizes == [5]
+    monkeypatch.setattr(muon, "TOGETHER", 2 * 8 * 4 + 1)
+    divided, sizes = trained()
+    assert sizes == [2, 2, 1]
+    torch.testing.assert_close(divided, whole, atol=1e-6, rtol=0)
 
 
 def test_other_groups_are_adamw() -> None:

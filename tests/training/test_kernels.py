@@ -10,9 +10,10 @@ from torch import Tensor
 
 from lmlab.errors import ConfigError
 from lmlab.kernels import measured, support
-from lmlab.model import build
+from lmlab.model import build, layers, norm
 from lmlab.model.attention.choice import check_backends
 from lmlab.training import kernels as training_kernels
+from lmlab.training import losses as token_losses
 from lmlab.training.device import resolve_precision
 from lmlab.training.kernels import check_kernels, check_widths, set_precision, use_kernels
 from lmlab.training.objective import NextToken
@@ -216,20 +217,29 @@ def test_a_run_with_triton_loads_where_triton_does_not_run() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp8", "mxfp8"])
-def test_low_precision_compiles_without_a_graph_break(precision: str) -> None:
+def test_low_precision_compiles_without_a_graph_break(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Eager takes the compiler's ways through norms, layers and losses: those for this processor sum
+    # in another order, and low precision makes more of the last digits.
+    for module in (layers, norm, token_losses):
+        monkeypatch.setattr(module, "computed_here", lambda _: False)
     if resolve_or_none(precision) is None:
         pytest.skip("this torch has no float8 product on the CPU")
     torch.manual_seed(0)
     objective = NextToken(build(composed(*TINY).model, 64))
     ids = torch.randint(64, (2, 17))
 
-    def gradient(call: Callable[..., Any]) -> Tensor:
+    def gradient(call: Callable[..., Any]) -> dict[str, Tensor]:
         objective.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             call(ids[:, :-1], ids[:, 1:])[0].backward()
-        return torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None])
+        return {n: p.grad for n, p in objective.named_parameters() if p.grad is not None}
 
     set_precision(objective.model, precision)  # type: ignore[arg-type]
     eager = gradient(objective)
+    torch.compiler.reset()  # it stops compiling after eight models, those of other tests too
     compiled = gradient(torch.compile(objective, fullgraph=True, backend="aot_eager"))
-    assert torch.equal(compiled, eager)
+    assert compiled.keys() == eager.keys()
+    for name, theirs in eager.items():
+        assert torch.equal(compiled[name], theirs), name

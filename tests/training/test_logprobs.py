@@ -64,6 +64,14 @@ def test_a_result_is_used_twice() -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+def test_an_entropy_has_a_gradient_of_its_own() -> None:
+    head, hidden, targets = inputs((4, 5))
+    leaves = [hidden, head.weight]
+    results = token_log_probs(hidden, head, targets, 3), definition(head, hidden, targets)
+    got, expected = (torch.autograd.grad(entropy.square().sum(), leaves) for _, entropy in results)
+    torch.testing.assert_close(got, expected)
+
+
 def test_a_frozen_head_or_hidden_state_gets_no_gradient() -> None:
     head, hidden, targets = inputs((7,))
     head.requires_grad_(False)

@@ -129,6 +129,30 @@ def attention_operator(
     return forward_op, backward_op
 
 
+def attention_function(
+    name: str,
+    attend: Callable[..., tuple[Heads, LogSumExp]],
+    differentiate: Callable[..., tuple[Heads, Heads, Heads]],
+) -> type[torch.autograd.Function]:
+    """Return a class with `apply(q, k, v, is_causal)`, which saves q, k, v, the output and L."""
+
+    class AttentionFunction(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, q: Heads, k: Heads, v: Heads, is_causal: bool = False) -> Heads:
+            out, lse = attend(q, k, v, is_causal)
+            ctx.save_for_backward(q, k, v, out, lse)
+            ctx.is_causal = is_causal
+            return out
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx: Any, grad: Tensor) -> Any:
+            return *differentiate(grad, *ctx.saved_tensors, ctx.is_causal), None
+
+    AttentionFunction.__name__ = AttentionFunction.__qualname__ = name
+    return AttentionFunction
+
+
 def new_lse(q: Heads) -> LogSumExp:
     """Return an empty L for queries: contiguous, float32 (float64 for float64)."""
     return q.new_empty(q.shape[:-1], dtype=accumulator(q.dtype))

@@ -4,16 +4,15 @@ Neither pass has the scores of more than one tile of queries and keys in memory.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lmlab.kernels.attention_operator import (
     Heads,
     LogSumExp,
     accumulator,
+    attention_function,
     attention_operator,
     new_lse,
 )
@@ -103,28 +102,7 @@ tiled_attention, tiled_attention_backward = attention_operator(
 )
 
 
-class TiledAttention(torch.autograd.Function):
-    """`TiledAttention.apply(q, k, v, is_causal)`: tiled attention; saves q, k, v, output and L."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Float[Tensor, "*batch queries d"],
-        k: Float[Tensor, "*batch keys d"],
-        v: Float[Tensor, "*batch keys d"],
-        is_causal: bool = False,
-    ) -> Float[Tensor, "*batch queries d"]:
-        """Return the output."""
-        out, lse = tiled_attention(q, k, v, is_causal)
-        ctx.save_for_backward(q, k, v, out, lse)
-        ctx.is_causal = is_causal
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        """Return the gradients of q, k and v."""
-        return *tiled_attention_backward(grad, *ctx.saved_tensors, ctx.is_causal), None
+TiledAttention = attention_function("TiledAttention", tiled_attention, tiled_attention_backward)
 
 
 def _tiles(length: int) -> Iterator[slice]:

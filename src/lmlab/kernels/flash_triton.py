@@ -5,10 +5,15 @@ from typing import Any
 
 import torch
 import triton
-from jaxtyping import Float
 from torch import Tensor
 
-from lmlab.kernels.attention_operator import Heads, LogSumExp, attention_operator, new_lse
+from lmlab.kernels.attention_operator import (
+    Heads,
+    LogSumExp,
+    attention_function,
+    attention_operator,
+    new_lse,
+)
 from lmlab.kernels.support import check_head_width, matmul_precision
 from lmlab.kernels.triton_kernels.attention_backward import (
     delta_kernel,
@@ -142,28 +147,7 @@ triton_attention, triton_attention_backward = attention_operator(
 )
 
 
-class TritonAttention(torch.autograd.Function):
-    """`TritonAttention.apply(q, k, v, is_causal)`; saves q, k, v, output and L."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Float[Tensor, "*batch queries d"],
-        k: Float[Tensor, "*batch keys d"],
-        v: Float[Tensor, "*batch keys d"],
-        is_causal: bool = False,
-    ) -> Float[Tensor, "*batch queries d"]:
-        """Return the output."""
-        out, lse = triton_attention(q, k, v, is_causal)
-        ctx.save_for_backward(q, k, v, out, lse)
-        ctx.is_causal = is_causal
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        """Return the gradients of q, k and v."""
-        return *triton_attention_backward(grad, *ctx.saved_tensors, ctx.is_causal), None
+TritonAttention = attention_function("TritonAttention", triton_attention, triton_attention_backward)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 AVAILABLE = torch.backends.mkldnn.is_available()
+ROW_MULTIPLE = 16
+"""Rows of products whose number differs from step to step are padded to a multiple of it: oneDNN
+makes a kernel for each number, in milliseconds, and keeps the last 1,024, a megabyte or so each."""
 
 
 def has_onednn(device: torch.device) -> bool:

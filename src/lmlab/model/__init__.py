@@ -39,7 +39,9 @@ __getattr__ = lazy_exports(
 )
 
 
-def build(config: "ModelConfig", vocab_size: int, device: Any = None) -> "Transformer":
+def build(
+    config: "ModelConfig", vocab_size: int, device: Any = None, *, value_head: bool = False
+) -> "Transformer":
     """Return the configured model for a vocabulary, with weights drawn by torch's seed.
 
     On `device="meta"` nothing is allocated; `to_empty` and `reset_parameters` draw the weights.
@@ -47,6 +49,7 @@ def build(config: "ModelConfig", vocab_size: int, device: Any = None) -> "Transf
     """
     from lmlab.errors import ConfigError
     from lmlab.model.transformer import Transformer
+    from lmlab.model.value_head import ActorCritic
 
     if config.vocab_size is not None and config.vocab_size < vocab_size:
         raise ConfigError(
@@ -54,4 +57,5 @@ def build(config: "ModelConfig", vocab_size: int, device: Any = None) -> "Transf
             f"{config.vocab_size} is less than the tokenizer's {vocab_size}; "
             "set null or a larger one",
         )
-    return Transformer(config, config.vocab_size or vocab_size, device)
+    cls = ActorCritic if value_head else Transformer
+    return cls(config, config.vocab_size or vocab_size, device)

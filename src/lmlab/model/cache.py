@@ -6,12 +6,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lmlab.kernels.native import INSTRUCTIONS
 from lmlab.model.attention.masks import AttentionPattern, Mask
 
 ALL_ROWS = slice(None)
-BLOCK = 64
-"""On the CPU slots are read in whole blocks: kernels sum the ends of other lengths differently, and
-a sequence's result would depend on the longest one in its batch."""
+PART = 16
+BLOCK = PART if INSTRUCTIONS else 64
+"""On the CPU slots are read in whole blocks: torch's kernels sum the ends of other lengths
+differently, and a sequence's result would depend on the longest one in its batch. Fewer slots are
+one block, a multiple of PART. The native core reads what a sequence has, in blocks of any length.
+"""
 
 
 class Slots:
@@ -20,13 +24,17 @@ class Slots:
     A mask maps a position to a slot; a window reuses the slots of hidden tokens.
     """
 
-    def __init__(self, mask: Mask, rows: int, context_length: int, device: torch.device) -> None:
+    def __init__(self, mask: Mask, rows: int, longest: int, device: torch.device) -> None:
         self.mask = mask
-        self.block = BLOCK if device.type == "cpu" else 1
-        self.capacity = self._whole_blocks(mask.slots(context_length))
+        slots = mask.slots(longest)
+        self.block = min(BLOCK, -(-slots // PART) * PART) if device.type == "cpu" else 1
+        self.capacity = self._whole_blocks(slots)
         self.positions = torch.full((rows, self.capacity), -1, device=device)
         self.rows = ALL_ROWS
         self.used = 0
+        """Slots read, in whole blocks, if each row has a single new token."""
+        self.filled = 0
+        """Slots that hold a token of any row, and those before them."""
         self.pattern: AttentionPattern
         self.target: int | Tensor | None = None
         """Slot of a single new token, of all rows or (rows, 1, 1, 1); None: several tokens."""
@@ -39,6 +47,7 @@ class Slots:
         """Reserve the slots of new tokens; negative positions are padding and are not stored."""
         self.rows = rows
         lowest, highest = (int(bound) for bound in positions.aminmax())
+        self.filled = max(self.filled, self.mask.slots(highest + 1))
         here = self.positions[rows]
         if positions.shape[1] == 1 and lowest >= 0:
             self._prepare_one(here, positions, lowest == highest, highest)
@@ -116,14 +125,14 @@ class KeyValueCache:
         held[row, :, slot] = new[row, :, column]
         return result
 
-    def clear(self, row: int) -> None:
+    def clear(self, rows: slice) -> None:
         """Nothing to do: `Slots.positions` decides which slots are read."""
 
-    def copy_row(self, source: int, target: int) -> None:
-        """Copy one sequence's keys and values to another row."""
-        for held in (self.keys, self.values):
-            if held is not None:
-                held[target] = held[source]
+    def copy_rows(self, sources: Sequence[int], first: int) -> None:
+        """Copy sequences' keys and values to consecutive rows."""
+        for held in self.tensors:
+            used = held[:, :, : self.slots.filled]
+            used[first : first + len(sources)] = used[sources]
 
     @property
     def tensors(self) -> Sequence[Tensor]:
@@ -162,15 +171,15 @@ class StateCache:
         assert self.total is not None
         self.state[self.rows], self.total[self.rows] = state, total
 
-    def clear(self, row: int) -> None:
-        """Forget a row's sequence."""
+    def clear(self, rows: slice) -> None:
+        """Forget the rows' sequences."""
         for held in self.tensors:
-            held[row] = 0
+            held[rows] = 0
 
-    def copy_row(self, source: int, target: int) -> None:
-        """Copy one sequence's state to another row."""
+    def copy_rows(self, sources: Sequence[int], first: int) -> None:
+        """Copy sequences' states to consecutive rows."""
         for held in self.tensors:
-            held[target] = held[source]
+            held[first : first + len(sources)] = held[sources]
 
     @property
     def tensors(self) -> Sequence[Tensor]:
@@ -184,15 +193,14 @@ LayerCache = KeyValueCache | StateCache
 class Cache:
     """The caches of all layers.
 
-    The first forward pass allocates `num_rows` rows, or as many as its batch has. A pass reads and
-    writes the rows in `rows`. Positions of a row follow one another without gaps.
+    The first forward pass allocates `num_rows` rows of `longest` tokens, or as many rows as its
+    batch has. A pass reads and writes the rows in `rows`. Positions of a row follow one another
+    without gaps.
     """
 
-    def __init__(
-        self, layers: list[LayerCache], context_length: int, num_rows: int | None = None
-    ) -> None:
+    def __init__(self, layers: list[LayerCache], longest: int, num_rows: int | None = None) -> None:
         self.layers = layers
-        self.context_length = context_length
+        self.longest = longest
         self.num_rows = num_rows
         self.rows = ALL_ROWS
         self.length = 0
@@ -210,7 +218,7 @@ class Cache:
                 layer.num_rows, layer.rows = self.num_rows, self.rows
             elif layer.mask not in self._slots:
                 self._slots[layer.mask] = Slots(
-                    layer.mask, self.num_rows, self.context_length, positions.device
+                    layer.mask, self.num_rows, self.longest, positions.device
                 )
             if isinstance(layer, KeyValueCache):
                 layer.slots = self._slots[layer.mask]
@@ -218,21 +226,19 @@ class Cache:
             slots.prepare(self.rows, positions)
         self.length += positions.shape[1]
 
-    def clear(self, row: int) -> None:
-        """Make a row ready for another sequence."""
+    def clear(self, rows: slice) -> None:
+        """Make rows ready for other sequences."""
         for slots in self._slots.values():
-            slots.positions[row] = -1
+            slots.positions[rows] = -1
         for layer in self.layers:
-            layer.clear(row)
+            layer.clear(rows)
 
-    def copy_row(self, source: int, target: int) -> None:
-        """Copy one sequence to another row."""
-        if source == target:
-            return
+    def copy_rows(self, sources: Sequence[int], first: int) -> None:
+        """Copy sequences to as many rows from `first` on."""
         for slots in self._slots.values():
-            slots.positions[target] = slots.positions[source]
+            slots.positions[first : first + len(sources)] = slots.positions[sources]
         for layer in self.layers:
-            layer.copy_row(source, target)
+            layer.copy_rows(sources, first)
 
     @property
     def bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmlab.model.init import truncated_normal_
-from lmlab.model.products import Product, linear
+from lmlab.model.products import Product, linear, upcasts
+from lmlab.processor import computed_here
 
 
 class Linear(nn.Module):
@@ -47,6 +49,33 @@ class Linear(nn.Module):
         """Return `W x + b` over the last dimension."""
         y = self.product(x, self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+
+def parallel_linear(
+    x: Float[Tensor, "... d_in"], *layers: nn.Module
+) -> tuple[Float[Tensor, "... d_out"], ...]:
+    """Return the output of each layer for the same input.
+
+    In half precision on the CPU it is one product: `x` and its gradient are converted once.
+    """
+    weights = [layer.weight for layer in layers if _only_multiplies(layer)]
+    dtype = torch.get_autocast_dtype("cpu")
+    joined = computed_here(x) and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+    if not joined or upcasts(x.device, dtype) or len(weights) < len(layers):
+        return tuple(layer(x) for layer in layers)
+    y = linear(x, torch.cat([weight.to(dtype) for weight in weights]))
+    return y.split([len(weight) for weight in weights], dim=-1)
+
+
+def _only_multiplies(layer: nn.Module) -> TypeGuard[Linear]:
+    """Return whether a layer is a product without a bias, hooks, or a divided weight."""
+    return (
+        type(layer) is Linear
+        and layer.product is linear
+        and layer.bias is None
+        and type(layer.weight) is nn.Parameter
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
+    )
 
 
 class Embedding(nn.Module):

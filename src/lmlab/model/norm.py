@@ -1,13 +1,16 @@
 """Norms; `NORMS` holds the choices of `model.norm`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lmlab.model.config import NORM_EPS, NormKind
+from lmlab.processor import computed_here
 
 
 class RMSNorm(nn.Module):
@@ -32,9 +35,60 @@ class RMSNorm(nn.Module):
             raise ValueError(f"RMSNorm({len(self.weight)}) got an input of shape {tuple(x.shape)}")
         if self.fused is not None:
             return self.fused(x.reshape(-1, x.shape[-1]), self.weight, self.eps).view(x.shape)
-        x32 = x.float()
-        inverse = torch.rsqrt(x32.square().mean(dim=-1, keepdim=True) + self.eps)
-        return (x32 * inverse * self.weight).to(x.dtype)
+        if _trains_on_cpu(x, self.weight):
+            y = _RMSNorm.apply(x, self.weight, self.eps)
+            assert isinstance(y, Tensor)
+            return y
+        return _rms_norm(x, self.weight, self.eps)[0]
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return the result and the inverse root mean squares."""
+    x32 = x.float()
+    inverse = torch.rsqrt(x32.square().mean(dim=-1, keepdim=True) + eps)
+    return (x32 * inverse * weight).to(x.dtype), inverse
+
+
+def _trains_on_cpu(x: Tensor, weight: Tensor) -> bool:
+    """Return whether the gradient is computed by formula; a compiler fuses the definition's."""
+    return (
+        computed_here(x)
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and type(weight) is nn.Parameter
+        and weight.dtype == torch.float32
+    )
+
+
+class _RMSNorm(torch.autograd.Function):
+    """The gradient in a third of the passes over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        y, inverse = _rms_norm(x, weight, eps)
+        ctx.save_for_backward(x, weight, inverse)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, inverse = ctx.saved_tensors
+        # The kernel reads memory in order, whatever the strides say.
+        grad, x32, inverse = (each.contiguous() for each in (grad.float(), x.float(), inverse))
+        # LayerNorm's gradient about a mean of 0, which also subtracts the mean of grad * weight.
+        x_grad, weight_grad, _ = torch.ops.aten.native_layer_norm_backward(
+            grad,
+            x32,
+            weight.shape,
+            torch.zeros_like(inverse),
+            inverse,
+            weight.contiguous(),
+            None,
+            [True, True, False],
+        )
+        with torch.autocast("cpu", enabled=False):
+            means = (grad @ weight).unsqueeze(-1) / len(weight)
+        return x_grad.add_(means.mul_(inverse)).to(x.dtype), weight_grad, None
 
 
 class LayerNorm(nn.Module):

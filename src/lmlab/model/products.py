@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
+from torch.nn import functional as F
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from lmlab.kernels.low_precision import PRODUCTS
@@ -24,6 +25,13 @@ from lmlab.processor import FAST_ONEDNN, SLOW_BFLOAT16
 def upcasts(device: torch.device, dtype: torch.dtype) -> bool:
     """Return whether products of `dtype` on the device are computed in float32 and rounded."""
     return SLOW_BFLOAT16 and device.type == "cpu" and dtype == torch.bfloat16
+
+
+def multiplies_by_torch(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether `linear` is torch's own product for training in `dtype` on the device."""
+    if dtype == torch.float32:
+        return not (FAST_ONEDNN and has_onednn(device))
+    return not upcasts(device, dtype)
 
 
 def linear(
@@ -38,7 +46,7 @@ def linear(
         if FAST_ONEDNN and (torch.is_grad_enabled() or torch.compiler.is_compiling()):
             return onednn_product(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
         return onednn_linear(x, weight)
-    return x @ weight.mT
+    return F.linear(x, weight)  # autocast keeps its copy of `weight`, but not one of `weight.mT`
 
 
 def _for_onednn(x: Tensor, weight: Tensor) -> bool:

@@ -7,11 +7,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lmlab.kernels.native import INSTRUCTIONS
 from lmlab.model.attention import build_attention
+from lmlab.model.attention.softmax import SoftmaxAttention
 from lmlab.model.block import BLOCKS, Residual
 from lmlab.model.cache import Cache
 from lmlab.model.config import ModelConfig
-from lmlab.model.context import Context
+from lmlab.model.context import Context, Rows
 from lmlab.model.ffn import build_ffn
 from lmlab.model.ffn.moe import MoE
 from lmlab.model.init import INITS, mup, truncated_normal_
@@ -107,9 +109,14 @@ class Transformer(nn.Module):
         ids: Int[Tensor, "*batch time"],
         positions: Int[Tensor, "*batch time"] | None = None,
         cache: Cache | None = None,
+        segments: Int[Tensor, "*batch time"] | None = None,
+        rows: Rows | None = None,
     ) -> Float[Tensor, "*batch time d_model"]:
         """Return the input of the head; arguments as in `forward`.
 
+        `segments` numbers the examples of rows that hold several, whose tokens attend within their
+        example; `positions` then begin at 0 in each. With `rows`, `ids` and `positions` are those
+        of the tokens (tokens) that the rows share; see `takes_rows`.
         With `checkpoint_activations` a block saves its input only, and is computed again in the
         backward pass (Chen et al. 2016). Raises ValueError beyond the context length.
         """
@@ -117,7 +124,8 @@ class Transformer(nn.Module):
             raise ValueError("ids need a time dimension, got a single id")
         if cache is not None and ids.dim() != 2:
             raise ValueError(f"with a cache, ids are (batch, time), not {tuple(ids.shape)}")
-        time, before = ids.shape[-1], cache.length if cache is not None else 0
+        time = ids.shape[-1] if rows is None else rows.token.shape[-1]
+        before = cache.length if cache is not None else 0
         if before + time > self.context_length and (positions is None or cache is None):
             raise ValueError(
                 f"{before + time} tokens exceed the context length of {self.context_length}"
@@ -136,7 +144,13 @@ class Transformer(nn.Module):
             cache.prepare(where if positions is None else positions, len(ids))
         for layer, block in enumerate(self.blocks):
             layer_cache = cache.layers[layer] if cache is not None else None
-            context = Context(positions=positions, rotation=rotation, cache=layer_cache)
+            context = Context(
+                positions=positions,
+                rotation=rotation,
+                segments=segments,
+                rows=rows,
+                cache=layer_cache,
+            )
             if self.checkpoint_activations and torch.is_grad_enabled():
                 x = checkpoint(block, x, context, use_reentrant=False)
             else:
@@ -145,10 +159,27 @@ class Transformer(nn.Module):
             self._add_loads(ids.numel())
         return self.final_norm(x)
 
-    def new_cache(self, num_rows: int | None = None) -> Cache:
-        """Return an empty cache for `num_rows` sequences; None: as many as the first batch has."""
+    @property
+    def takes_rows(self) -> bool:
+        """Whether rows that share tokens give what whole rows do.
+
+        Attention must have a softmax; the losses of experts count each token of a row.
+        """
+        return all(isinstance(attention, SoftmaxAttention) for attention in self._attentions) and (
+            not any(isinstance(module, MoE) for module in self.modules())
+        )
+
+    def new_cache(self, num_rows: int | None = None, longest: int | None = None) -> Cache:
+        """Return an empty cache for `num_rows` sequences; None: as many as the first batch has.
+
+        `longest` is the number of tokens of the longest sequence; None: the context length, which
+        is always taken without the native core: torch's sums depend on the number of slots.
+        """
         layers = [attention.new_cache() for attention in self._attentions]
-        return Cache(layers, self.context_length, num_rows)
+        limit = self.context_length
+        if longest is not None and INSTRUCTIONS:
+            limit = min(longest, limit)
+        return Cache(layers, limit, num_rows)
 
     def cache_elements(self, length: int) -> int:
         """Return the number of elements in the cache of one sequence of `length` tokens."""
@@ -169,16 +200,14 @@ class Transformer(nn.Module):
     def _add_loads(self, tokens: int) -> None:
         routings = [moe.routing for moe in self._moes if moe.routing is not None]
         loads = tokens * torch.stack([routing.load.detach() for routing in routings])
-        # Loads add up over micro-batches, as gradients do.
-        if self._loads is not None and self.lm_head.weight.grad is not None:
-            loads = loads + self._loads
-        self._loads = loads
+        self._loads = loads if self._loads is None else self._loads + loads
 
-    def metrics(self) -> dict[str, Float[Tensor, ""]]:
-        """Return the load of each expert in the last step, over this process's micro-batches."""
+    def take_metrics(self) -> dict[str, Float[Tensor, ""]]:
+        """Return the load of each expert in training since the last call, in this process."""
         if self._loads is None:
             return {}
         loads = self._loads / self._loads.sum(dim=-1, keepdim=True)
+        self._loads = None
         metrics = {
             f"moe/load/layer_{layer}/expert_{expert}": load
             for layer, row in enumerate(loads.unbind())

@@ -61,4 +61,4 @@ def role_of(name: str, parameter: nn.Parameter) -> Role:
     """Return a parameter's role: hidden matrices, the head, or vectors and embeddings."""
     if parameter.ndim < 2 or "embedding" in name:
         return "other"
-    return "head" if name.startswith("lm_head") else "hidden"
+    return "head" if name.startswith(("lm_head", "value_head")) else "hidden"

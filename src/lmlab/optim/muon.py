@@ -1,6 +1,6 @@
 """Muon: orthogonalized momentum for matrices, AdamW for all other parameters."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from lmlab.processor import FAST_BFLOAT16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration, with a large slope at 0 (Jordan et al. 2024)."""
+TOGETHER = 2**24
+"""Elements of the matrices that are updated in one batch of products; bounds the memory."""
 
 
 def newton_schulz(
@@ -79,14 +81,25 @@ class Muon(AdamW):
         grads = [local(p.grad) for p in params if p.grad is not None]
         buffers = [local(self.state[p]["momentum"]) for p in params]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
-        nesterov = torch._foreach_lerp(grads, buffers, momentum)
         parts = [local(p) for p in params]
         torch._foreach_mul_(parts, 1 - lr * group["weight_decay"])
-        # One batched product for all matrices of a shape: few large kernels.
-        for shape in dict.fromkeys(p.shape for p in params):
-            same = [i for i, p in enumerate(params) if p.shape == shape]
-            stacked = torch.stack([gathered(nesterov[i], params[i]) for i in same])
+        for same in _batches(params):
+            nesterov = torch._foreach_lerp(
+                [grads[i] for i in same], [buffers[i] for i in same], momentum
+            )
+            stacked = torch.stack(
+                [gathered(part, params[i]) for part, i in zip(nesterov, same, strict=True)]
+            )
             updates = newton_schulz(stacked, group["newton_schulz_steps"]).unbind()
             own = [part_of(u, params[i]) for u, i in zip(updates, same, strict=True)]
-            scale = 0.2 * max(shape[-2:]) ** 0.5
+            scale = 0.2 * max(stacked.shape[-2:]) ** 0.5
             torch._foreach_add_([parts[i] for i in same], own, alpha=-lr * scale)
+
+
+def _batches(params: list[Tensor]) -> Iterator[list[int]]:
+    """Yield the numbers of matrices of one shape: their products are few large kernels."""
+    for shape in dict.fromkeys(p.shape for p in params):
+        same = [i for i, p in enumerate(params) if p.shape == shape]
+        size = max(1, TOGETHER // shape.numel())
+        for start in range(0, len(same), size):
+            yield same[start : start + size]

@@ -60,7 +60,7 @@ def register(commands: Subcommands) -> None:
         description="Time forward, backward and optimizer of each model size and context, each "
         "in a process of its own, with 0, 1, 2 and 5 warmup steps.",
     )
-    steps.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py, first")
+    steps.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
     steps.add_argument("--sizes", nargs="+", metavar="MODEL", help=_by_device(SIZES))
     steps.add_argument("--contexts", nargs="+", type=int, metavar="N", help=_by_device(CONTEXTS))
     steps.add_argument("--warmups", nargs="+", type=int, default=[0, 1, 2, 5], metavar="N")

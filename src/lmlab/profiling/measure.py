@@ -40,7 +40,7 @@ def matmul_seconds(m: int, n: int, k: int, precision: Precision) -> float:
     device = require_gpu()
     if precision not in DTYPES:
         raise UserError(f"--measure multiplies in {', '.join(DTYPES)}, not in {precision}")
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     left = torch.randn(m, k, device=device, dtype=DTYPES[precision])
     right = torch.randn(k, n, device=device, dtype=DTYPES[precision])
     return device_seconds(lambda: left @ right)

@@ -81,7 +81,7 @@ def require_fit(config: RunConfig, vocab_size: int) -> None:
 
 
 def _chunk_tokens(config: RunConfig, device: torch.device) -> int | None:
-    chunk = config.task.objective.chunk_tokens
+    chunk = config.next_token_objective().chunk_tokens
     return fastest_chunk(device) if chunk == "auto" else chunk
 
 
@@ -99,13 +99,13 @@ def training_step(config: RunConfig, vocab_size: int) -> TrainingStep:
     check_widths(config.model, precision)
     if trainer.num_threads is not None:
         torch.set_num_threads(trainer.num_threads)
-    torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.matmul.allow_tf32 = True
     keep_freed_memory()
     torch.manual_seed(config.seed)
     model = build(config.model, vocab_size).to(device)
     model.checkpoint_activations = trainer.checkpoint_activations
     set_precision(model, precision)
-    terms = config.task.objective
+    terms = config.next_token_objective()
     objective: Any = NextToken(
         model,
         z_loss=terms.z_loss,

@@ -63,7 +63,7 @@ class _Chunked(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         sums: Terms = {}
         hidden_grad = torch.empty_like(hidden)
-        parameter_grads = [torch.zeros_like(p) for p in parameters]
+        parameter_grads: list[Tensor] = []
         chunks = zip(hidden.split(size), targets.split(size), hidden_grad.split(size), strict=True)
         for piece, piece_targets, piece_grad in chunks:
             with torch.enable_grad():
@@ -72,7 +72,10 @@ class _Chunked(torch.autograd.Function):
                 total = torch.stack(list(terms.values())).sum()
             grad, *grads = torch.autograd.grad(total, (piece, *parameters))
             piece_grad.copy_(grad)
-            torch._foreach_add_(parameter_grads, grads)
+            if parameter_grads:
+                torch._foreach_add_(parameter_grads, grads)
+            else:
+                parameter_grads = [each.contiguous() for each in grads]
             sums = _add([sums, {name: value.detach() for name, value in terms.items()}])
         ctx.save_for_backward(hidden_grad, *parameter_grads)
         names.extend(sums)

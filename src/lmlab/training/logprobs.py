@@ -43,31 +43,42 @@ def token_log_probs(
     return log_p.view(targets.shape), entropy.view(targets.shape)
 
 
-def _log_probs(head: Head, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    log_p = torch.log_softmax(head(hidden), dim=-1, dtype=torch.float32)
-    entropy = -(log_p.exp() * log_p.clamp(min=torch.finfo(torch.float32).min)).sum(dim=-1)
-    return log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1), entropy
+def _distribution(head: Head, hidden: Tensor) -> Tensor:
+    return torch.log_softmax(head(hidden), dim=-1, dtype=torch.float32)
+
+
+def _chosen(log_p: Tensor, targets: Tensor) -> Tensor:
+    return log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+
+def _entropy(log_p: Tensor) -> Tensor:
+    return -(log_p.exp() * log_p.clamp(min=torch.finfo(torch.float32).min)).sum(dim=-1)
 
 
 class _TokenLogProbs(torch.autograd.Function):
-    """Computes a chunk's logits in the forward pass, and again in the backward pass."""
+    """Computes a chunk's logits in the forward pass, and again in the backward pass.
+
+    There a result without a gradient, as an entropy that is only logged, costs nothing.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, head: Head, size: int, hidden: Tensor, targets: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(hidden, targets, *parameters)
+        ctx.set_materialize_grads(False)
         ctx.head, ctx.size = head, size
         ctx.autocast = _autocast_state(hidden.device)
         log_p = hidden.new_empty(targets.shape, dtype=torch.float32)
         entropy = torch.empty_like(log_p)
         for at in _chunks(len(hidden), size):
-            log_p[at], entropy[at] = _log_probs(head, hidden[at], targets[at])
+            distribution = _distribution(head, hidden[at])
+            log_p[at], entropy[at] = _chosen(distribution, targets[at]), _entropy(distribution)
         return log_p, entropy
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
         hidden, targets, *parameters = ctx.saved_tensors
         needed = ctx.needs_input_grad
         trained = [p for p, wanted in zip(parameters, needed[4:], strict=True) if wanted]
@@ -76,11 +87,13 @@ class _TokenLogProbs(torch.autograd.Function):
         for at in _chunks(len(hidden), ctx.size):
             with torch.enable_grad(), _autocast(*ctx.autocast):
                 piece = hidden[at].detach().requires_grad_(needed[2])
-                results = _log_probs(ctx.head, piece, targets[at])
+                log_p = _distribution(ctx.head, piece)
+                chosen = None if grads[0] is None else _chosen(log_p, targets[at])
+                entropy = None if grads[1] is None else _entropy(log_p)
             inputs = [piece, *trained] if needed[2] else trained
-            found = list(
-                torch.autograd.grad(results, inputs, [g[at] for g in grads], allow_unused=True)
-            )
+            results = [y for y in (chosen, entropy) if y is not None]
+            upstream = [grad[at] for grad in grads if grad is not None]
+            found = list(torch.autograd.grad(results, inputs, upstream, allow_unused=True))
             if hidden_grad is not None:
                 hidden_grad[at] = found.pop(0)
             for total, part in zip(sums, found, strict=True):

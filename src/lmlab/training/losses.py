@@ -6,8 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lmlab.processor import computed_here
+
 Terms = dict[str, Float[Tensor, ""]]
 """Losses by name; `loss` is the cross-entropy, the others are added to it."""
+CACHED_LOGITS = 2**18
+"""Logits of a thread at a time: a megabyte of float32, which the level 2 cache holds."""
 
 
 def cross_entropy(
@@ -47,37 +51,55 @@ def token_losses(
 
 
 class _TokenLosses(torch.autograd.Function):
-    """`token_losses` with its gradient written out: softmax - one-hot, in place."""
+    """`token_losses` and, while the probabilities are there, the gradient of the sum of all terms.
+
+    On the CPU it computes as many rows at a time as its caches hold.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, targets: Tensor, z_loss: float, label_smoothing: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        places = targets.unsqueeze(-1)
-        log_p = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-        target_log_p = log_p.gather(-1, places)
-        target_logits = logits.gather(-1, places).float()
-        normaliser = target_logits - target_log_p
-        smoothing = normaliser.new_zeros(())
-        if label_smoothing > 0:
-            means = logits.mean(dim=-1, keepdim=True, dtype=torch.float32)
-            smoothing = label_smoothing * (target_logits - means).sum()
-        ctx.save_for_backward(places, normaliser)
-        ctx.log_p, ctx.settings, ctx.dtype = log_p, (z_loss, label_smoothing), logits.dtype
-        return -target_log_p.sum(), z_loss * normaliser.square().sum(), smoothing
+        rows, places = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1, 1)
+        size, dtype = max(1, len(rows)), torch.float32
+        if computed_here(logits):
+            size = max(1, torch.get_num_threads() * CACHED_LOGITS // rows.shape[-1])
+            dtype = logits.dtype
+        needed = ctx.needs_input_grad[0]
+        grads = torch.empty(rows.shape if needed else (0, 1), dtype=dtype, device=logits.device)
+        terms = []
+        for start in range(0, len(rows), size):
+            x, place = rows[start : start + size].float(), places[start : start + size]
+            target_logits = x.gather(-1, place)
+            p = torch.log_softmax(x, dim=-1)
+            losses = -p.gather(-1, place)
+            normaliser = target_logits + losses
+            smoothing = normaliser.new_zeros(())
+            if label_smoothing > 0:
+                smoothing = label_smoothing * (target_logits - x.mean(dim=-1, keepdim=True)).sum()
+            z = z_loss * normaliser.square().sum()
+            terms.append(torch.stack((losses.sum(), z, smoothing)))
+            if not needed:
+                continue
+            p.exp_()
+            if z_loss > 0:
+                p.mul_(1 + 2 * z_loss * normaliser)
+            if label_smoothing > 0:
+                p.sub_(label_smoothing / p.shape[-1])
+            p.scatter_add_(-1, place, p.new_full((), label_smoothing - 1).expand(place.shape))
+            grads[start : start + size] = p
+        ctx.grads, ctx.dtype = grads.view(logits.shape) if needed else None, logits.dtype
+        sums = torch.stack(terms).sum(dim=0) if terms else torch.zeros(3, device=logits.device)
+        loss, z, smoothing = sums.unbind()
+        ctx.mark_non_differentiable(z, smoothing)
+        return loss, z, smoothing
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        places, normaliser = ctx.saved_tensors
-        z_loss, label_smoothing = ctx.settings
-        loss_grad, z_grad, smoothing_grad = grads
-        p, ctx.log_p = ctx.log_p.exp_(), None  # which was kept for this alone
-        p.mul_(loss_grad + 2 * z_loss * z_grad * normaliser)
-        evenly = label_smoothing * smoothing_grad
-        if label_smoothing > 0:
-            p.sub_(evenly / p.shape[-1])
-        p.scatter_add_(-1, places, (evenly - loss_grad).expand(places.shape))
-        return p.to(ctx.dtype), None, None, None
+        saved, ctx.grads = ctx.grads, None  # which was kept for this alone
+        if not (computed_here(grads[0]) and grads[0] == 1):
+            saved.mul_(grads[0])
+        return saved.to(ctx.dtype), None, None, None
 
 
 def fused_token_losses(
@@ -86,7 +108,10 @@ def fused_token_losses(
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> Terms:
-    """Return what `token_losses` does, in fewer passes over the logits; it can go backward once."""
+    """Return what `token_losses` does, in fewer passes over the logits; it can go backward once.
+
+    Only the sum of all terms has a gradient: `loss` carries it, the others are detached.
+    """
     loss, z, smoothing = _TokenLosses.apply(logits, targets, z_loss, label_smoothing)
     terms = {"loss": loss}
     terms |= {"z_loss": z} if z_loss > 0 else {}

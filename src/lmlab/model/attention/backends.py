@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from lmlab.kernels import native
 from lmlab.kernels.blocked_attention import blocked_attention
 from lmlab.kernels.flash_torch import tiled_attention
 from lmlab.model.attention.masks import AttentionPattern, Causal, Mask, SlidingWindow
@@ -51,19 +52,24 @@ def sdpa(
 
 
 def blocked(
-    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+    q: Heads,
+    k: Heads,
+    v: Heads,
+    pattern: AttentionPattern,
+    cap: float | None,
+    dropout: float,
+    sharing: native.Sharing | None = None,
 ) -> Heads:
-    """Return causal or windowed attention by blocks of queries, on the CPU."""
+    """Return causal or windowed attention by the native core, on the CPU.
+
+    With `sharing`, of tokens (1, heads, tokens, d_k) in the rows that they stand in.
+    """
     assert cap is None
     assert dropout == 0
     assert isinstance(pattern.mask, Causal | SlidingWindow)
     window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
-
-    def attend(*args: Heads) -> Heads:
-        q, k, v = _in_autocast(*args)
-        return blocked_attention(q, k, v, window)
-
-    return upcast(attend, q, k, v)
+    q, k, v = _in_autocast(q, k, v)
+    return blocked_attention(q, k, v, window, sharing)
 
 
 def single(
@@ -71,20 +77,33 @@ def single(
 ) -> Heads:
     """Return attention of one query a row on the CPU, in float32, without dropout.
 
-    A row's result does not depend on the other rows, bit for bit, if the number of keys is a
-    multiple of 64. torch's fused kernel sums differently in each thread.
+    A row's result does not depend on the other rows, bit for bit; without the native core, if the
+    number of keys is a multiple of 64. torch's fused kernel sums differently in each thread.
     """
     assert dropout == 0
+    mask = None if pattern.unrestricted else pattern.dense(1, q.device)
+    if _for_native_core(q, k, v):
+        allowed = None if mask is None else mask.reshape(-1, k.shape[-2])
+        return native.single_attention(q, k, v, allowed, cap)
     attend = partial(_single, cap=cap)
-    mask = None
-    if not pattern.unrestricted:
-        mask = pattern.dense(1, q.device).expand(len(q), 1, 1, k.shape[-2])
+    if mask is not None:
+        mask = mask.expand(len(q), 1, 1, k.shape[-2])
     if q.dtype == torch.float32:
         return attend(q, k, v, mask)
     size = max(1, CONVERTED // k[0].numel())
     masks = [None] * len(q) if mask is None else mask.split(size)
     parts = zip(q.split(size), k.split(size), v.split(size), masks, strict=False)
     return torch.cat([attend(a.float(), b.float(), c.float(), m) for a, b, c, m in parts]).to(q)
+
+
+def _for_native_core(*args: Heads) -> bool:
+    """Return whether the native core can compute attention of single queries: no gradients."""
+    return (
+        not torch.compiler.is_compiling()
+        and native.computes(*args)
+        and all(x.dtype in native.DTYPES and x.dtype == args[0].dtype for x in args)
+        and not (torch.is_grad_enabled() and any(x.requires_grad for x in args))
+    )
 
 
 def _single(q: Heads, k: Heads, v: Heads, mask: Tensor | None, cap: float | None) -> Heads:
@@ -194,5 +213,12 @@ def _in_autocast(*args: Heads) -> tuple[Heads, ...]:
     return tuple(x.to(torch.get_autocast_dtype(kind)) for x in args)
 
 
-BACKENDS = {"eager": eager, "sdpa": sdpa, "single": single, "flex": flex, "blocked": blocked}
-BACKENDS |= {"tiled": tiled, "triton": triton}
+BACKENDS: dict[str, Callable[..., Heads]] = {
+    "eager": eager,
+    "sdpa": sdpa,
+    "single": single,
+    "flex": flex,
+    "blocked": blocked,
+    "tiled": tiled,
+    "triton": triton,
+}

@@ -3,6 +3,7 @@
 import torch
 
 from lmlab.errors import ConfigError
+from lmlab.kernels.native import DTYPES, INSTRUCTIONS
 from lmlab.kernels.support import (
     INSTALLED,
     INTERPRETED,
@@ -22,13 +23,13 @@ from lmlab.model.products import upcasts
 
 FLEX_HEAD_DIM = 16
 """Smallest head width that FlexAttention supports on CUDA."""
-SHORTEST_BLOCKED = 16
-LONGEST_BLOCKED = {torch.bfloat16: 512, torch.float32: 256}
-LONGEST_WINDOW = 512
-"""Lengths at which `blocked` was measured faster than `sdpa` (benchmarks/attention.py).
+LARGEST_BLOCKED = {torch.bfloat16: 2**15}
+"""Tokens times head width up to which `blocked` was measured faster than `sdpa`; else no limit.
 
-`sdpa` computes all scores of a window, whatever its length.
+`sdpa` multiplies bfloat16 by instructions that the native core does not use.
 """
+LONGEST_WINDOW = 512
+"""Windows that are faster by `blocked` in any sequence: `sdpa` computes all scores."""
 
 
 def check_backends(config: ModelConfig, device: torch.device) -> None:
@@ -57,7 +58,11 @@ def _flex_problem(config: ModelConfig, device: torch.device) -> str | None:
 
 
 def _blocked_problem(config: ModelConfig, device: torch.device) -> str | None:
-    return None if device.type == "cpu" else f"runs on the CPU only, the device is '{device}'"
+    if device.type != "cpu":
+        return f"runs on the CPU only, the device is '{device}'"
+    if not INSTRUCTIONS:
+        return "needs the native core, which `pip install -e .` builds"
+    return None
 
 
 def _tiled_problem(config: ModelConfig, device: torch.device) -> str | None:
@@ -97,17 +102,20 @@ def choose(
     """
     ordered = pattern.queries is None
     whole = ordered and isinstance(pattern.mask, Causal | SlidingWindow)
+    if upcasts(torch.device(device), dtype):
+        dtype = torch.float32
+    blocked = device == "cpu" and dtype in DTYPES and bool(INSTRUCTIONS)
     runs = (backend != "triton" or (INSTALLED and (device == "cuda" or INTERPRETED))) and (
-        backend != "blocked" or device == "cpu"
+        backend != "blocked" or blocked
     )
     if backend in ("eager", "sdpa", "flex") or (backend != "auto" and whole and runs):
         return backend
     if (
         whole
-        and device == "cpu"
+        and blocked
         and cap is None
         and not dropout
-        and _by_blocks(pattern, time, dtype)
+        and _by_blocks(pattern, time, head_dim, dtype)
     ):
         return "blocked"
     single_query = pattern.queries is not None and pattern.queries.shape[-1] == 1
@@ -120,14 +128,15 @@ def choose(
     return "sdpa" if cap is None else "eager"
 
 
-def _by_blocks(pattern: AttentionPattern, time: int, dtype: torch.dtype) -> bool:
-    """Return whether blocks of queries are the fastest attention of whole sequences on the CPU."""
-    if upcasts(torch.device("cpu"), dtype):
-        dtype = torch.float32
-    longest = LONGEST_BLOCKED.get(dtype, LONGEST_BLOCKED[torch.float32])
+def _by_blocks(pattern: AttentionPattern, time: int, head_dim: int, dtype: torch.dtype) -> bool:
+    """Return whether the native core is the fastest for whole sequences (benchmarks/attention.py).
+
+    The compiler takes comparisons of a length that varies, but not `in range(...)`.
+    """
+    if INSTRUCTIONS[0] == "generic":  # has not been measured
+        return False
+    if dtype not in LARGEST_BLOCKED:
+        return True
     mask = pattern.mask
-    # The compiler takes comparisons of a length that varies, but not `in range(...)`.
-    narrow = (
-        isinstance(mask, SlidingWindow) and mask.window <= LONGEST_WINDOW and mask.window < time
-    )
-    return time >= SHORTEST_BLOCKED and (time <= longest or narrow)
+    narrow = isinstance(mask, SlidingWindow) and mask.window <= LONGEST_WINDOW
+    return narrow or time * head_dim <= LARGEST_BLOCKED[dtype]

@@ -31,7 +31,7 @@ class SoftmaxAttentionConfig(HeadsConfig):
     dropout: Probability
     """Probability of dropping an attention weight in training."""
     backend: AttentionBackend
-    """eager: the definition; sdpa, flex: torch's fused kernels; blocked: by blocks of queries, on
+    """eager: the definition; sdpa, flex: torch's fused kernels; blocked: FlashAttention-2 for
     the CPU; tiled: FlashAttention-2 in plain torch; triton: the same in Triton; auto: the fastest
     applicable one."""
 

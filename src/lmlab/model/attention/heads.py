@@ -5,10 +5,11 @@ from abc import ABC, abstractmethod
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lmlab.model.attention.config import HeadsConfig
-from lmlab.model.context import NO_CONTEXT, Context
-from lmlab.model.layers import Linear
+from lmlab.model.context import NO_CONTEXT, Context, Rows
+from lmlab.model.layers import Linear, parallel_linear
 from lmlab.model.norm import RMSNorm
 from lmlab.model.position import check_positions, rotate
 
@@ -59,6 +60,8 @@ class HeadProjections(nn.Module, ABC):
         tokens = x.shape[:-1]
         if context.positions is not None:
             check_positions(context.positions.shape, tokens)
+        if context.segments is not None and context.positions is None:
+            raise ValueError("segments need positions, which begin anew in each segment")
         if context.rotation is not None:
             check_positions(context.rotation.shape[:-2], tokens)
         if x.ndim == 3:
@@ -66,6 +69,8 @@ class HeadProjections(nn.Module, ABC):
         flat = Context(
             positions=_one_batch(context.positions, tokens, 0),
             rotation=_one_batch(context.rotation, tokens, 2),
+            segments=_one_batch(context.segments, tokens, 0),
+            rows=context.rows,
             cache=context.cache,
         )
         return self.attend(x.reshape(-1, *x.shape[-2:]), flat).view(x.shape)
@@ -82,13 +87,25 @@ class HeadProjections(nn.Module, ABC):
         if self.qkv_proj is not None:
             q, k, v = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim)).split(heads, dim=-2)
         else:
-            projections = zip((self.q_proj, self.k_proj, self.v_proj), heads, strict=True)
-            q, k, v = (p(x).unflatten(-1, (n, self.head_dim)) for p, n in projections)
+            projected = parallel_linear(x, self.q_proj, self.k_proj, self.v_proj)
+            q, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in projected)
         return self.q_norm(q).transpose(1, 2), self.k_norm(k).transpose(1, 2), v.transpose(1, 2)
 
     def merge(self, heads: Heads) -> Float[Tensor, "batch time d_model"]:
         """Return the output of all heads, projected together."""
         return self.output_proj(heads.transpose(1, 2).flatten(-2))
+
+
+def in_rows(x: Heads, rows: Rows) -> Heads:
+    """Return the heads of tokens, a batch of one, in each of the rows that they stand in."""
+    heads = F.embedding(rows.token, x.transpose(1, 2).flatten(-2)[0])
+    return heads.unflatten(-1, x.shape[1::2]).transpose(1, 2)
+
+
+def from_rows(heads: Heads, rows: Rows) -> Heads:
+    """Return the heads of tokens, a batch of one, from the first place of each in the rows."""
+    tokens = F.embedding(rows.first, heads.transpose(1, 2).flatten(-2).flatten(0, 1))
+    return tokens.unflatten(-1, heads.shape[1::2]).transpose(0, 1).unsqueeze(0)
 
 
 def _one_batch(x: Tensor | None, tokens: torch.Size, inner: int) -> Tensor | None:

@@ -15,7 +15,7 @@ from lmlab.model.layers import full_precision
 
 FEATURE_MAPS: dict[FeatureMap, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
-    "elu": lambda x: torch.relu(x) + x.clamp(max=0).expm1() + 1,
+    "elu": lambda x: F.elu(x) + 1,
     "relu": torch.relu,
 }
 Queries = Float[Tensor, "*batch kv_heads group time d_k"]
@@ -83,8 +83,13 @@ class LinearAttention(HeadProjections):
     ) -> Float[Tensor, "batch time d_model"]:
         """Return the attention's output over the cache's state and the tokens of `x`.
 
-        Computed in float32.
+        Computed in float32. Raises ValueError for segments, across which the state is carried, and
+        for rows of shared tokens.
         """
+        if context.segments is not None:
+            raise ValueError("linear attention cannot keep the examples of a row apart")
+        if context.rows is not None:
+            raise ValueError("linear attention reads rows one by one")
         q, k, v = self.split(x)
         with full_precision(x.device):
             out = self._attend(q.float(), k.float(), v.float(), context)

@@ -143,6 +143,8 @@ class AttentionPattern:
     keys: Int[Tensor, "*batch keys"] | None = None
     unrestricted: bool = False
     """Whether every query attends to every key, so that a kernel needs no mask."""
+    segments: Int[Tensor, "*batch time"] | None = None
+    """Example of each query and key, of which a query attends to its own; None: all are one."""
 
     @property
     def causal(self) -> bool:
@@ -162,4 +164,7 @@ class AttentionPattern:
         assert self.queries is not None
         assert self.keys is not None
         allowed = self.mask.allows(self.queries.unsqueeze(-1), self.keys.unsqueeze(-2))
-        return (allowed & (self.keys >= 0).unsqueeze(-2)).unsqueeze(-3)
+        allowed = allowed & (self.keys >= 0).unsqueeze(-2)
+        if self.segments is not None:
+            allowed = allowed & (self.segments.unsqueeze(-1) == self.segments.unsqueeze(-2))
+        return allowed.unsqueeze(-3)

@@ -1,5 +1,7 @@
 """Attention with a softmax, for every mask and backend."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from lmlab.model.attention.backends import BACKENDS
 from lmlab.model.attention.choice import choose
 from lmlab.model.attention.config import AttentionBackend, SoftmaxAttentionConfig
-from lmlab.model.attention.heads import HeadProjections, rotate_heads
+from lmlab.model.attention.heads import HeadProjections, from_rows, in_rows, rotate_heads
 from lmlab.model.attention.masks import AttentionPattern, Mask
 from lmlab.model.cache import KeyValueCache
 from lmlab.model.context import Context
@@ -46,7 +48,9 @@ class SoftmaxAttention(HeadProjections):
         """Return the attention's output over the tokens of the cache and of `x`."""
         q, k, v = self.split(x)
         q, k = rotate_heads(q, context.rotation), rotate_heads(k, context.rotation)
-        pattern = AttentionPattern(self.mask, context.positions, context.positions)
+        rows = context.rows
+        positions = context.positions if rows is None else None
+        pattern = AttentionPattern(self.mask, positions, positions, segments=context.segments)
         if context.cache is not None:
             assert isinstance(context.cache, KeyValueCache)
             k, v = context.cache.extend(k, v)
@@ -54,6 +58,19 @@ class SoftmaxAttention(HeadProjections):
         dropout = self.dropout if self.training else 0.0
         cap, device = self.logit_softcap, x.device.type
         backend = choose(
-            self.backend, device, self.head_dim, pattern, x.shape[1], cap, dropout, v.dtype
+            self.backend,
+            device,
+            self.head_dim,
+            pattern,
+            q.shape[2] if rows is None else rows.token.shape[1],
+            cap,
+            dropout,
+            v.dtype,
         )
-        return self.merge(BACKENDS[backend](q, k, v, pattern, cap, dropout))
+        attend = partial(BACKENDS[backend], pattern=pattern, cap=cap, dropout=dropout)
+        if rows is None:
+            return self.merge(attend(q, k, v))
+        if backend == "blocked":
+            return self.merge(attend(q, k, v, sharing=rows.sharing))
+        whole = attend(*(in_rows(heads, rows) for heads in (q, k, v)))
+        return self.merge(from_rows(whole, rows))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmlab.model.ffn.config import GateActivation
-from lmlab.model.layers import Linear
+from lmlab.model.layers import Linear, parallel_linear
 
 GATES: dict[GateActivation, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -39,7 +39,8 @@ class GLU(nn.Module):
 
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """Return the output at each position."""
-        return self.w2(self.activation(self.w1(x)) * self.w3(x))
+        gate, value = parallel_linear(x, self.w1, self.w3)
+        return self.w2(self.activation(gate) * value)
 
 
 class SwiGLU(GLU):

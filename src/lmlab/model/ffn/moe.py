@@ -6,10 +6,16 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn import functional as F
 
 from lmlab.model.ffn.config import MoEConfig, RouterSoftmax
+from lmlab.model.ffn.experts import (
+    groupable,
+    grouped_experts,
+    joinable,
+    joined_experts,
+    looped_experts,
+    without_data,
+)
 from lmlab.model.ffn.glu import GATES, GLU
 from lmlab.model.init import truncated_normal_
 from lmlab.model.layers import full_precision
@@ -118,76 +124,15 @@ class MoE(nn.Module):
         plain = self.product is linear
         if plain and grouped.device.type == "cuda" and groupable(grouped, self.w2):
             return grouped_experts(grouped, counts, *weights, self.activation)
+        if plain and joinable(grouped, *weights):
+            return joined_experts(grouped, counts, *weights, self.activation)
         return looped_experts(grouped, counts, *weights, self.activation, self.product)
 
 
-def looped_experts(
-    x: Float[Tensor, "choices d_model"],
-    counts: Int[Tensor, "experts"],
-    w1: Float[Tensor, "experts d_ff d_model"],
-    w2: Float[Tensor, "experts d_model d_ff"],
-    w3: Float[Tensor, "experts d_ff d_model"],
-    activation: Callable[[Tensor], Tensor],
-    product: Product = linear,
-) -> Float[Tensor, "choices d_model"]:
-    """Apply each expert to its slice of `x`, in a loop over experts."""
-    # Without data there are no counts; the cost does not depend on them.
-    sizes = _even(len(x), len(w1)) if _without_data(x) else counts.tolist()
-    return torch.cat(
-        [
-            product(activation(product(part, a)) * product(part, c), b)
-            for part, a, b, c in zip(
-                x.split(sizes), w1.unbind(), w2.unbind(), w3.unbind(), strict=True
-            )
-        ]
-    )
-
-
-def grouped_experts(
-    x: Float[Tensor, "choices d_model"],
-    counts: Int[Tensor, "experts"],
-    w1: Float[Tensor, "experts d_ff d_model"],
-    w2: Float[Tensor, "experts d_model d_ff"],
-    w3: Float[Tensor, "experts d_ff d_model"],
-    activation: Callable[[Tensor], Tensor],
-) -> Float[Tensor, "choices d_model"]:
-    """Apply each expert to its slice of `x`: three grouped products, without a synchronization."""
-    ends = counts.cumsum(0).to(torch.int32)
-    dtype = _dtype(x)
-    x, w1, w2, w3 = (t.to(dtype) for t in (x, w1, w2, w3))
-    hidden = activation(F.grouped_mm(x, w1.mT, offs=ends)) * F.grouped_mm(x, w3.mT, offs=ends)
-    return F.grouped_mm(hidden, w2.mT, offs=ends)
-
-
-def groupable(
-    x: Float[Tensor, "choices d_model"], w2: Float[Tensor, "experts d_model d_ff"]
-) -> bool:
-    """Return whether `grouped_experts` supports the types and shapes.
-
-    torch needs rows aligned to 16 bytes, compiled models bfloat16; others have no fast kernel.
-    """
-    return _dtype(x) == torch.bfloat16 and all(width % 8 == 0 for width in w2.shape[1:])
-
-
-def _dtype(x: Tensor) -> torch.dtype:
-    """Return the type in which products with `x` are computed."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
 def _counts(experts: Int[Tensor, "tokens k"], num_experts: int) -> Int[Tensor, "experts"]:
-    if _without_data(experts):
+    if without_data(experts):
         return torch.empty(num_experts, dtype=torch.long, device=experts.device)
     return torch.bincount(experts.flatten(), minlength=num_experts)
-
-
-def _without_data(x: Tensor) -> bool:
-    """Return whether `x` has a shape only: it is on the meta device, or a fake tensor."""
-    return x.is_meta or isinstance(x, FakeTensor)
-
-
-def _even(total: int, parts: int) -> list[int]:
-    return [total // parts + (i < total % parts) for i in range(parts)]
 
 
 def _routing(logits: Logits, counts: Int[Tensor, "experts"]) -> Routing:

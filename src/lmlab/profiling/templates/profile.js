@@ -1,28 +1,12 @@
-"use strict";
 (async () => {
-  const data = JSON.parse(document.getElementById("profile-data").textContent);
-  const touch = matchMedia("(pointer: coarse)").matches;
-  const bytes = Uint8Array.from(atob(document.getElementById("plotly-gz").textContent), (c) => c.charCodeAt(0));
-  const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const script = document.createElement("script");
-  script.textContent = await new Response(unpacked).text();
-  document.head.append(script);
+  const { colour, options, look, axis: plain, title } = charts, data = charts.read("profile-data");
+  await charts.load();
 
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const palette = ["#2f6fb5", "#d9480f", "#2b8a3e", "#862e9c", "#e67700", "#0b7285", "#c2255c", "#5c940d",
     "#6741d9", "#868e96", "#c92a2a", "#1c7ed6"];
-  const options = { responsive: true, displaylogo: false, displayModeBar: touch || innerWidth < 640 ? false : "hover", showSendToCloud: false,
-    modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
   const layout = (more) => {
-    const axis = { gridcolor: colour("grid"), linecolor: colour("line"), zeroline: false, automargin: true };
-    return {
-      paper_bgcolor: colour("page"), plot_bgcolor: colour("page"),
-      font: { family: "system-ui, sans-serif", size: 13, color: colour("ink") },
-      hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink") } },
-      dragmode: touch ? false : "zoom", margin: { l: 55, r: 15, t: 10, b: 45 },
-      xaxis: { ...axis, title: { text: "time in the step (ms)", font: { size: 13 } } }, yaxis: { ...axis },
-      ...more(axis),
-    };
+    const axis = plain();
+    return { ...look(), xaxis: { ...axis, title: title("time in the step (ms)") }, yaxis: axis, ...more(axis) };
   };
 
   const drawRanges = () => {
@@ -53,7 +37,7 @@
     const peak = 1e3 * memory.peak_at;
     Plotly.newPlot("memory-chart", traces, layout((axis) => ({
       hovermode: "x unified", legend: { orientation: "h", y: -0.18 },
-      yaxis: { ...axis, title: { text: "MB", font: { size: 13 } }, rangemode: "tozero" },
+      yaxis: { ...axis, title: title("MB"), rangemode: "tozero" },
       shapes: [{ type: "line", x0: peak, x1: peak, y0: 0, y1: 1, yref: "paper", line: { color: colour("ink"), dash: "dot", width: 1 } }],
       annotations: [{ x: peak, y: 1, yref: "paper", text: "peak", showarrow: false, xanchor: "left", yanchor: "top" }],
     })), options);
@@ -64,9 +48,5 @@
     if (data.memory) drawMemory();
   };
   draw();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-})().catch((error) => {
-  const problem = document.getElementById("problem");
-  problem.textContent = `The charts cannot be drawn in this browser (${error.message}); the tables are complete.`;
-  problem.hidden = false;
-});
+  charts.onScheme(draw);
+})().catch(charts.failed("the tables have the numbers"));
