@@ -1,6 +1,7 @@
 """The adapter against lm_eval's own class for transformers on the same weights; whole tasks."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,56 +13,24 @@ lm_eval = pytest.importorskip("lm_eval")
 
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
+from transformers import PreTrainedTokenizerFast  # noqa: E402
 
 from lmlab.errors import UserError  # noqa: E402
 from lmlab.evaluation import Scorer, answer_questions, read_questions  # noqa: E402
 from lmlab.evaluation.harness import LmlabLM  # noqa: E402
 from lmlab.evaluation.tasks import Tasks  # noqa: E402
 from lmlab.loading import TrainedRun  # noqa: E402
+from tests_support import ROOT  # noqa: E402
 
-NAMES = {
-    "attention.norm_in": "input_layernorm",
-    "ffn.norm_in": "post_attention_layernorm",
-    "attention.branch.q_proj": "self_attn.q_proj",
-    "attention.branch.k_proj": "self_attn.k_proj",
-    "attention.branch.v_proj": "self_attn.v_proj",
-    "attention.branch.output_proj": "self_attn.o_proj",
-    "ffn.branch.w1": "mlp.gate_proj",
-    "ffn.branch.w2": "mlp.down_proj",
-    "ffn.branch.w3": "mlp.up_proj",
-}
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.llama import llama_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def peer(bpe_run: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> HFLM:
     """lm_eval's class around transformers' Llama with our weights and our tokenizer."""
-    model, shape = bpe_run.model, bpe_run.config.model
-    config = LlamaConfig(
-        vocab_size=model.vocab_size,
-        hidden_size=shape.d_model,
-        intermediate_size=shape.ffn_width,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        max_position_embeddings=shape.context_length,
-        rms_norm_eps=shape.norm_eps,
-        rope_theta=shape.position.theta,  # type: ignore[union-attr]
-        tie_word_embeddings=False,
-    )
-    theirs = LlamaForCausalLM(config).eval()
-    ours = model.state_dict()
-    state = {
-        "model.embed_tokens.weight": ours["token_embedding.weight"],
-        "model.norm.weight": ours["final_norm.weight"],
-        "lm_head.weight": ours["lm_head.weight"],
-    }
-    for layer in range(shape.num_layers):
-        for name, other in NAMES.items():
-            weight = ours[f"blocks.{layer}.{name}.weight"]
-            if name.endswith(("q_proj", "k_proj")):  # theirs rotates halves, ours pairs
-                weight = weight.unflatten(0, (shape.num_heads, -1, 2)).transpose(1, 2).flatten(0, 2)
-            state[f"model.layers.{layer}.{other}.weight"] = weight
-    theirs.load_state_dict(state)
+    theirs = llama_of(bpe_run.model)
     file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     bpe_run.tokenizer.to_huggingface(file)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), eos_token="<|endoftext|>")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, look
 from fake_run import write_run
 
+from browser import CHROMIUM, look
 from lmlab.runs.curves import smooth, smoothing_weight
 from lmlab.runs.report import write_report
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, look
 from fake_sweep import grid_sweep, lr_sweep, write_sweep_run
 
+from browser import CHROMIUM, look
 from lmlab.runs.sweep_report import write_sweep_report
 
 # Uses the page as a person does and says what it sees.

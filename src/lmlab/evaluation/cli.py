@@ -4,10 +4,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from lmlab.arguments import number
+
 DESCRIPTION = """\
 Measure runs on the same text: loss, perplexity and bits per byte, with 95 % confidence intervals
 over documents. Bits per byte compares models with different tokenizers. Without --data the text is
-what the runs held out. With --multiple-choice: accuracy. With --tasks: tasks of lm_eval.
+what the runs held out. With --multiple-choice: accuracy. With --tasks: tasks of lm_eval. With
+--problems: accuracy of generated answers, as a reward judges them.
 """
 EXAMPLES = """\
 examples:
@@ -16,6 +19,7 @@ examples:
   lmlab evaluate runs/a/* --data news/ --data code/**/*.py --output table.csv
   lmlab evaluate runs/a/* --multiple-choice questions.jsonl
   lmlab evaluate runs/a/* --tasks my_task.yaml --num-fewshot 2
+  lmlab evaluate runs/a/* --problems sums.jsonl --reward arithmetic --samples 8 --pass-at 1,4
 
 A line of questions.jsonl:
   {"question": "The capital of France is", "choices": ["Rome", "Paris"], "answer": 1}
@@ -55,7 +59,15 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         metavar="TASK",
         help="names of lm_eval, or YAML files (pip install 'lmlab[eval]')",
     )
+    what.add_argument(
+        "--problems",
+        nargs="+",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="prompts with answers, one JSON object a line; answers are generated",
+    )
     _add_text(parser)
+    _add_problems(parser)
     tasks = parser.add_argument_group("with --tasks")
     tasks.add_argument(
         "--include-path", type=Path, metavar="DIR", help="a folder of YAML files with tasks"
@@ -121,6 +133,55 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_problems(parser: argparse.ArgumentParser) -> None:
+    problems = parser.add_argument_group("with --problems")
+    problems.add_argument(
+        "--reward", metavar="NAME", help="what judges an answer: arithmetic, gsm8k, module.function"
+    )
+    problems.add_argument(
+        "--reward-deadline",
+        type=number(float),
+        metavar="S",
+        help="seconds after which a reward counts as failed, in a process of its own",
+    )
+    problems.add_argument(
+        "--samples",
+        type=_at_least(1),
+        metavar="N",
+        help="answers drawn for each problem beside the likeliest one (default: none)",
+    )
+    problems.add_argument(
+        "--pass-at",
+        type=_whole_numbers,
+        metavar="K,K",
+        help="estimate the probability that one of K samples is right (default: 1 and N)",
+    )
+    problems.add_argument(
+        "--max-new-tokens",
+        type=_at_least(1),
+        metavar="N",
+        help="longest answer (default: 256)",
+    )
+    problems.add_argument(
+        "--stop", action="append", metavar="TEXT", help="ends an answer; may be given many times"
+    )
+    problems.add_argument(
+        "--prompt-field", metavar="NAME", help="the field of a prompt (default: prompt)"
+    )
+    problems.add_argument(
+        "--answer-field", metavar="NAME", help="the field of what is right (default: answer)"
+    )
+    problems.add_argument(
+        "--prompt-template", metavar="TEXT", help="text around {prompt} (default: {prompt})"
+    )
+    problems.add_argument(
+        "--preferences",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="write a right and a wrong sample of each problem that has both, as task=dpo reads",
+    )
+
+
 def _add_output(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -145,6 +206,10 @@ def _run(options: argparse.Namespace) -> None:
     from lmlab.evaluation.commands import evaluate
 
     evaluate(options)
+
+
+def _whole_numbers(text: str) -> list[int]:
+    return [_at_least(1)(part) for part in text.split(",")]
 
 
 def _at_least(least: int) -> Callable[[str], int]:

@@ -1,6 +1,7 @@
 """What `lmlab evaluate` does."""
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +24,11 @@ from lmlab.training.device import keep_freed_memory
 
 ONLY_TEXT = ("stride", "context_length", "separator", "jsonl_field", "data_format")
 ONLY_TASKS = ("include_path", "num_fewshot")
+ONLY_PROBLEMS = (
+    *("reward", "reward_deadline", "samples", "pass_at", "max_new_tokens", "stop"),
+    *("prompt_field", "answer_field", "prompt_template", "preferences"),
+)
+MODES = ("multiple_choice", "tasks", "problems")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -30,14 +36,18 @@ def evaluate(options: argparse.Namespace) -> None:
     format = output_format(options.output, options.format)
     if options.plot is not None and options.plot.suffix.lower() != ".png":
         raise UserError(f"--plot {options.plot}: the name must end in .png")
-    mode = "--multiple-choice" if options.multiple_choice else "--tasks" if options.tasks else None
+    chosen = next((name for name in MODES if getattr(options, name)), None)
+    mode = chosen and "--" + chosen.replace("_", "-")
     _refuse(options, ONLY_TEXT, mode)
     _refuse(options, ONLY_TASKS, None if options.tasks else mode or "--data")
+    _refuse(options, ONLY_PROBLEMS, None if options.problems else mode or "--data")
     if mode is None and not options.data:
         _refuse(options, ("separator", "jsonl_field", "data_format"), "the held-out text")
     candidates = find_candidates(options.runs)
     keep_freed_memory()
-    run = {"--multiple-choice": _choices, "--tasks": _tasks}.get(mode or "", _text)
+    run = {"multiple_choice": _choices, "tasks": _tasks, "problems": _problems}.get(
+        chosen or "", _text
+    )
     report = run(options, candidates)
     if options.plot is not None:
         write_plot(report.panels, options.plot)
@@ -138,6 +148,61 @@ def _tasks(options: argparse.Namespace, candidates: Sequence[Candidate]) -> Repo
         model = LmlabLM(run, dtype=options.dtype, batch_size=options.batch_size)
         rows += tasks.run(candidate.name, model)
     return report_tasks(rows)
+
+
+def _problems(options: argparse.Namespace, candidates: Sequence[Candidate]) -> Report:
+    from lmlab.alignment.rewards import Grader
+    from lmlab.alignment.rollouts import Decoding
+    from lmlab.evaluation.problems import (
+        ProblemResult,
+        answer_problems,
+        read_problem_file,
+        report_problems,
+        write_preferences,
+    )
+
+    if options.reward is None:
+        raise UserError("--problems needs --reward, the name of what judges an answer")
+    samples = options.samples or 0
+    pass_at = options.pass_at or [1, *([samples] if samples > 1 else [])]
+    if max(pass_at) > max(samples, 1):
+        raise UserError(f"--pass-at {max(pass_at)} needs --samples {max(pass_at)} or more")
+    if options.preferences is not None and samples < 2:
+        raise UserError("--preferences needs --samples 2 or more: a right and a wrong one")
+    template = options.prompt_template or "{prompt}"
+    if "{prompt}" not in template:
+        raise UserError("--prompt-template lacks {prompt}, which each prompt replaces")
+    names = _numbered([file.name for file in options.problems])
+    fields = options.prompt_field or "prompt", options.answer_field or "answer"
+    files = {
+        name: read_problem_file(file, *fields, template, options.limit)
+        for name, file in zip(names, options.problems, strict=True)
+    }
+    decoding = Decoding(
+        options.max_new_tokens or 256,
+        tuple(options.stop or ()),
+        dtype=options.dtype,
+    )
+    found: dict[tuple[str, str], ProblemResult] = {}
+    with Grader(options.reward, options.reward_deadline) as grader:
+        for candidate in candidates:
+            run = _load(options, candidate)
+            for name, problems in files.items():
+                with bar(
+                    f"{candidate.name} on {name}",
+                    len(problems),
+                    not options.quiet,
+                    unit=" problems",
+                ) as shown:
+                    found[name, candidate.name] = answer_problems(
+                        run, problems, grader, decoding, samples=samples, seed=0,
+                        advance=shown.update,
+                    )  # fmt: skip
+    if options.preferences is not None:
+        count = write_preferences(options.preferences, found.values())
+        print(f"{options.preferences}: {count:,} pairs", file=sys.stderr)
+    order = [(file, candidate.name) for file in files for candidate in candidates]
+    return report_problems({key: found[key] for key in order}, pass_at)
 
 
 def _numbered(names: Sequence[str]) -> list[str]:

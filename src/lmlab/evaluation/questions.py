@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmlab.data.reading import split_blocks
 from lmlab.errors import DataError
 from lmlab.io.compression import read_blocks
 from lmlab.io.formats import BOM
+from lmlab.io.rows import split_blocks
 
 KEYS = ("question", "context")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -44,10 +44,10 @@ def report_text(results: Named) -> Report:
         difference = None if base_name == run else result.minus(base)
         panels.setdefault(corpus, []).append((run, bits))
         row: Row = {"corpus": corpus, "run": run}
-        row |= _numbers("bits_per_byte", bits) | _numbers("loss", loss)
+        row |= numbers("bits_per_byte", bits) | numbers("loss", loss)
         row |= {"perplexity_per_token": result.perplexity}
         row |= {"perplexity_per_byte": result.byte_perplexity}
-        row |= _numbers("bits_per_byte_difference", difference)
+        row |= numbers("bits_per_byte_difference", difference)
         row |= {
             "documents": len(result.nats),
             "tokens": int(result.tokens.sum()),
@@ -104,7 +104,7 @@ def report_choices(results: Mapping[tuple[str, str], ChoiceResult]) -> Report:
             difference = None if base_name == run else result.minus(base, scoring)
             points.setdefault((file, scoring), []).append((run, accuracy))
             row: Row = {"file": file, "run": run, "scoring": scoring}
-            row |= _numbers("accuracy", accuracy) | _numbers("accuracy_difference", difference)
+            row |= numbers("accuracy", accuracy) | numbers("accuracy_difference", difference)
             rows.append(row | {"chance": result.chance, "questions": count})
             error = "" if accuracy.error is None else f" ± {accuracy.error:.3f}"
             line.append(f"{accuracy.value:.3f}{error}")
@@ -128,7 +128,7 @@ def report_choices(results: Mapping[tuple[str, str], ChoiceResult]) -> Report:
     return Report(rows, head, cells, 2, ["±: standard error over questions.", *notes], panels)
 
 
-def _numbers(name: str, estimate: Estimate | None) -> Row:
+def numbers(name: str, estimate: Estimate | None) -> Row:
     """Return an estimate under four keys; None: empty ones."""
     values = (
         (estimate.value, estimate.error, estimate.low, estimate.high) if estimate else [None] * 4

@@ -28,7 +28,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "report",
         help="make a page of a sweep, or of a run",
         description="Make one self-contained page: of a sweep's folder sweep.html with the answer, "
-        "curves and tables; of a run's folder report.html.",
+        "curves and tables; of a run's folder report.html, and rollouts.html if it has rollouts.",
     )
     report.set_defaults(run=write_page)
     for parser in (collect, report):
@@ -63,11 +63,14 @@ def write_page(options: argparse.Namespace) -> None:
     """Write the page of a sweep or of a run, and say where it is."""
     from lmlab.layout import CONFIG
     from lmlab.runs.report import write_report
+    from lmlab.runs.rollouts import PAGE
     from lmlab.runs.sweep_report import write_sweep_report
 
     folder = _folder(options.directory)
     if (folder / CONFIG).exists():
         print(write_report(folder))
+        if (folder / PAGE).exists():
+            print(folder / PAGE)
     else:
         print(write_sweep_report(folder, options.metric))
 

@@ -10,7 +10,9 @@ from lmlab.files import atomic_write
 from lmlab.runs.curves import smoothing_weight, wants_log_scale
 from lmlab.runs.page import environment, plotly
 from lmlab.runs.read import RunRecord, lineage_text, read_run
-from lmlab.runs.run import LINEAGE
+from lmlab.runs.rollouts import PAGE as ROLLOUT_PAGE
+from lmlab.runs.rollouts import opposed, write_rollout_page
+from lmlab.runs.run import LINEAGE, ROLLOUTS
 
 _PLACE = ("step", "tokens", "seconds")
 _LOSSES = ("train/loss", "val/loss", "val/bits_per_byte")
@@ -21,6 +23,7 @@ _TITLES = {
     "mfu": "Model FLOPs utilization",
 }
 _FILES = (
+    ROLLOUT_PAGE,
     "loss.png",
     "metrics.jsonl",
     "result.json",
@@ -33,8 +36,12 @@ _NOT_DRAWN = ("train/moe/load/",)  # a chart for each expert of each layer would
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `run_dir/report.html` (about 2 MB, nearly all of it plotly.js) and return its path."""
+    """Write `run_dir/report.html` (about 2 MB, nearly all of it plotly.js) and return its path.
+
+    A run with rollouts gets `rollouts.html` beside it, to which the report links.
+    """
     run, path = read_run(run_dir), run_dir / "report.html"
+    write_rollout_page(run)
     page = (
         environment()
         .get_template("report.html.j2")
@@ -42,6 +49,8 @@ def write_report(run_dir: Path) -> Path:
             run=run,
             headline=_headline(run),
             lineage=lineage_text(run.lineage),
+            opposed=opposed(run),
+            rollouts=ROLLOUT_PAGE if (run_dir / ROLLOUT_PAGE).exists() else None,
             curves=_curves(run),
             validation=[row for row in run.rows if "val/loss" in row],
             losses_at={row["step"]: row["val/loss"] for row in run.rows if "val/loss" in row},
@@ -51,7 +60,7 @@ def write_report(run_dir: Path) -> Path:
             tree=run.account.get("tree"),
             files=[
                 name
-                for name in (*_FILES, "samples.txt", "checkpoints")
+                for name in (*_FILES, ROLLOUTS, "samples.txt", "checkpoints")
                 if (run_dir / name).exists()
             ],
             directory=run_dir.resolve(),
@@ -79,6 +88,9 @@ def _headline(run: RunRecord) -> dict[str, float | None]:
         numbers[name] = run.result.get(name, series[-1] if series else None)
     numbers["parameters"] = (run.environment | run.result).get("parameters")
     numbers["xz"] = run.xz_bits_per_byte()
+    accuracies = run.series("val/accuracy")[1]
+    numbers["accuracy"] = accuracies[-1] if accuracies else None
+    numbers["best_accuracy"] = max(accuracies) if accuracies else None
     return {
         name: float(value) if isinstance(value, int | float) and math.isfinite(value) else None
         for name, value in numbers.items()

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 METRICS, SAMPLES, RESULT = "metrics.jsonl", "samples.txt", "result.json"
 ENVIRONMENT, ACCOUNT, LOCK = "environment.json", "account.json", ".lock"
 DATA, LINEAGE = "data.json", "lineage.json"
+ROLLOUTS = "rollouts.jsonl"
+GROWING = (METRICS, SAMPLES, ROLLOUTS)
+"""Files that a run appends to."""
 
 
 class Run:
@@ -108,13 +111,18 @@ class Run:
         with (self.directory / SAMPLES).open("a", encoding="utf-8") as file:
             file.write(f"=== step {step} ===\n{text}\n\n")
 
+    def rollout(self, record: dict[str, Any]) -> None:
+        """Append the record of a rollout to `rollouts.jsonl`."""
+        with (self.directory / ROLLOUTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
     def position(self) -> dict[str, int]:
         """Return the size in bytes of each file that only grows."""
-        return {name: self._size(name) for name in (METRICS, SAMPLES)}
+        return {name: self._size(name) for name in GROWING}
 
     def rewind(self, position: dict[str, int]) -> None:
         """Cut each file back to its size in `position`, so that no step is logged twice."""
-        for name in (METRICS, SAMPLES):
+        for name in GROWING:
             if self._size(name) > position.get(name, 0):
                 with (self.directory / name).open("r+b") as file:
                     file.truncate(position.get(name, 0))
@@ -203,6 +211,9 @@ class NullRun(Run):
         """Leave it to rank 0."""
 
     def sample(self, step: int, text: str) -> None:
+        """Leave it to rank 0."""
+
+    def rollout(self, record: dict[str, Any]) -> None:
         """Leave it to rank 0."""
 
     def rewind(self, position: dict[str, int]) -> None:

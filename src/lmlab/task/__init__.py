@@ -14,8 +14,18 @@ if TYPE_CHECKING:
 
 def run(config: "RunConfig", directory: Path) -> None:
     """Run the configured task in a run directory."""
+    from lmlab.task.dpo import DPO
     from lmlab.task.lifecycle import run_task
+    from lmlab.task.policies import GRPO, PPO, ExpertIteration
     from lmlab.task.pretrain import Pretrain
+    from lmlab.task.sft import SFT
 
-    tasks = {"pretrain": Pretrain}
+    tasks = {
+        "pretrain": Pretrain,
+        "sft": SFT,
+        "dpo": DPO,
+        "grpo": GRPO,
+        "expert_iteration": ExpertIteration,
+        "ppo": PPO,
+    }
     run_task(config, directory, tasks[config.task.kind])

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from lmlab.config import RunConfig
 from lmlab.model import Transformer, build
+from lmlab.model.value_head import without_value_head
 from lmlab.runs.run import Run
 from lmlab.tokenizer import Tokenizer
 from lmlab.training.loop import Source
@@ -54,6 +55,10 @@ class Task(ABC):
     def build_model(self) -> Transformer:
         """Return the model on the CPU, initialised."""
         return build(self.config.model, self.tokenizer.vocab_size)
+
+    def adopted(self, weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+        """Return the weights of a run in `init_from` as `model` takes them."""
+        return without_value_head(weights)
 
     @abstractmethod
     def build_objective(self, model: Transformer) -> Objective:

@@ -1,10 +1,12 @@
 """Configuration of the task: what a model is trained for."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from lmlab.alignment.config import ExamplesConfig, Normalization, PreferenceLossKind
 from lmlab.schema import Config
+from lmlab.task.rl_config import ExpertIterationConfig, GRPOConfig, PPOConfig
 
 
 class SampleConfig(Config):
@@ -40,4 +42,54 @@ class PretrainConfig(Config):
     sample: SampleConfig
 
 
-TaskConfig = Annotated[PretrainConfig, Field()]
+class _ExamplesTaskConfig(Config):
+    examples: ExamplesConfig
+    """Where the examples come from."""
+    template: str | None
+    """Chat template of conversations: chatml, plain, or the path of a Jinja template; it is kept
+    with the tokenizer. null: the tokenizer's own, or else chatml."""
+
+    def check(self, batch_size: int, context_length: int) -> None:
+        """Return: any batch and context fit."""
+
+
+class SFTConfig(_ExamplesTaskConfig):
+    """Supervised fine-tuning on demonstrations: the cross-entropy of the responses."""
+
+    kind: Literal["sft"]
+    packing: bool
+    """Put several short examples into a row; attention stays within each. trainer.batch_size counts
+    rows."""
+    normalization: Normalization
+    """token: all learnt tokens of a batch count alike; sequence: all examples; constant: the sum
+    over an example's tokens is divided by `constant`."""
+    constant: Annotated[float, Field(gt=0)] | None
+    """Divides the sum over an example's tokens, with normalization=constant; else null."""
+    sample: SampleConfig
+    """Text generated at evaluation points; prompt=null: that of the first held-out example."""
+
+    @model_validator(mode="after")
+    def _constant_is_used(self) -> Self:
+        if (self.normalization == "constant") != (self.constant is not None):
+            raise ValueError(
+                "constant goes with normalization=constant: give both, or constant=null"
+            )
+        return self
+
+
+class DPOConfig(_ExamplesTaskConfig):
+    """Direct preference optimization from pairs (Rafailov et al. 2023); starts from init_from=RUN,
+    whose model is the reference."""
+
+    kind: Literal["dpo"]
+    loss: PreferenceLossKind
+    """dpo: -log sigmoid of the difference of implicit rewards; ipo: its squared distance from
+    1 / (2 beta) (Azar et al. 2023), of log-probabilities per token."""
+    beta: Annotated[float, Field(gt=0)]
+    """How strongly the policy is kept at the reference; larger: closer."""
+
+
+TaskConfig = Annotated[
+    PretrainConfig | SFTConfig | DPOConfig | GRPOConfig | ExpertIterationConfig | PPOConfig,
+    Field(discriminator="kind"),
+]

@@ -1,6 +1,5 @@
 """Where a new run starts: at fresh weights, or at those of another run (`init_from=`)."""
 
-from pathlib import Path
 from typing import Any
 
 from lmlab.config import load_yaml
@@ -8,6 +7,7 @@ from lmlab.errors import ConfigError, UserError
 from lmlab.layout import CONFIG, TOKENIZER
 from lmlab.runs.run import LINEAGE, Run
 from lmlab.task.base import Task
+from lmlab.task.new_tokens import require_extension, with_new_rows
 from lmlab.tokenizer import Tokenizer
 from lmlab.training.checkpoint import read_checkpoint
 from lmlab.training.loop import TrainingSetup
@@ -25,9 +25,20 @@ def initialize(setup: TrainingSetup, task: Task, total_steps: int, run: Run) -> 
         return TrainState()
     given = f"init_from={config.init_from}"
     values = read_checkpoint(config.init_from, setup.model.state_dict())
-    load_weights(setup.model, values["model"], given)
     parent = config.init_from.parents[1]
-    _require_its_tokenizer(parent, task.tokenizer, given)
+    known = Tokenizer.load(parent / TOKENIZER)
+    require_extension(known, task.tokenizer, given)
+    weights = task.adopted(values["model"], setup.model)
+    added = task.tokenizer.vocab_size - known.vocab_size
+    if added:
+        if config.init_optimizer:
+            raise ConfigError(
+                "init_optimizer",
+                f"the tokenizer has {added} special tokens more than that of {given}, which its "
+                "optimizer does not know; use init_optimizer=false",
+            )
+        weights = with_new_rows(weights, setup.model, known.vocab_size, given)
+    load_weights(setup.model, weights, given)
     state = TrainState()
     if config.init_optimizer:
         theirs, own = load_yaml(parent / CONFIG).optimizer.kind, config.optimizer.kind
@@ -75,16 +86,3 @@ def _continued(setup: TrainingSetup, values: dict[str, Any], given: str) -> Trai
         vars(setup.scaler).update(values["scaler"])
     load_source(setup, values.get("source", []), given)
     return TrainState.from_checkpoint(values["progress"])
-
-
-def _require_its_tokenizer(parent: Path, tokenizer: Tokenizer, given: str) -> None:
-    """Raise UserError when the weights were trained with another tokenizer."""
-    theirs = Tokenizer.load(parent / TOKENIZER)
-    if any(
-        getattr(theirs, part) != getattr(tokenizer, part)
-        for part in ("vocab", "merges", "special_tokens", "pattern")
-    ):
-        raise UserError(
-            f"{given} was trained with another tokenizer ({theirs.vocab_size:,} tokens, here "
-            f"{tokenizer.vocab_size:,}), so its embeddings mean other tokens; leave out tokenizer="
-        )

@@ -31,7 +31,9 @@ class Pretrain(Task):
     @property
     def settings(self) -> PretrainConfig:
         """The task's own configuration."""
-        return self.config.task
+        settings = self.config.task
+        assert isinstance(settings, PretrainConfig)
+        return settings
 
     @property
     def tokenizer(self) -> Tokenizer:

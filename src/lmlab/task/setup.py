@@ -1,15 +1,18 @@
 """From a task to a training setup: model, optimizer, schedule, costs, hooks; and training it."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lmlab.accounting.costs import count_costs
 from lmlab.accounting.fit import require_memory
 from lmlab.accounting.text import short
 from lmlab.config import RunConfig, stored_fingerprints
 from lmlab.layout import CHECKPOINTS, CONFIG, checkpoint_of, run_of
+from lmlab.model import Transformer
 from lmlab.optim import build_optimizer, build_schedule
 from lmlab.runs.run import ACCOUNT, Run
 from lmlab.task.base import Task
@@ -60,7 +63,7 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
     else:
         model = task.build_model().to(runtime.device)
     model.checkpoint_activations = trainer.checkpoint_activations
-    hooks: list[Hook] = [lambda logs: model.metrics() if logs else {}]
+    hooks: list[Hook] = [partial(_model_metrics, model)]
     if trainer.watch_norms:
         hooks.append(LayerStats(model))
     set_precision(model, runtime.precision)
@@ -69,6 +72,7 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
         run.say(chosen)
     wrapped: Any = runtime.strategy.wrap(objective, model)
     if trainer.compile is True or (trainer.compile == "auto" and runtime.device.type == "cuda"):
+        torch.compiler.reset()  # it stops compiling after eight models, those of earlier runs too
         backend = "aot_eager" if runtime.device.type == "mps" else "inductor"
         wrapped = torch.compile(wrapped, backend=backend)
     setup = TrainingSetup(
@@ -121,11 +125,18 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
     return outcome, {"parameters": costs.parameters, "flops_per_token": costs.flops_per_token}
 
 
+def _model_metrics(model: Transformer, logged: bool) -> dict[str, Tensor]:
+    """Return what a step has shown of the model, if it is logged; the next step begins anew."""
+    metrics = model.take_metrics()
+    return metrics if logged else {}
+
+
 def _configure_torch(config: RunConfig) -> None:
     if config.trainer.num_threads is not None:
         torch.set_num_threads(config.trainer.num_threads)
     torch.autograd.set_detect_anomaly(config.trainer.detect_anomaly)
-    torch.set_float32_matmul_precision("high")  # TF32 on CUDA
+    # On CUDA alone: torch.set_float32_matmul_precision also rounds the products of some CPUs.
+    torch.backends.cuda.matmul.allow_tf32 = True
     keep_freed_memory()
     torch.manual_seed(config.seed)
 

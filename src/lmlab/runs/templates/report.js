@@ -1,15 +1,9 @@
-"use strict";
 (async () => {
-  const data = JSON.parse(document.getElementById("curves-data").textContent);
+  const { colour, options, look, axis: plain, title } = charts, data = charts.read("curves-data");
   const form = document.querySelector(".controls");
-  const touch = matchMedia("(pointer: coarse)").matches;
   const names = { step: "step", tokens: "tokens", seconds: "time (seconds)" };
 
-  const bytes = Uint8Array.from(atob(document.getElementById("plotly-gz").textContent), (c) => c.charCodeAt(0));
-  const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const script = document.createElement("script");
-  script.textContent = await new Response(unpacked).text();
-  document.head.append(script);
+  await charts.load();
 
   const points = (key, x) => {
     const xs = data.columns[x], ys = data.columns[key] || [];
@@ -23,26 +17,16 @@
     return values.map((value, i) => (average += Math.max(1 - weight, 1 / (1 + i / 8)) * (value - average)));
   };
 
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 
   const layout = (state, more) => {
-    const axis = { gridcolor: colour("grid"), linecolor: colour("line"), zeroline: false, automargin: true };
+    const axis = plain();
     return {
-      paper_bgcolor: colour("page"), plot_bgcolor: colour("page"),
-      font: { family: "system-ui, sans-serif", size: 13, color: colour("ink") },
-      hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink") } },
-      hovermode: "x unified", showlegend: false,
-      dragmode: touch ? false : "zoom", // a finger scrolls the page
-      margin: { l: 50, r: 15, t: 10, b: 45 },
-      xaxis: { ...axis, type: state.logx ? "log" : "linear", title: { text: names[state.x], font: { size: 13 } },
-        ...(state.x === "step" ? { tickformat: ",~f" } : {}) },
+      ...look(), hovermode: "x unified", showlegend: false, margin: { l: 50, r: 15, t: 10, b: 45 },
+      xaxis: { ...axis, type: state.logx ? "log" : "linear", title: title(names[state.x]), ...(state.x === "step" ? { tickformat: ",~f" } : {}) },
       yaxis: { ...axis },
       ...more(axis),
     };
   };
-  // The buttons are listed because plotly's own list has one that uploads the chart.
-  const options = { responsive: true, displaylogo: false, displayModeBar: touch || innerWidth < 640 ? false : "hover", showSendToCloud: false,
-    modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
 
   const drawLoss = (state) => {
     const train = points("train/loss", state.x), validation = points("val/loss", state.x);
@@ -75,7 +59,7 @@
     }
     return Plotly.react("loss", traces.filter((trace) => trace.x.length), layout(state, (axis) => ({
       shapes, annotations, showlegend: true, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
-      yaxis: { ...axis, type: state.logy ? "log" : "linear", title: { text: "loss (nats per token)", font: { size: 13 } } },
+      yaxis: { ...axis, type: state.logy ? "log" : "linear", title: title("loss (nats per token)") },
     })), options);
   };
 
@@ -92,12 +76,7 @@
 
   form.addEventListener("input", draw);
   form.addEventListener("submit", (event) => event.preventDefault());
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  charts.onScheme(draw);
   await draw();
   document.body.dataset.drawn = "true";
-})().catch((error) => {
-  const problem = document.getElementById("problem");
-  problem.textContent = `The charts could not be drawn (${error}); loss.png beside this page shows the loss.`;
-  problem.hidden = false;
-  throw error;
-});
+})().catch(charts.failed("loss.png beside this page shows the loss"));

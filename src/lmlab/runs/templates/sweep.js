@@ -1,4 +1,3 @@
-"use strict";
 // Tables first: they work without the charts.
 for (const table of document.querySelectorAll(".sortable")) {
   const heads = Array.from(table.querySelectorAll("th"));
@@ -22,20 +21,13 @@ for (const table of document.querySelectorAll(".sortable")) {
   }));
 }
 (async () => {
-  const data = JSON.parse(document.getElementById("sweep-data").textContent);
+  const { colour, dark, options, look, axis: plain, title } = charts, data = charts.read("sweep-data");
   const form = document.querySelector(".controls");
-  const touch = matchMedia("(pointer: coarse)").matches;
   const names = { step: "step", tokens: "tokens", seconds: "time (seconds)" };
   const dashes = ["solid", "dash", "dot", "dashdot", "longdash"], symbols = ["circle", "square", "diamond", "triangle-up", "triangle-down"];
 
-  const bytes = Uint8Array.from(atob(document.getElementById("plotly-gz").textContent), (c) => c.charCodeAt(0));
-  const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const script = document.createElement("script");
-  script.textContent = await new Response(unpacked).text();
-  document.head.append(script);
+  await charts.load();
 
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
-  const dark = () => matchMedia("(prefers-color-scheme: dark)").matches;
   // One hue after the other for names; from blue to red in the order of the values for numbers.
   const hue = (i, n, ordered) => (ordered ? 250 - (n > 1 ? (240 * i) / (n - 1) : 0) : (i * 137.5 + 215) % 360);
   const paint = (i, n, ordered) => `hsl(${hue(i, n, ordered)}, 65%, ${dark() ? 66 : 42}%)`;
@@ -44,20 +36,7 @@ for (const table of document.querySelectorAll(".sortable")) {
   const label = (value) => text(value === null ? "null" : value);
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 
-  const layout = (more) => {
-    const axis = { gridcolor: colour("grid"), linecolor: colour("line"), zeroline: false, automargin: true };
-    return {
-      paper_bgcolor: colour("page"), plot_bgcolor: colour("page"),
-      font: { family: "system-ui, sans-serif", size: 13, color: colour("ink") },
-      hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink") }, namelength: -1 },
-      dragmode: touch ? false : "zoom", // a finger scrolls the page
-      margin: { l: 55, r: 15, t: 10, b: 45 },
-      ...more(axis),
-    };
-  };
-  // The buttons are listed because plotly's own list has one that uploads the chart.
-  const options = { responsive: true, displaylogo: false, displayModeBar: touch || innerWidth < 640 ? false : "hover", showSendToCloud: false,
-    modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
+  const layout = (more) => ({ ...look(), ...more(plain()) });
 
   // The metric against one axis: a point a run, a line through the means for each choice of the other axes.
   const drawAxis = (chart) => {
@@ -91,7 +70,7 @@ for (const table of document.querySelectorAll(".sortable")) {
       showlegend: lines.length > 1, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, hovermode: "closest",
       annotations: bad ? [{ xref: "paper", x: 0.01, xanchor: "left", yref: "y", y: top, yanchor: "bottom", text: "✕ diverged", showarrow: false, font: { color: colour("bad"), size: 12 } }] : [],
       xaxis: { ...a, type: log ? "log" : numeric ? "linear" : "category", ...(log ? { tickvals: values, ticktext: values.map((v) => v.toPrecision(2).includes("e") ? v.toExponential(0) : String(Number(v.toPrecision(3)))) } : {}) },
-      yaxis: { ...a, title: { text: data.metric, font: { size: 13 } } },
+      yaxis: { ...a, title: title(data.metric) },
     })), { ...options, displayModeBar: false });
   };
 
@@ -124,20 +103,15 @@ for (const table of document.querySelectorAll(".sortable")) {
     const low = Math.min(...sound), high = Math.max(...sound), room = 0.05 * (high - low || 1);
     return Plotly.react("loss", traces, layout((a) => ({
       showlegend: true, legend: { orientation: "h", x: 0, y: innerWidth < 640 ? -0.32 : -0.18, yanchor: "top" }, hovermode: "closest",
-      xaxis: { ...a, type: state.logx ? "log" : "linear", title: { text: names[state.x], font: { size: 13 } } },
-      yaxis: { ...a, type: state.logy ? "log" : "linear", ...(cut ? { range: [low - room, high + room] } : {}), title: { text: `${state.loss === "val" ? "validation" : "training"} loss (nats per token)`, font: { size: 13 } } },
+      xaxis: { ...a, type: state.logx ? "log" : "linear", title: title(names[state.x]) },
+      yaxis: { ...a, type: state.logy ? "log" : "linear", ...(cut ? { range: [low - room, high + room] } : {}), title: title(`${state.loss === "val" ? "validation" : "training"} loss (nats per token)`) },
     })), options);
   };
 
   const draw = () => Promise.all([drawCurves(), ...Array.from(document.querySelectorAll("[data-axis]"), drawAxis)]);
   form.addEventListener("input", drawCurves);
   form.addEventListener("submit", (event) => event.preventDefault());
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  charts.onScheme(draw);
   await draw();
   document.body.dataset.drawn = "true";
-})().catch((error) => {
-  const problem = document.getElementById("problem");
-  problem.textContent = `The charts could not be drawn (${error}); the tables have the numbers.`;
-  problem.hidden = false;
-  throw error;
-});
+})().catch(charts.failed("the tables have the numbers"));

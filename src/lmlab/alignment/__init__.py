@@ -1,0 +1,1 @@
+"""Alignment: losses, advantages, preferences, examples, chat templates and rewards."""

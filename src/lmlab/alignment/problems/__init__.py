@@ -1,0 +1,31 @@
+"""Problems: prompts with what is right, generated or read from files."""
+
+from typing import TYPE_CHECKING, assert_never
+
+from lmlab.alignment.problems.config import (
+    AdditionConfig,
+    CountdownConfig,
+    ProblemFilesConfig,
+    ProblemsConfig,
+    ReasoningGymConfig,
+)
+
+if TYPE_CHECKING:
+    from lmlab.alignment.problems.problem import Problems
+
+
+def open_problems(config: ProblemsConfig) -> "Problems":
+    """Return the problems that a configuration describes; raises DataError for bad files."""
+    from lmlab.alignment.problems.files import read_problems
+    from lmlab.alignment.problems.generated import addition, countdown, reasoning_gym
+    from lmlab.alignment.problems.problem import checked, divided
+
+    if isinstance(config, AdditionConfig):
+        return divided(addition(config), config.held_out)
+    if isinstance(config, CountdownConfig):
+        return divided(countdown(config), config.held_out)
+    if isinstance(config, ReasoningGymConfig):
+        return divided(reasoning_gym(config), config.held_out)
+    if isinstance(config, ProblemFilesConfig):
+        return checked(read_problems(config), f"{config.path}, {config.validation_path}")
+    assert_never(config)

@@ -1,0 +1,74 @@
+"""Rows of JSON lines, each with the place that an error names."""
+
+import codecs
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from lmlab.data.paths import find_files
+from lmlab.errors import DataError
+from lmlab.io.compression import read_blocks
+
+
+@dataclass(frozen=True)
+class Row:
+    """One object of a file."""
+
+    values: Mapping[str, Any]
+    place: str
+    """File and line."""
+
+
+def read_rows(key: str, patterns: Sequence[str], rename: Mapping[str, str]) -> list[Row]:
+    """Return the rows of files, in sorted order, with columns renamed.
+
+    `patterns` are paths, folders or patterns, the value of the configuration key `key`; files are
+    plain or compressed by gzip or zstd. Raises DataError with the file and the line.
+    """
+    rows: list[Row] = []
+    for path in find_files(key, patterns, Path()).paths:
+        before = len(rows)
+        for number, line in enumerate(_lines(path), start=1):
+            if line.strip():
+                rows.append(Row(_object(line, f"{path}:{number}", rename), f"{path}:{number}"))
+        if len(rows) == before:
+            raise DataError(f"{path}: holds no rows; one JSON object a line")
+    return rows
+
+
+def split_rows(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Row]]:
+    """Return the rows to train on and those held out, chosen by a hash of their values.
+
+    Equal rows are on one side, whatever their order.
+    """
+    train, held_out = list[Row](), list[Row]()
+    for row in rows:
+        text = json.dumps(row.values, sort_keys=True).encode()
+        number = int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+        (held_out if number < fraction * 2**64 else train).append(row)
+    return train, held_out
+
+
+def _lines(path: Path) -> Iterator[str]:
+    decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+    rest = ""
+    try:
+        for block in read_blocks(path):
+            *whole, rest = (rest + decode(block)).split("\n")
+            yield from whole
+        yield rest + decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error.reason}); convert it") from None
+
+
+def _object(line: str, place: str, rename: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        raise DataError(f"{place}: not a JSON object") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{place}: not a JSON object, but {type(values).__name__}")
+    return {rename.get(name, name): value for name, value in values.items()}

@@ -1,0 +1,229 @@
+"""Accuracy of generated answers to problems, as rewards judge them."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lmlab.alignment.accuracy import (
+    format_answer_counts,
+    is_right,
+    pass_at_k,
+    wilson_interval,
+)
+from lmlab.alignment.problems.problem import Problem
+from lmlab.alignment.rewards import Grader, Reward
+from lmlab.alignment.rollouts import Decoding, Request, generate_responses, response_seed
+from lmlab.alignment.rows import read_rows
+from lmlab.errors import DataError, UserError
+from lmlab.evaluation.estimate import Estimate, ratio
+from lmlab.evaluation.plot import Panel
+from lmlab.evaluation.results import Report, Row, numbers
+from lmlab.files import atomic_write
+from lmlab.loading import TrainedRun
+
+AT_A_TIME = 256
+"""Responses generated and judged at a time."""
+
+
+class Preference(NamedTuple):
+    """A right and a wrong answer to a problem, as preference training reads them."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class ProblemResult:
+    """Rewards of a model's answers to problems."""
+
+    greedy: tuple[Reward, ...]
+    """Of the likeliest answer to each problem."""
+    sampled: tuple[tuple[Reward, ...], ...]
+    """Of the samples of each problem; empty: none were drawn."""
+    preferences: tuple[Preference, ...]
+    """The first right and the first wrong sample of each problem that has both."""
+    failures: int
+    """Answers whose reward could not be computed."""
+
+    @property
+    def greedy_right(self) -> int:
+        """Problems whose likeliest answer is right."""
+        return sum(map(is_right, self.greedy))
+
+    def pass_at(self, k: int) -> np.ndarray:
+        """Return pass@k of each problem."""
+        return np.array(
+            [pass_at_k(len(group), sum(map(is_right, group)), k) for group in self.sampled]
+        )
+
+
+def read_problem_file(
+    path: Path, prompt_field: str, answer_field: str, template: str, limit: int | None
+) -> list[Problem]:
+    """Return the problems in JSON lines; raises DataError naming the line that is wrong."""
+    problems = []
+    for row in read_rows("--problems", [str(path)], {})[:limit]:
+        found = []
+        for field in (prompt_field, answer_field):
+            value = row.values.get(field)
+            if not isinstance(value, str | int | float) or value == "":
+                raise DataError(
+                    f"{row.place}: needs a text in the field '{field}' (there is "
+                    f"{', '.join(row.values) or 'nothing'}); see --prompt-field, --answer-field"
+                )
+            found.append(str(value))
+        problems.append(Problem(template.replace("{prompt}", found[0]), found[1]))
+    return problems
+
+
+def answer_problems(
+    run: TrainedRun,
+    problems: Sequence[Problem],
+    grader: Grader,
+    decoding: Decoding,
+    *,
+    samples: int,
+    seed: int,
+    advance: Callable[[int], object] = lambda _: None,
+) -> ProblemResult:
+    """Return the rewards of the likeliest answer and of `samples` drawn ones to each problem.
+
+    Raises UserError for a prompt that leaves no room for an answer in the context.
+    """
+    prompts = [tuple(run.tokenizer.encode(problem.prompt)) for problem in problems]
+    room = run.model.context_length - decoding.max_new_tokens
+    for problem, ids in zip(problems, prompts, strict=True):
+        if not 0 < len(ids) <= room:
+            raise UserError(
+                f"the prompt {problem.prompt!r:.40} has {len(ids):,} tokens; with --max-new-tokens "
+                f"{decoding.max_new_tokens} it needs 1 to {room:,} in this run's context"
+            )
+    before = grader.failures.total()
+    greedy = _rewarded(run, problems, prompts, grader, replace(decoding, temperature=0.0), 1, seed)
+    advance(len(problems))
+    sampled: list[list[_Answer]] = []
+    if samples:
+        sampled = _rewarded(run, problems, prompts, grader, decoding, samples, seed)
+    return ProblemResult(
+        tuple(group[0].reward for group in greedy),
+        tuple(tuple(answer.reward for answer in group) for group in sampled),
+        tuple(_preferences(problems, sampled)),
+        grader.failures.total() - before,
+    )
+
+
+class _Answer(NamedTuple):
+    text: str
+    reward: Reward
+
+
+def _preferences(
+    problems: Sequence[Problem], sampled: Sequence[Sequence[_Answer]]
+) -> Iterator[Preference]:
+    for problem, group in zip(problems, sampled, strict=False):  # there may be no samples
+        written = [answer for answer in group if answer.text.strip()]  # training refuses others
+        right = [answer.text for answer in written if is_right(answer.reward)]
+        wrong = [answer.text for answer in written if not is_right(answer.reward)]
+        if right and wrong:
+            yield Preference(problem.prompt, right[0], wrong[0])
+
+
+def write_preferences(path: Path, results: Iterable[ProblemResult]) -> int:
+    """Write the pairs of all results as JSON lines, and return their number.
+
+    Raises UserError when there is none.
+    """
+    pairs = [pair for result in results for pair in result.preferences]
+    if not pairs:
+        raise UserError(
+            f"--preferences {path}: no problem has a right and a wrong sample; raise --samples, or "
+            "take another run"
+        )
+    with atomic_write(path) as file:
+        for pair in pairs:
+            file.write(json.dumps(pair._asdict(), ensure_ascii=False) + "\n")
+    return len(pairs)
+
+
+def _rewarded(
+    run: TrainedRun,
+    problems: Sequence[Problem],
+    prompts: Sequence[tuple[int, ...]],
+    grader: Grader,
+    decoding: Decoding,
+    samples: int,
+    seed: int,
+) -> list[list[_Answer]]:
+    """Return `samples` answers to each problem."""
+    places = [(place, sample) for place in range(len(problems)) for sample in range(samples)]
+    answers: list[_Answer] = []
+    for start in range(0, len(places), AT_A_TIME):
+        part = places[start : start + AT_A_TIME]
+        requests = [
+            Request(prompts[place], response_seed(seed, -1, place, sample))
+            for place, sample in part
+        ]
+        responses = generate_responses(run.model, run.tokenizer, requests, decoding)
+        assert responses is not None
+        texts = [response.text for response in responses]
+        rewards = grader(
+            [
+                (problems[place].prompt, text, problems[place].truth)
+                for (place, _), text in zip(part, texts, strict=True)
+            ]
+        )
+        answers += map(_Answer, texts, rewards)
+    return [answers[i : i + samples] for i in range(0, len(answers), samples)]
+
+
+def report_problems(
+    results: Mapping[tuple[str, str], ProblemResult], pass_at: Sequence[int]
+) -> Report:
+    """Return the report on the accuracy of runs on problems, (file, run) -> result."""
+    rows: list[Row] = []
+    cells: list[list[str]] = []
+    notes = ["Greedy: 95 % interval by Wilson; ±: 95 % confidence interval over problems."]
+    panels: dict[str, list[tuple[str, Estimate]]] = {}
+    for (file, run), result in results.items():
+        total = len(result.greedy)
+        low, high = wilson_interval(result.greedy_right, total)
+        share = result.greedy_right / total
+        counts = format_answer_counts(result.greedy)
+        row: Row = {"file": file, "run": run, "greedy_accuracy": share}
+        row |= {"greedy_accuracy_low": low, "greedy_accuracy_high": high}
+        cell = [file, run, f"{share:.3f} [{low:.3f}, {high:.3f}]"]
+        for k in pass_at if result.sampled else ():
+            values = result.pass_at(k)
+            estimate = ratio(values, np.ones(len(values)))
+            row |= numbers(f"pass_at_{k}", estimate)
+            half = estimate.half_width
+            cell.append(f"{estimate.value:.3f}" + ("" if half is None else f" ± {half:.3f}"))
+        row |= {f"format_answer_{key.replace(',', '_')}": count for key, count in counts.items()}
+        row |= {"problems": total, "failed_rewards": result.failures}
+        rows.append(row)
+        shown = ", ".join(f"({key}) {count:,}" for key, count in counts.items())
+        cells.append([*cell, shown, f"{total:,}"])
+        if result.failures:
+            notes.append(f"{run}: the rewards of {result.failures:,} answers failed, and are 0.")
+        values = np.array([float(is_right(reward)) for reward in result.greedy])
+        panels.setdefault(file, []).append((run, ratio(values, np.ones(total))))
+    head = ["file", "run", "greedy accuracy"]
+    sampled = any(result.sampled for result in results.values())
+    head += [_title(k) for k in pass_at] if sampled else []
+    head += ["(format, answer) greedy", "problems"]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    rows = [{key: row.get(key, 0) for key in keys} for row in rows]
+    drawn = [
+        Panel(file, "greedy accuracy", found, limits=(-0.05, 1.05))
+        for file, found in panels.items()
+    ]
+    return Report(rows, head, cells, 2, notes, drawn)
+
+
+def _title(k: int) -> str:
+    return "sampled accuracy" if k == 1 else f"pass@{k}"

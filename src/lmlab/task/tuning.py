@@ -1,0 +1,179 @@
+"""What the tasks that learn from files of examples share: rows, template, tokenizer."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from lmlab.alignment.batches import ShuffledSource, shares
+from lmlab.alignment.config import ExamplesConfig
+from lmlab.alignment.examples import Converter, Example, is_conversation
+from lmlab.alignment.rows import Row, read_rows, split_rows
+from lmlab.alignment.sequences import TokenSequence, fitted, tokenized
+from lmlab.alignment.templates import END, Template, find_template
+from lmlab.errors import DataError
+from lmlab.runs.run import Run
+from lmlab.task.base import Task
+from lmlab.task.given_tokenizer import given_tokenizer
+from lmlab.tokenizer import Tokenizer
+from lmlab.training.batch import Batch, to_device
+from lmlab.training.chunking import fastest_chunk
+
+Item = TypeVar("Item", bound=TokenSequence | tuple[TokenSequence, TokenSequence])
+Held = TypeVar("Held", bound=Batch)
+Collate = Callable[[Sequence[int], Sequence[int]], Batch]
+KEY = "task.examples.paths"
+
+
+class Tuning(Task, Generic[Item]):
+    """Training on examples of files, a share of which is held out."""
+
+    train: list[Item]
+    held_out: list[Item]
+    _tokenizer: Tokenizer
+
+    @property
+    @abstractmethod
+    def examples(self) -> ExamplesConfig:
+        """Where the examples come from."""
+
+    @property
+    @abstractmethod
+    def template_name(self) -> str | None:
+        """The configured chat template."""
+
+    @abstractmethod
+    def convert(self, converter: Converter, row: Row) -> tuple[Example, ...]:
+        """Return the texts of a row; raises DataError."""
+
+    @abstractmethod
+    def item(self, sequences: Sequence[TokenSequence]) -> Item:
+        """Return what is trained on, of the tokens of those texts."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the model, with the template and its special tokens."""
+        return self._tokenizer
+
+    def prepare(self, say: Callable[[str], None]) -> None:
+        """Read the examples and tokenise them."""
+        tokenizer = given_tokenizer(self.config.tokenizer)
+        settings = self.examples
+        rows = read_rows(KEY, settings.paths, settings.rename)
+        if settings.validation_paths is None:
+            train, held_out = split_rows(rows, settings.validation_fraction)
+        else:
+            train = rows
+            held_out = read_rows(
+                "task.examples.validation_paths", settings.validation_paths, settings.rename
+            )
+        if not train or not held_out:
+            raise DataError(
+                f"{KEY}: of {len(rows):,} rows none is left to "
+                f"{'train on' if not train else 'validate with'}; give more rows, or another "
+                "task.examples.validation_fraction"
+            )
+        template = find_template(self.template_name, tokenizer.chat_template)
+        if any(map(is_conversation, [*train, *held_out])):
+            tokenizer = tokenizer.extended(template.special_tokens, template.source)
+        self._tokenizer = tokenizer
+        self.train = self._items(train, template, say)
+        self.held_out = self._items(held_out, template, say)
+
+    def _items(
+        self, rows: Sequence[Row], template: Template, say: Callable[[str], None]
+    ) -> list[Item]:
+        settings = self.examples
+        converter = Converter(
+            template, settings.prompt_template, END in self.tokenizer.special_tokens
+        )
+        context_length = self.config.model.context_length
+        items: list[Item] = []
+        changed = 0
+        for row in rows:
+            texts = self.convert(converter, row)
+            sequences = [tokenized(text, self.tokenizer) for text in texts]
+            found, count = fitted(
+                sequences, [text.place for text in texts], context_length, settings.too_long
+            )
+            changed += count > 0
+            kept = [sequence for sequence in found if sequence is not None]
+            if len(kept) == len(texts):
+                items.append(self.item(kept))
+        if changed:
+            say(
+                f"{changed:,} of {len(rows):,} examples are longer than the context of "
+                f"{context_length:,} tokens: {len(rows) - len(items):,} dropped, "
+                f"{changed - (len(rows) - len(items)):,} truncated"
+            )
+        if not items:
+            raise DataError(
+                f"{KEY}: no example fits into model.context_length={context_length}; use a longer "
+                "context, or shorter examples"
+            )
+        return items
+
+    def data_record(self) -> dict[str, Any]:
+        """Return counts and hashes of the tokens."""
+        return {
+            "train_examples": len(self.train),
+            "held_out_examples": len(self.held_out),
+            "train_hash": self.digest(self.train),
+            "held_out_hash": self.digest(self.held_out),
+        }
+
+    def digest(self, items: Sequence[Item]) -> str:
+        """Return a hash of tokens and what is learnt of them."""
+        digest = blake2b(digest_size=16)
+        for item in items:
+            for sequence in (item,) if isinstance(item, TokenSequence) else item:
+                digest.update(np.int64(len(sequence.ids)).tobytes())
+                digest.update(sequence.ids.tobytes() + sequence.learned.tobytes())
+        return digest.hexdigest()
+
+    def shuffled(self, collate: Collate, count: int) -> ShuffledSource:
+        """Return batches of `count` training rows, in a new order for each pass."""
+        return ShuffledSource(
+            collate,
+            count,
+            self.config.trainer.batch_size,
+            self.runtime.seed,
+            self.runtime.distributed,
+        )
+
+    @torch.no_grad()
+    def held_out_terms(
+        self, objective: nn.Module, run: Run, collate: Callable[[list[int]], Held], count: int
+    ) -> list[tuple[Held, dict[str, float], bool]] | None:
+        """Return each batch of `count` held-out rows, what the objective says of it, and whether
+        it counts: the others only keep the processes in step.
+
+        None, in all processes, once the run has a `stop_signal` in one of them.
+        """
+        distributed, runtime = self.runtime.distributed, self.runtime
+        found = []
+        objective.eval()
+        try:
+            for numbers, counts in shares(count, self.evaluation_batch, distributed):
+                if distributed.maximum(run.stop_signal is not None) > 0:
+                    return None
+                batch = collate(numbers)
+                with runtime.autocast():
+                    _, terms = objective(*to_device(batch, runtime.device))
+                found.append((batch, {name: x.item() for name, x in terms.items()}, counts))
+        finally:
+            objective.train()
+        return found
+
+    def chunk_tokens(self) -> int | None:
+        """Return the number of tokens that is fastest."""
+        return fastest_chunk(self.runtime.device)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Return how many rows are evaluated at a time."""
+        return self.config.trainer.micro_batch_size or self.config.trainer.batch_size

@@ -1,0 +1,148 @@
+"""Problems: what is in them, and that held-out ones stay held out."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmlab.alignment.problems import open_problems
+from lmlab.alignment.problems.config import AdditionConfig, CountdownConfig, ProblemFilesConfig
+from lmlab.alignment.problems.problem import Problem, divided
+from lmlab.cli import main as lmlab
+from lmlab.errors import DataError
+
+
+def addition(digits: int = 2, held_out: float = 0.1) -> AdditionConfig:
+    return AdditionConfig(kind="addition", digits=digits, held_out=held_out)
+
+
+def countdown(count: int) -> CountdownConfig:
+    return CountdownConfig(kind="countdown", numbers=3, largest=9, count=count, held_out=0.1)
+
+
+@pytest.mark.parametrize(("digits", "pairs"), [(1, 100), (2, 8100)])
+def test_every_sum_comes_once(digits: int, pairs: int) -> None:
+    found = open_problems(addition(digits))
+    everything = [*found.train, *found.held_out]
+    assert len({problem.prompt for problem in everything}) == len(everything) == pairs
+    for problem in everything:
+        left, right = problem.prompt.removesuffix("=").split("+")
+        assert int(left) + int(right) == int(problem.truth)
+        assert problem.solution == f"{problem.truth}\n"
+    assert len(found.held_out) == pytest.approx(0.1 * pairs, rel=0.5)
+
+
+@given(st.integers(1, 300))
+def test_a_held_out_problem_is_held_out_of_every_number_of_problems(count: int) -> None:
+    few = divided((Problem(str(i), "") for i in range(count, count + 60)), 0.5)
+    many = divided((Problem(str(i), "") for i in reversed(range(400))), 0.5)
+    assert set(few.held_out) <= set(many.held_out)
+    assert not set(many.train) & set(many.held_out)
+
+
+def test_countdown_with_its_numbers_in_another_order_is_no_new_problem() -> None:
+    found = open_problems(countdown(3000))
+    parts = []
+    for part in (found.train, found.held_out):
+        truths = [json.loads(problem.truth) for problem in part]
+        parts.append({(*sorted(truth["numbers"]), truth["target"]) for truth in truths})
+    assert len(parts[0]) < len(found.train)
+    assert not parts[0] & parts[1]
+
+
+def test_countdown_has_solutions() -> None:
+    found = open_problems(countdown(300))
+    for problem in [*found.train, *found.held_out]:
+        truth = json.loads(problem.truth)
+        expression = problem.solution.strip()
+        assert eval(expression) == truth["target"] > 0
+        used = [int(x) for x in "".join(c if c.isdigit() else " " for c in expression).split()]
+        assert sorted(used) == sorted(truth["numbers"])
+        shown, target = problem.prompt.removesuffix(":").split(" > ")
+        assert [int(x) for x in shown.split()] == truth["numbers"]
+        assert int(target) == truth["target"]
+
+
+def test_the_command_writes_what_the_task_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ("--demonstrations", "20")
+    assert lmlab(["problems", "addition", str(tmp_path / "sums"), "digits=1", *few]) == 0
+    assert "train.jsonl" in capsys.readouterr().out
+    train, shown = (
+        (tmp_path / "sums" / f"{name}.jsonl").read_text().splitlines()
+        for name in ("train", "demonstrations")
+    )
+    assert len(set(shown)) == 20
+    assert set(shown) < set(train)
+    files = ProblemFilesConfig(
+        kind="files",
+        path=tmp_path / "sums" / "train.jsonl",
+        validation_path=tmp_path / "sums" / "validation.jsonl",
+        prompt_field="prompt",
+        answer_field="answer",
+    )
+    read, made = open_problems(files), open_problems(addition(1))
+    assert [(p.prompt, p.truth) for p in read.train] == [(p.prompt, p.truth) for p in made.train]
+    row = json.loads((tmp_path / "sums" / "train.jsonl").read_text().splitlines()[0])
+    assert row["text"] == row["prompt"] + row["completion"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sums"], "unknown problems 'sums'; known: addition, countdown"),
+        (["addition", "digits"], "expected KEY=VALUE"),
+        (["addition", "number=3"], "expected KEY=VALUE"),
+        (["addition", "digits=7"], "digits: "),
+        (["addition", "digits=1", "--demonstrations=99"], "--demonstrations must be at most"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind, *settings = arguments
+    assert lmlab(["problems", kind, str(tmp_path / "x"), *settings]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "there are no problems to train on"),
+        ("{", "line 1: not JSON"),
+        ('{"prompt": "a", "answer": "b"}\n\n{"prompt": "a"}', "line 3: needs a text in the field"),
+        ('{"prompt": "", "answer": "b"}', "line 1: needs a text in the field 'prompt'"),
+        ("[1]", "line 1: needs a text in the field 'prompt'"),
+    ],
+)
+def test_bad_files_are_named_with_their_line(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text(content)
+    config = ProblemFilesConfig(
+        kind="files",
+        path=path,
+        validation_path=path,
+        prompt_field="prompt",
+        answer_field="answer",
+    )
+    with pytest.raises(DataError, match=message):
+        open_problems(config)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.jsonl"
+    config = ProblemFilesConfig(
+        kind="files", path=gone, validation_path=gone, prompt_field="a", answer_field="b"
+    )
+    with pytest.raises(DataError, match="cannot read"):
+        open_problems(config)
+
+
+def test_a_part_without_problems_is_refused() -> None:
+    with pytest.raises(DataError, match="no problems to evaluate on"):
+        divided([Problem("a", "b")], 1e-9)
