@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from lmlab.accounting.inference import decode_costs, prefill_costs
 from lmlab.export import save_gguf
@@ -32,6 +31,7 @@ from lmlab.tokenizer import Tokenizer
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.llama import llama_of  # noqa: E402
 from benchmarks.tables import machine, markdown  # noqa: E402
 
 PROMPT = 16
@@ -39,50 +39,6 @@ VOCAB = 10_000
 LLAMA_CPP: tuple[Literal["fp32", "fp16", "q8_0"], ...] = ("fp32", "fp16", "q8_0")
 SIZES = {"fp16": "bf16", "q8_0": "int8"}
 """llama.cpp's types, and ours of the same size."""
-
-
-def peer(model: Transformer) -> LlamaForCausalLM:
-    """transformers' Llama with our weights; it rotates halves where we rotate pairs."""
-    heads, width, layers = 16, model.token_embedding.weight.shape[1], len(model.blocks)
-    config = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=width,
-        intermediate_size=1344,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        max_position_embeddings=model.context_length,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    theirs = LlamaForCausalLM(config).eval()
-    names = {
-        "attention.norm_in": "input_layernorm",
-        "ffn.norm_in": "post_attention_layernorm",
-        "attention.branch.q_proj": "self_attn.q_proj",
-        "attention.branch.k_proj": "self_attn.k_proj",
-        "attention.branch.v_proj": "self_attn.v_proj",
-        "attention.branch.output_proj": "self_attn.o_proj",
-        "ffn.branch.w1": "mlp.gate_proj",
-        "ffn.branch.w2": "mlp.down_proj",
-        "ffn.branch.w3": "mlp.up_proj",
-    }
-    state = model.state_dict()
-    copied = {
-        "model.embed_tokens.weight": state["token_embedding.weight"],
-        "model.norm.weight": state["final_norm.weight"],
-        "lm_head.weight": state["lm_head.weight"],
-    }
-    for layer in range(layers):
-        for ours, name in names.items():
-            weight = state[f"blocks.{layer}.{ours}.weight"]
-            if name.endswith(("q_proj", "k_proj")):
-                weight = weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
-            copied[f"model.layers.{layer}.{name}.weight"] = weight
-    theirs.load_state_dict(copied)
-    return theirs
 
 
 def main() -> None:
@@ -98,7 +54,7 @@ def main() -> None:
     pairs = [(bytes([i // 256]), bytes([i % 256])) for i in range(VOCAB - 256)]
     vocab = dict(enumerate([*(bytes([i]) for i in range(256)), *(a + b for a, b in pairs)]))
     tokenizer = Tokenizer(vocab, pairs)
-    theirs, prompt = peer(model), torch.randint(VOCAB, (16, PROMPT))
+    theirs, prompt = llama_of(model), torch.randint(VOCAB, (16, PROMPT))
     long = torch.randint(VOCAB, (1, model.context_length - 1))
 
     def transformers(ids: torch.Tensor, new: int) -> list[list[int]]:

@@ -33,7 +33,8 @@ from lmlab.tokenizer import Tokenizer
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.generation import VOCAB, peer  # noqa: E402
+from benchmarks.generation import VOCAB  # noqa: E402
+from benchmarks.llama import llama_of  # noqa: E402
 from benchmarks.tables import machine, markdown  # noqa: E402
 
 CONTENDERS = ("transformers", "lmlab, one at a time", "lmlab")
@@ -68,7 +69,7 @@ def contend(name: str) -> None:
 
 def serve_transformers(run: TrainedRun) -> None:
     """Answer one request at a time with `transformers.generate`."""
-    theirs, lock = peer(run.model), threading.Lock()
+    theirs, lock = llama_of(run.model), threading.Lock()
 
     class Streamer:
         """Sends each token as an event."""

@@ -374,7 +374,7 @@ def test_settings_are_written_as_text() -> None:
         options = settings.with_setting(options, name, text)
         assert getattr(options, name.removeprefix("--").replace("-", "_")) == value
     for name, text, problem in (
-        ("heat", "1", "unknown setting 'heat'; there is max_new_tokens, temperature"),
+        ("heat", "1", "unknown setting 'heat'; there is max_new_tokens, min_new_tokens"),
         ("top_p", "x", "top_p must be a number, got 'x'"),
         ("top_p", "2", "top_p must be a number above 0"),
         ("stop", "", "stop must be strings"),

@@ -15,6 +15,7 @@ from lmlab.generation.kernels import BFloat16, Dtype, Int8, UpcastBFloat16
 from lmlab.generation.options import Options
 from lmlab.generation.sampler import choose
 from lmlab.generation.weights import loss_cost, packed
+from lmlab.kernels.native import INSTRUCTIONS
 from lmlab.model import Transformer, build
 from lmlab.model.attention import backends
 from lmlab.tokenizer.bpe import byte_tokenizer
@@ -128,6 +129,25 @@ def test_a_cancelled_sequence_makes_room_and_disturbs_nobody() -> None:
     assert first.finish_reason == "cancelled"
     assert second.tokens == uncached(model, [1, 2], options)
     assert third.tokens == uncached(model, [2, 3], options)
+
+
+@pytest.mark.skipif(not INSTRUCTIONS, reason="needs the native core")
+def test_a_bound_of_the_length_needs_less_memory_and_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = build(composed(*SMALL).model, TOKENIZER.vocab_size)
+    results = []
+    for longest in (None, 15):
+        engine = Engine(model, TOKENIZER, dtype="fp32", longest=longest)
+        options = Options(max_new_tokens=10, seed=1, logprobs=2)
+        texts = [engine.submit(prompt, options) for prompt in ([1, 2, 3], [5] * 5, [7])]
+        for _ in engine.run():
+            pass
+        results.append([(text.tokens, text.logprobs, text.alternatives) for text in texts])
+        slots = 32 if longest is None else 16
+        assert engine.cache.bytes == 2 * 2 * 8 * 4 * slots * 4 * 4  # whole blocks of 16
+    assert results[0] == results[1]
+    with pytest.raises(UserError, match="longest=15"):
+        engine.submit([1] * 6, options)
 
 
 def test_log_probabilities_are_those_of_the_model() -> None:

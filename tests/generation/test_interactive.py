@@ -85,7 +85,7 @@ def test_retry_reset_and_settings(run: lmlab.TrainedRun, capsys: Captured) -> No
     assert made.text == continued(run, list(b"sun"), 9, count=3)
     session(run, "/set", "/help", "/quit", "never read")
     out = capsys.readouterr().out
-    assert "max_new_tokens = 6\ntemperature = 1.0\n" in out
+    assert "max_new_tokens = 6\nmin_new_tokens = 0\ntemperature = 1.0\n" in out
     assert "/retry" in out
     assert "never read" not in out
 

@@ -41,7 +41,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 Request = tuple[list[int], Options]
 REQUESTS = st.tuples(
-    st.lists(st.integers(0, 255), min_size=1, max_size=90),
+    st.one_of(
+        st.lists(st.integers(0, 255), min_size=1, max_size=90),
+        st.lists(st.integers(0, 1), min_size=5, max_size=5),  # equal ones, and equal lengths
+    ),
     st.builds(
         Options,
         max_new_tokens=st.integers(1, 12),
@@ -92,3 +95,27 @@ def test_logits_do_not_depend_on_neighbours(
         assert generation.tokens == alone.tokens
         assert generation.logprobs == alone.logprobs
         assert generation.alternatives == alone.alternatives
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+@pytest.mark.parametrize("dtype", [None, "fp32", "bf16", "int8"])
+@pytest.mark.parametrize("name", ["full", "gqa", "window"])
+def test_nor_in_a_context_of_less_than_a_block(name: str, dtype: Dtype | None) -> None:
+    torch.manual_seed(0)
+    model = build(
+        composed(*SMALL[:-1], "model.context_length=24", *CHOICES[name]).model, TOKENIZER.vocab_size
+    )
+    arrivals = random.Random(0)
+    requests = [
+        (
+            [arrivals.randrange(2 + length) for _ in range(length)],
+            Options(max_new_tokens=8, seed=length, logprobs=2),
+        )
+        for length in [3] * 12 + [7] * 12 + [1, 2, 20, 24]
+    ]
+    engine = Engine(model, TOKENIZER, max_batch=32, dtype=dtype)
+    together = finish(engine, requests, arrivals)
+    for request, generation in zip(requests, together, strict=True):
+        (alone,) = finish(engine, [request], arrivals)
+        assert generation.tokens == alone.tokens
+        assert generation.logprobs == alone.logprobs

@@ -18,7 +18,7 @@ from transformers.generation.logits_process import (
 
 from lmlab.errors import UserError
 from lmlab.generation.options import Options
-from lmlab.generation.sampler import choose, draw, filtered_probabilities, penalised
+from lmlab.generation.sampler import choose, choose_rows, draw, filtered_probabilities, penalised
 from lmlab.generation.text import TextStream
 
 HAND = torch.tensor([0.1, 0.5, 0.15, 0.25]).log()
@@ -128,3 +128,21 @@ def test_text_ends_before_the_first_stop_string(text: str, stop: list[str]) -> N
     else:  # of those that are complete first, the one that begins first
         read = text[: min(ends)]
         assert got == read[: min(read.index(s) for s in stop if s in read)]
+
+
+@given(
+    seed=st.integers(0, 1000),
+    temperatures=st.lists(st.sampled_from([0.0, 0.7, 1.0, 2.0]), min_size=1, max_size=8),
+    filtered=st.booleans(),
+)
+def test_rows_together_are_as_rows_by_themselves(
+    seed: int, temperatures: list[float], filtered: bool
+) -> None:
+    table = 3 * torch.randn(len(temperatures), 257, generator=torch.Generator().manual_seed(seed))
+    options = [Options(temperature=t, seed=i) for i, t in enumerate(temperatures)]
+    if filtered:
+        options[0] = Options(temperature=1.0, top_p=0.8, repetition_penalty=1.3)
+    seen = [[1, 2, 3]] * len(options)
+    together = choose_rows(table, seen, options, [random.Random(i) for i in range(len(options))])
+    alone = [choose(table[i], seen[i], options[i], random.Random(i)) for i in range(len(options))]
+    assert together == alone

@@ -12,14 +12,19 @@ from torch import Tensor
 
 from lmlab.errors import UserError
 from lmlab.generation.options import Options
-from lmlab.generation.sampler import choose
+from lmlab.generation.sampler import choose_rows
 from lmlab.generation.text import TextStream
 from lmlab.generation.weights import Dtype, evaluating, packed
+from lmlab.kernels.onednn import has_onednn
 from lmlab.model.transformer import Transformer
 from lmlab.tokenizer import Tokenizer
 
+Logprobs = tuple[float, list[tuple[int, float]]]
+"""Log-probability of a token, and the likeliest tokens with theirs."""
 FinishReason = Literal["stop", "length", "cancelled"]
 END = "<|endoftext|>"
+PROMPT_TOKENS = 2048
+"""Tokens of prompts that are read together."""
 
 
 @dataclass(eq=False)
@@ -59,13 +64,16 @@ class Engine:
     """Generates with a model for up to `max_batch` sequences at a time.
 
     `dtype=None` uses the model's own weights without a copy: later training steps are seen.
+    `longest` bounds the tokens of a text, prompt included, so that the cache has no more; None: the
+    context does.
 
     The same seed gives the same text whatever else is in the batch. A sequence draws from a
-    generator of its own, and its prompt is read by itself. On CPUs with oneDNN (all x86) its
-    logits are the same bit for bit, if the widths of heads and feed-forward are multiples of 32.
-    Elsewhere they agree up to rounding, since the order of sums depends on the number of rows:
-    the text is the same unless a choice lies within it. `fixed_batch` always computes `max_batch`
-    rows there, which removes the dependence on their number.
+    generator of its own. On CPUs with oneDNN (all x86) its logits are the same bit for bit, if the
+    widths of heads and feed-forward are multiples of 32: packed weights sum each row as if it were
+    alone, so prompts of one length are read together; others are read one by one. Elsewhere logits
+    agree up to rounding, since the order of sums depends on the number of rows: the text is the
+    same unless a choice lies within it. `fixed_batch` always computes `max_batch` rows there, which
+    removes the dependence on their number.
     """
 
     def __init__(
@@ -76,6 +84,7 @@ class Engine:
         max_batch: int = 8,
         dtype: Dtype | None = None,
         fixed_batch: bool = False,
+        longest: int | None = None,
     ) -> None:
         if max_batch < 1:
             raise UserError(f"max_batch must be at least 1, got {max_batch}")
@@ -85,7 +94,9 @@ class Engine:
         self.device = next(model.parameters()).device
         self.max_batch = max_batch
         self.fixed_batch = fixed_batch
-        self.cache = self.model.new_cache(max_batch)
+        self._reads_together = dtype is not None and has_onednn(self.device) and not fixed_batch
+        self.longest = longest
+        self.cache = self.model.new_cache(max_batch, longest)
         self.active: list[Generation] = []
         self.waiting: deque[Generation] = deque()
         self._vocabulary = tokenizer.vocab
@@ -101,6 +112,8 @@ class Engine:
         if outside:
             raise UserError(f"token {outside[0]} is not in the vocabulary")
         kept = ids[-self.model.context_length :]
+        if self.longest is not None and len(kept) + options.max_new_tokens > self.longest:
+            raise UserError(f"the text may be longer than the engine's longest={self.longest}")
         sequence = Generation(kept, options, cropped=len(ids) - len(kept))
         self.waiting.append(sequence)
         return sequence
@@ -129,7 +142,12 @@ class Engine:
             return []
         table = (torch.cat(logits) if len(logits) > 1 else logits[0]).float().cpu()
         table = table[:, : self.tokenizer.vocab_size]
-        pieces = [self._add(s, row) for s, row in zip(self.active, table.unbind(), strict=True)]
+        tokens = self._chosen(table)
+        logprobs = self._logprobs(table, tokens)
+        pieces = [
+            self._add(sequence, token, row)
+            for sequence, token, row in zip(self.active, tokens, logprobs, strict=True)
+        ]
         for row in reversed(range(len(self.active))):
             if self.active[row].finish_reason is not None:
                 self._leave(row)
@@ -140,24 +158,44 @@ class Engine:
         while self.busy:
             yield from self.step()
 
-    def _admit(self) -> list[Float[Tensor, "1 vocab"]]:
+    def _admit(self) -> list[Float[Tensor, "rows vocab"]]:
+        """Fill free rows from the queue; prompts of a length are read together, equal ones once."""
+        free = self.max_batch - len(self.active)
+        admitted = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
+        row_of: dict[tuple[int, ...], int] = {}
+        by_length: dict[int, list[Generation]] = {}
+        repeated = []
+        for sequence in admitted:
+            if tuple(sequence.prompt) in row_of:
+                repeated.append(sequence)
+            else:
+                row_of[tuple(sequence.prompt)] = -1
+                by_length.setdefault(len(sequence.prompt), []).append(sequence)
+        first = len(self.active)
         logits: list[Tensor] = []
-        last: tuple[list[int], Tensor] | None = None
-        while self.waiting and len(self.active) < self.max_batch:
-            sequence, row = self.waiting.popleft(), len(self.active)
-            self.active.append(sequence)
-            if last is not None and last[0] == sequence.prompt:  # samples of one prompt
-                self.cache.copy_row(row - 1, row)
-                logits.append(last[1])
-                continue
-            self.cache.clear(row)
-            self.cache.rows = slice(row, row + 1)
-            ids = torch.tensor([sequence.prompt], device=self.device)
-            positions = torch.arange(ids.shape[1], device=self.device)
-            hidden = self.model.hidden(ids, positions, self.cache)[:, -1]
-            last = (sequence.prompt, self.model.logits(hidden))
-            logits.append(last[1])
+        for length, sequences in by_length.items():
+            size = max(1, PROMPT_TOKENS // length) if self._reads_together else 1
+            for start in range(0, len(sequences), size):
+                part = sequences[start : start + size]
+                for row, sequence in enumerate(part, start=len(self.active)):
+                    row_of[tuple(sequence.prompt)] = row
+                logits.append(self._read(part))
+        if repeated:
+            sources = [row_of[tuple(sequence.prompt)] for sequence in repeated]
+            self.cache.copy_rows(sources, len(self.active))
+            self.active += repeated
+            logits.append(torch.cat(logits)[[source - first for source in sources]])
         return logits
+
+    def _read(self, sequences: list[Generation]) -> Float[Tensor, "rows vocab"]:
+        """Read prompts of one length into the next rows; return the logits after each."""
+        rows = slice(len(self.active), len(self.active) + len(sequences))
+        self.active += sequences
+        self.cache.clear(rows)
+        self.cache.rows = rows
+        ids = torch.tensor([sequence.prompt for sequence in sequences], device=self.device)
+        positions = torch.arange(ids.shape[1], device=self.device)
+        return self.model.logits(self.model.hidden(ids, positions, self.cache)[:, -1])
 
     def _decode(self) -> Float[Tensor, "batch vocab"]:
         """Return the next logits of the active sequences, by the cache where the text fits."""
@@ -192,20 +230,45 @@ class Engine:
         ids = torch.tensor([window], device=self.device)
         return self.model.logits(self.model.hidden(ids)[:, -1])
 
-    def _add(self, sequence: Generation, logits: Float[Tensor, "vocab"]) -> Piece:
+    def _chosen(self, table: Float[Tensor, "batch vocab"]) -> list[int]:
+        """Return the next token of each active sequence."""
+        early = [
+            row
+            for row, s in enumerate(self.active)
+            if self.end is not None and len(s.tokens) < s.options.min_new_tokens
+        ]
+        if early:
+            table = table.clone()
+            table[early, self.end] = -torch.inf
+        seen = [
+            s.prompt + s.tokens if s.options.repetition_penalty != 1 else [] for s in self.active
+        ]
+        options, rngs = [s.options for s in self.active], [s.rng for s in self.active]
+        return choose_rows(table, seen, options, rngs)
+
+    def _logprobs(
+        self, table: Float[Tensor, "batch vocab"], tokens: list[int]
+    ) -> list[Logprobs | None]:
+        """Return log-probabilities, of the token and the likeliest, where they are wanted."""
+        wanted = [s.options.logprobs for s in self.active]
+        if all(count is None for count in wanted):
+            return [None] * len(self.active)
+        rows = torch.log_softmax(table, dim=1)
+        chosen = rows.gather(1, torch.tensor(tokens)[:, None])[:, 0].tolist()
+        return [
+            None if count is None else (logprob, _likeliest(rows[row], count) if count else [])
+            for row, (count, logprob) in enumerate(zip(wanted, chosen, strict=True))
+        ]
+
+    def _add(self, sequence: Generation, token: int, logprobs: Logprobs | None) -> Piece:
         options = sequence.options
-        seen = sequence.prompt + sequence.tokens if options.repetition_penalty != 1 else []
-        token = choose(logits, seen, options, sequence.rng)
         if token == self.end:
             sequence.finish_reason = "stop"
         else:
             sequence.tokens.append(token)
-        if options.logprobs is not None:
-            logprobs = torch.log_softmax(logits, dim=0)
-            sequence.logprobs.append(float(logprobs[token]))
-            top = logprobs.topk(min(options.logprobs, len(logprobs)))
-            pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-            sequence.alternatives.append(list(pairs))
+        if logprobs is not None:
+            sequence.logprobs.append(logprobs[0])
+            sequence.alternatives.append(logprobs[1])
         text = ""
         if token != self.end:
             text = sequence.stream.push(self._vocabulary[token])
@@ -221,6 +284,12 @@ class Engine:
     def _leave(self, row: int) -> None:
         """Give a row back: the last one takes its place."""
         last = len(self.active) - 1
-        self.cache.copy_row(last, row)
+        if row != last:
+            self.cache.copy_rows([last], row)
         self.active[row] = self.active[last]
         self.active.pop()
+
+
+def _likeliest(logprobs: Float[Tensor, "vocab"], count: int) -> list[tuple[int, float]]:
+    top = logprobs.topk(min(count, len(logprobs)))
+    return list(zip(top.indices.tolist(), top.values.tolist(), strict=True))

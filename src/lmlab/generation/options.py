@@ -12,6 +12,7 @@ class OptionValues(TypedDict, total=False):
     """Keyword arguments that make Options."""
 
     max_new_tokens: int
+    min_new_tokens: int
     temperature: float
     top_k: int | None
     top_p: float
@@ -28,6 +29,8 @@ class Options:
 
     max_new_tokens: int = 256
     """Generated tokens at most."""
+    min_new_tokens: int = 0
+    """The end token is not drawn before this many tokens."""
     temperature: float = 1.0
     """Divides the logits; 0 takes the likeliest token."""
     top_k: int | None = None
@@ -50,6 +53,7 @@ class Options:
             object.__setattr__(self, "stop", (self.stop,))
         object.__setattr__(self, "stop", tuple(self.stop))
         self._check("max_new_tokens", _whole(self.max_new_tokens, 1), "an integer of at least 1")
+        self._check("min_new_tokens", _whole(self.min_new_tokens, 0), "an integer of at least 0")
         self._check("temperature", _number(self.temperature, 0), "a number of at least 0")
         whole = self.top_k is None or _whole(self.top_k, 1)
         self._check("top_k", whole, "an integer of at least 1, or none")

@@ -66,3 +66,48 @@ def choose(logits: Logits, seen: Sequence[int], options: Options, rng: random.Ra
     if options.temperature == 0:
         return int(logits.argmax())
     return draw(filtered_probabilities(logits, options), rng.random())
+
+
+def choose_rows(
+    table: Float[Tensor, "rows vocab"],
+    seen: Sequence[Sequence[int]],
+    options: Sequence[Options],
+    rngs: Sequence[random.Random],
+) -> list[int]:
+    """Return what `choose` does for each row; rows without filters are computed together."""
+    plain: dict[float, list[int]] = {}
+    tokens = [0] * len(options)
+    for row, wanted in enumerate(options):
+        if _is_plain(wanted):
+            plain.setdefault(wanted.temperature, []).append(row)
+        else:
+            tokens[row] = choose(table[row], seen[row], wanted, rngs[row])
+    for temperature, rows in plain.items():
+        part = table if len(rows) == len(options) else table[rows]
+        if temperature == 0:
+            chosen = part.argmax(dim=1)
+        else:
+            scores = part.double()
+            if temperature != 1:  # the softmax subtracts the maximum itself
+                scores = (scores - scores.amax(dim=1, keepdim=True)) / temperature
+            cumulative = torch.softmax(scores, dim=1).cumsum(dim=1)
+            totals = cumulative[:, -1].tolist()
+            targets = [
+                min(rngs[row].random() * total, math.nextafter(total, 0))
+                for row, total in zip(rows, totals, strict=True)
+            ]
+            places = torch.tensor(targets, dtype=torch.float64)[:, None]
+            chosen = torch.searchsorted(cumulative, places, right=True)[:, 0]
+        for row, token in zip(rows, chosen.tolist(), strict=True):
+            tokens[row] = token
+    return tokens
+
+
+def _is_plain(options: Options) -> bool:
+    """Whether the temperature alone changes the distribution."""
+    return (
+        options.top_k is None
+        and options.top_p == 1
+        and options.min_p == 0
+        and options.repetition_penalty == 1
+    )

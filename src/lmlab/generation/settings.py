@@ -38,6 +38,7 @@ def _parsed(kind: type, text: str, what: str) -> Any:
 
 SETTINGS = {
     "max_new_tokens": Setting(_whole, "N", "generate at most N tokens"),
+    "min_new_tokens": Setting(_whole, "N", "do not end the text before N tokens"),
     "temperature": Setting(_number, "T", "divide the logits by T; 0 takes the likeliest token"),
     "top_k": Setting(_whole_or_none, "K", "sample from the K likeliest tokens"),
     "top_p": Setting(

@@ -28,6 +28,8 @@ class TextStream:
         return last + rest
 
     def _release(self, new: str) -> str:
+        if not self.stop:
+            return new
         if self.stopped:
             return ""
         text = self._held + new

@@ -91,7 +91,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--chat-template",
         type=Path,
         metavar="FILE",
-        help="Jinja template of conversations (default: lines `User: ...` and `Assistant: ...`)",
+        help="Jinja template of conversations (default: the run's own, else lines `User: ...` and "
+        "`Assistant: ...`)",
     )
     serve.add_argument(
         "--api-key", metavar="KEY", help=f"key that clients must send (default: ${KEY}, or none)"

@@ -7,11 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lmlab.alignment.templates import PLAIN
 from lmlab.generation.engine import Engine
 from lmlab.generation.weights import Dtype
 from lmlab.layout import checkpoint_of
 from lmlab.loading import TrainedRun, load
-from lmlab.serving.chat import PLAIN, ChatTemplate
+from lmlab.serving.chat import ChatTemplate
 from lmlab.serving.errors import ApiError
 from lmlab.serving.worker import Worker
 
@@ -44,7 +45,7 @@ class ServedModel:
         engine = Engine(run.model, run.tokenizer, max_batch=max_batch, dtype=dtype)
         special = list(run.tokenizer.special_tokens)
         self.chat = (
-            ChatTemplate(PLAIN, special)
+            ChatTemplate(run.tokenizer.chat_template or PLAIN, special)
             if template is None
             else ChatTemplate.read(template, special)
         )
@@ -79,7 +80,7 @@ class ServedModel:
                 "parameters": self.parameters,
                 "vocab_size": self.tokenizer.vocab_size,
                 "dtype": self.dtype,
-                "prompt": self.run.config.task.sample.prompt,
+                "prompt": self.run.config.sample_prompt(),
             },
         }
 
