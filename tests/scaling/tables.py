@@ -5,6 +5,10 @@ import numpy as np
 from lmlab.scaling.law import Law
 from lmlab.scaling.table import Runs, make_runs
 
+SIZES = ((32, 1), (32, 2), (64, 1), (64, 2))
+"""Width and depth of the runs in `folder`."""
+BUDGETS = (4e8, 1.2e9)
+"""Their FLOPs."""
 COURSE = Law(2.69, 1606.4, 3210.7, 0.34, 0.36)
 
 

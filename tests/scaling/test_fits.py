@@ -14,7 +14,7 @@ from lmlab.scaling.envelope import fit_envelope
 from lmlab.scaling.hyperparameters import fit_hyperparameter
 from lmlab.scaling.intervals import interval
 from lmlab.scaling.isoflop import OPTIMA, fit_isoflop
-from lmlab.scaling.law import NAMES, Law
+from lmlab.scaling.law import NAMES, SIX, Cost, Law
 from lmlab.scaling.minimize import minimize
 from lmlab.scaling.overtraining import OvertrainingLaw, fit_overtraining
 from lmlab.scaling.parametric import HUBER, fit_parametric
@@ -25,21 +25,35 @@ from lmlab.scaling.table import make_runs
     alpha=st.floats(0.2, 0.6),
     beta=st.floats(0.2, 0.6),
     flops=st.floats(1e15, 1e25),
+    cost=st.builds(Cost, st.floats(3, 9), st.floats(0.9, 1.2)) | st.just(SIX),
 )
 @settings(max_examples=30, deadline=None)
-def test_the_optimum_is_that_of_a_search(alpha: float, beta: float, flops: float) -> None:
+def test_the_optimum_is_that_of_a_search(
+    alpha: float, beta: float, flops: float, cost: Cost
+) -> None:
     law = Law(1.8, 400.0, 900.0, alpha, beta)
-    size, tokens = law.optimum(flops)
-    assert 6 * size * tokens == pytest.approx(flops)
+    size, tokens = law.optimum(flops, cost)
+    assert cost.factor * size**cost.exponent * tokens == pytest.approx(flops)
     found = minimize_scalar(
-        lambda log_n: law.loss(np.exp(log_n), flops / 6 / np.exp(log_n)),
+        lambda log_n: law.loss(np.exp(log_n), cost.tokens(np.exp(log_n), flops)),
         bracket=(np.log(size) - 3, np.log(size) + 2),
     )
-    assert law.best_loss(flops) == pytest.approx(found.fun)
-    low, high = law.flat_region(flops)
+    assert law.best_loss(flops, cost) == pytest.approx(found.fun)
+    low, high = law.flat_region(flops, cost)
     for end in (low, high):
-        assert law.loss(end, flops / 6 / end) == pytest.approx(1.01 * law.best_loss(flops))
+        limit = 1.01 * law.best_loss(flops, cost)
+        assert law.loss(end, cost.tokens(end, flops)) == pytest.approx(limit)
     assert low < size < high
+
+
+def test_the_cost_of_a_table_is_its_own() -> None:
+    assert isoflop_table().cost == SIX
+    n, d = np.geomspace(1e5, 1e7, 5), np.geomspace(1e6, 1e8, 5)
+    runs = make_runs(parameters=n, tokens=d, flops=4 * n**1.1 * d, loss=np.ones(5))
+    assert (runs.cost.factor, runs.cost.exponent) == pytest.approx((4, 1.1))
+    assert str(runs.cost) == "C = 4 N^1.100 D"
+    one = make_runs(parameters=[1e6] * 2, tokens=d[:2], flops=3e6 * d[:2], loss=[1, 1])
+    assert (one.cost.factor, one.cost.exponent) == pytest.approx((3, 1))
 
 
 def test_problems_are_minimised_together_as_by_scipy() -> None:
@@ -63,6 +77,16 @@ def test_the_course_law_is_recovered() -> None:
     assert fit.agreeing > 1
     assert fit.law.optimum(1e23)[0] == pytest.approx(9.189e10, rel=1e-3)
     assert fit.law.exponents[0] == pytest.approx(0.514286, abs=1e-5)
+
+
+def test_constants_that_are_not_determined_are_named() -> None:
+    runs = isoflop_table()
+    assert fit_parametric(runs, samples=100).notes == ()
+    n, d = runs.parameters, runs.tokens
+    power = make_runs(parameters=n, tokens=d, loss=20 * d**-0.1 + 0.3 * (n.min() / n) ** 3)
+    floor, alpha = fit_parametric(power, samples=100).notes
+    assert floor.startswith("E is 0: the losses do not level off yet")
+    assert alpha.startswith("alpha is ")
 
 
 def test_no_search_finds_a_lower_objective() -> None:

@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import uvicorn
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from starlette.testclient import TestClient
 
 from lmlab.errors import UserError
@@ -16,8 +18,9 @@ from lmlab.scaling.journal import carry_out, open_journal, read_journal
 from lmlab.scaling.plan import plan_with_api
 from lmlab.scaling.planner import next_round, predict
 from lmlab.scaling.surface import Surface
-from lmlab.scaling.sweeps import Sweeps, real_space
+from lmlab.scaling.sweeps import Sweeps, launched_together, real_space
 from lmlab.scaling.trial import COURSE, COURSE_BUDGET, Config, Trial
+from tests_support import composed
 
 CONFIG = Config(512, 8, 8, 128, 3e-4, 10**15)
 TARGET = 10**19
@@ -182,17 +185,32 @@ def test_a_budget_too_small_for_a_plan(tmp_path: Path) -> None:
         carry_out(journal, COURSE, run)
 
 
-def test_sweeps_of_real_runs_share_all_but_the_shape() -> None:
-    space = real_space(1e15, 1e-2, 16)
+def test_a_round_of_real_runs_is_a_sweep_of_shapes(tmp_path: Path) -> None:
+    space = real_space(1e15, 1e-2, 16, 128)
     round_ = next_round(0, [], space, 1e15)
     assert round_ is not None
     for config in round_.configs:
         assert config.d_model % 64 == 0
         assert config.d_model == 64 * config.num_heads
         assert config.batch_size == 16
-    some = [c for c in round_.configs if c.learning_rate == round_.configs[0].learning_rate]
-    arguments = Sweeps("plan_a", ["experiment=cpu_scale"], 2048).arguments(some)
+        assert config.tokens >= 20 * 16 * 128
+    together = launched_together(round_.configs)
+    shapes = {(c.d_model, c.num_layers) for c in round_.configs}
+    assert {(c.d_model, c.num_layers) for c in together} == shapes
+    assert len(together) == len(shapes)
+    changed = [replace(c, learning_rate=1e-3 * (i + 1)) for i, c in enumerate(together)]
+    arguments = Sweeps("plan_a", ["experiment=cpu_scale"]).arguments(changed)
     assert arguments[0] == "experiment=cpu_scale"
-    assert any(argument.startswith("model={d_model: ") for argument in arguments)
-    with pytest.raises(UserError, match="less than a step"):
-        Sweeps("plan_a", [], 10**9).arguments(some)
+    (models,) = (a for a in arguments if a.startswith("model="))
+    rest = [a for a in arguments if not a.startswith("model=")]
+    parsed = OverridesParser.create().parse_override(models)
+    points = list(parsed.sweep_string_iterator())
+    assert len(points) == len(changed)
+    for point in points:
+        run = composed(*rest, f"model={point}")
+        shape = (run.model.d_model, run.model.num_layers)
+        (config,) = (c for c in changed if (c.d_model, c.num_layers) == shape)
+        assert run.lr == config.learning_rate
+        assert run.budget.tokens == int(config.tokens)  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="too small: its first runs train 49,152 parameters on"):
+        next_round(0, [], real_space(1e12, 1e-2, 16, 128), 1e12)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lmlab.errors import UserError
-from lmlab.scaling.table import make_runs, read_table
+from lmlab.scaling.files import read_table
+from lmlab.scaling.table import make_runs
 
 ROWS = [
     {"N": 1e7, "D": 2e8, "C": 1.2e16, "loss": 4.0, "set": "a"},

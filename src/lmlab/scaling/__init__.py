@@ -6,13 +6,14 @@ from lmlab.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from lmlab.scaling.envelope import EnvelopeFit, fit_envelope
+    from lmlab.scaling.files import read_table
     from lmlab.scaling.hyperparameters import HyperparameterFit, fit_hyperparameter
     from lmlab.scaling.isoflop import IsoflopFit, fit_isoflop
     from lmlab.scaling.law import Law
     from lmlab.scaling.overtraining import OvertrainingFit, OvertrainingLaw, fit_overtraining
     from lmlab.scaling.parametric import ParametricFit, fit_parametric
     from lmlab.scaling.power_law import PowerLaw, fit_power_law
-    from lmlab.scaling.table import Runs, make_runs, read_table
+    from lmlab.scaling.table import Runs, make_runs
 
 __all__ = [
     "EnvelopeFit",
@@ -37,7 +38,8 @@ __all__ = [
 __getattr__ = lazy_exports(
     __name__,
     {
-        "table": ("Runs", "make_runs", "read_table"),
+        "table": ("Runs", "make_runs"),
+        "files": ("read_table",),
         "law": ("Law",),
         "parametric": ("ParametricFit", "fit_parametric"),
         "isoflop": ("IsoflopFit", "fit_isoflop"),

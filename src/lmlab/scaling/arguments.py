@@ -71,24 +71,38 @@ def _pairs(flag: str, given: list[str]) -> dict[str, str]:
 
 def load_runs(options: argparse.Namespace, curves: bool = False) -> "Runs":
     """Read the table that a command names."""
+    from lmlab.scaling.files import read_table
     from lmlab.scaling.folder import read_folder
-    from lmlab.scaling.table import read_table
 
-    path = options.table
+    path, where = options.table, _pairs("--where", options.where)
     if not path.exists():
         raise UserError(f"{path} does not exist; give a table of runs or a folder of runs")
     if path.is_dir():
-        for flag in ("columns", "where", "drop_highest"):
-            if getattr(options, flag):
-                raise UserError(f"--{flag.replace('_', '-')} is for files; {path} is a folder")
-        return read_folder(path, options.counting or "all", curves=curves)
+        if options.columns:
+            raise UserError(f"--columns is for files; {path} is a folder")
+        runs = read_folder(path, options.counting or "all", curves=curves)
+        return runs.where(where).without_highest(options.drop_highest)
     if options.counting:
         raise UserError(f"--counting is for folders of runs; {path} has its own columns")
     return read_table(
         path,
         names=_pairs("--columns", options.columns),
-        where=_pairs("--where", options.where),
+        where=where,
         drop_highest=options.drop_highest,
+    )
+
+
+def load_other(options: argparse.Namespace, path: Path) -> "Runs":
+    """Read a second table in the way of the first."""
+    file = not path.is_dir()
+    return load_runs(
+        argparse.Namespace(
+            table=path,
+            columns=options.columns if file else [],
+            where=options.where,
+            drop_highest=0,
+            counting=None if file else options.counting,
+        )
     )
 
 

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lmlab.scaling.arguments import add_table, load_runs
+from lmlab.scaling.coordinates_cli import register_coordinates
 from lmlab.scaling.plan_cli import register_plan, register_serve
 from lmlab.scaling.predict_cli import register_predict, register_report
 
@@ -20,10 +21,12 @@ examples:
   lmlab scaling fit runs.csv --columns parameters=N tokens=D loss=final_loss --where dataset=c4
   lmlab scaling fit runs/sweeps/batch_size --hyperparameter lr --against tokens
   lmlab scaling predict runs/sweeps/isoflop --budget 4e13 --device H100
+  lmlab scaling predict runs/sweeps/isoflop --check runs/large
   lmlab scaling serve --api-key secret            a training API to plan against
   lmlab scaling plan --budget 2e18 --target 1e19 --server http://127.0.0.1:8080 --api-key secret
   lmlab scaling plan --budget 1e14 --target 4e14 experiment=cpu_scale       real runs
   lmlab scaling report runs/sweeps/isoflop
+  lmlab scaling coordinates optimizer=adamw lr=1e-2 --plot coordinates.png
 """
 
 
@@ -72,6 +75,7 @@ def register(commands: Subcommands) -> None:
     register_plan(tools)
     register_serve(tools)
     register_report(tools)
+    register_coordinates(tools)
 
 
 def run_fit(options: argparse.Namespace) -> None:

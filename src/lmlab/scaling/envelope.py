@@ -7,12 +7,10 @@ from jaxtyping import Float, Int
 
 from lmlab.errors import UserError
 from lmlab.scaling.power_law import PowerLaw, fit_power_law
-from lmlab.scaling.table import Runs
+from lmlab.scaling.table import RUN, Runs
 
 POINTS = 200
 """Numbers of FLOPs at which the curves are compared, logarithmically spaced."""
-RUN = "run"
-"""Column that tells whose curve a row belongs to; without it, rows of one size are one curve."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,10 @@ class EnvelopeFit:
 
 
 def curves_of(runs: Runs) -> tuple[Curve, ...]:
-    """Return the curves of a table that has a row for each evaluation of a run."""
+    """Return the curves of a table that has a row for each evaluation of a run.
+
+    Without a column `run`, rows of one size are one curve.
+    """
     keys = runs.columns.get(RUN) or [f"{n:.17g}" for n in runs.parameters]
     groups: dict[str, list[int]] = {}
     for row, key in enumerate(keys):

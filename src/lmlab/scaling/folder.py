@@ -11,7 +11,12 @@ from lmlab.scaling.counting import Counting, counted
 from lmlab.scaling.table import Runs, make_runs
 from lmlab.schema import flatten
 
-SETTINGS = {"lr": "lr", "batch_size": "trainer.batch_size", "seed": "seed"}
+SETTINGS = {
+    "lr": "lr",
+    "batch_size": "trainer.batch_size",
+    "seed": "seed",
+    "parametrization": "model.parametrization",
+}
 """Columns and the keys of the configuration that they are read from."""
 
 

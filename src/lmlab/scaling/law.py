@@ -12,6 +12,27 @@ FLOPS_PER_PARAMETER = 6
 
 
 @dataclass(frozen=True)
+class Cost:
+    """FLOPs of training: C = factor N^exponent D."""
+
+    factor: float = FLOPS_PER_PARAMETER
+    exponent: float = 1.0
+
+    def tokens(self, parameters: Any, flops: Any) -> Any:
+        """Return the tokens that a size is trained on for these FLOPs."""
+        return flops / (self.factor * parameters**self.exponent)
+
+    def __str__(self) -> str:
+        """Return the formula."""
+        power = "" if self.exponent == 1 else f"^{self.exponent:.3f}"
+        return f"C = {self.factor:.3g} N{power} D"
+
+
+SIX = Cost()
+"""C = 6 N D (Kaplan et al. 2020)."""
+
+
+@dataclass(frozen=True)
 class Law:
     """Loss in nats of N parameters and D tokens (Hoffmann et al. 2022, equation 2).
 
@@ -34,25 +55,27 @@ class Law:
         total = self.alpha + self.beta
         return self.beta / total, self.alpha / total
 
-    def optimum(self, flops: Any) -> tuple[Any, Any]:
-        """Return the parameters and tokens of least loss for 6 N D = `flops`."""
-        a, b = self.exponents
-        ratio = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
-        product = flops / FLOPS_PER_PARAMETER
-        return ratio * product**a, product**b / ratio
+    def optimum(self, flops: Any, cost: Cost = SIX) -> tuple[Any, Any]:
+        """Return the parameters and tokens of least loss for a number of FLOPs."""
+        slope = self.beta * cost.exponent
+        ratio = self.alpha * self.A / (slope * self.B)
+        size = (ratio * (flops / cost.factor) ** self.beta) ** (1 / (self.alpha + slope))
+        return size, cost.tokens(size, flops)
 
-    def best_loss(self, flops: Any) -> Any:
+    def best_loss(self, flops: Any, cost: Cost = SIX) -> Any:
         """Return the loss of the optimum."""
-        return self.loss(*self.optimum(flops))
+        return self.loss(*self.optimum(flops, cost))
 
-    def flat_region(self, flops: float, share: float = 0.01) -> tuple[float, float]:
+    def flat_region(
+        self, flops: float, cost: Cost = SIX, share: float = 0.01
+    ) -> tuple[float, float]:
         """Return the range of N whose loss is within a share of the best one at this budget."""
-        best, _ = self.optimum(flops)
-        limit = (1 + share) * self.best_loss(flops)
+        best, _ = self.optimum(flops, cost)
+        limit = (1 + share) * self.best_loss(flops, cost)
 
         def above(log_n: float) -> float:
             n = np.exp(log_n)
-            return float(self.loss(n, flops / (FLOPS_PER_PARAMETER * n)) - limit)
+            return float(self.loss(n, cost.tokens(n, flops)) - limit)
 
         from scipy.optimize import brentq
 

@@ -25,7 +25,7 @@ def write_page(report: Report, path: Path) -> Path:
         report=report,
         values=values,
         intervals=fit.intervals(),
-        flat=fit.law.flat_region(largest),
+        flat=fit.law.flat_region(largest, runs.cost),
         largest=largest,
         residual=float(np.median(np.abs(fit.residuals))),
         data=_data(report),
@@ -62,6 +62,7 @@ def _data(report: Report) -> dict[str, Any]:
         "sizes": _line(report.sizes),
         "isoflop_sizes": _line(report.isoflop_sizes) if report.isoflop_sizes else None,
         "target": report.target,
+        "checks": [{"c": c.flops, "loss": c.loss} for c in report.checks],
     }
 
 

@@ -32,6 +32,10 @@ CHUNK = 256
 SAME = 1e-6
 """Starts within this share of the best objective have found the same minimum."""
 LARGEST_EXPONENT = 300.0
+LEAST_FLOOR = 1e-3
+"""Nats; published floors are above 1."""
+LARGEST_POWER = 1.5
+"""Published values of alpha and beta are below 0.7."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,20 @@ class ParametricFit:
         """The laws of the bootstrap as one, for intervals of what follows from them."""
         return stacked(self.samples)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence for each constant that the runs do not determine."""
+        notes = []
+        if self.law.E < LEAST_FLOOR:
+            notes.append("E is 0: the losses do not level off yet; do not predict far beyond them.")
+        for name, what in (("alpha", "sizes"), ("beta", "numbers of tokens")):
+            if getattr(self.law, name) > LARGEST_POWER:
+                notes.append(
+                    f"{name} is {getattr(self.law, name):.2f}: only the smallest {what} cost loss; "
+                    "its constants are not determined."
+                )
+        return tuple(notes)
+
     def intervals(self, confidence: float = 0.95) -> dict[str, Interval]:
         """Return the interval of each constant and of the exponents a and b."""
         values = dict(zip(NAMES, self.samples.T, strict=True))
@@ -71,8 +89,10 @@ def fit_parametric(
 ) -> ParametricFit:
     """Fit E, A, B, alpha and beta by Huber loss on the log of the loss (Besiroglu et al. 2024).
 
-    L-BFGS with the analytic gradient runs from a grid of 4,500 starts; the bootstrap draws runs
-    with replacement. Raises UserError for fewer than 6 runs, or runs of one size or one length.
+    L-BFGS with the analytic gradient runs from a grid of 4,500 starts. The bootstrap weighs the
+    runs at random (Rubin 1981): whole draws with replacement leave out runs that a few constants
+    rest on, and their intervals are too wide. Raises UserError for fewer than 6 runs, or runs of
+    one size or one length.
     """
     _require(runs)
     log_n, log_d, log_loss = (np.log(v) for v in (runs.parameters, runs.tokens, runs.loss))
@@ -83,15 +103,18 @@ def fit_parametric(
         starts = _starts(problem, centre_n, centre_d)
         found = _chunked(pool, problem, starts, None, iterations=30, tolerance=1e-3)
         order = np.argsort(np.where(np.isfinite(found.value), found.value, np.inf))[:48]
-        final = minimize(problem.objective(None), found.x[order], tolerance=1e-7, iterations=2000)
-        best = problem.whitened(final.x[np.argmin(final.value)])
-        polished = minimize(best.objective(None), np.zeros((1, 5)), tolerance=1e-9)
+        near = problem.whitened(found.x[order[0]])
+        final = minimize(
+            near.objective(None), near.variables(found.x[order]), tolerance=1e-7, iterations=300
+        )
+        best = problem.whitened(near.points(final.x)[np.argmin(final.value)])
+        polished = minimize(best.objective(None), np.zeros((1, 5)), tolerance=1e-8)
         minimum = best.points(polished.x)
         rng = np.random.default_rng(seed)
         size = len(runs)
-        counts = rng.multinomial(size, np.full(size, 1 / size), size=samples).astype(float)
+        weights = size * rng.dirichlet(np.ones(size), size=samples)
         start = np.repeat(polished.x, samples, 0)
-        drawn = _chunked(pool, best, start, counts, iterations=300, tolerance=1e-6)
+        drawn = _chunked(pool, best, start, weights, iterations=300, tolerance=1e-6)
     agreeing = final.value <= polished.value * (1 + SAME) + 1e-9
 
     def constants(x: np.ndarray) -> np.ndarray:
@@ -141,6 +164,10 @@ class _Problem:
         """Return log E, log A, log B, alpha and beta, N and D in units of their means."""
         return self.origin + variables @ self.basis.T
 
+    def variables(self, points: Float[np.ndarray, "problems 5"]) -> Float[np.ndarray, "problems 5"]:
+        """Return the variables of points: the inverse of `points`."""
+        return np.linalg.solve(self.basis, (points - self.origin).T).T
+
     def whitened(self, minimum: Float[np.ndarray, " 5"]) -> "_Problem":
         """Return the problem in variables in which its curvature at the minimum is about 1."""
         e, a, b, alpha, beta = minimum
@@ -157,10 +184,10 @@ class _Problem:
         scale = 1 / np.sqrt(np.maximum(curvature, 1e-9 * curvature[-1]))
         return replace(self, origin=minimum, basis=directions * scale)
 
-    def objective(self, counts: Float[np.ndarray, "problems runs"] | None) -> Objective:
+    def objective(self, weights: Float[np.ndarray, "problems runs"] | None) -> Objective:
         """Return the sum of Huber losses in units of `HUBER` squared, and its gradient.
 
-        `counts` tells how often a problem has each run.
+        `weights` are those of the runs in each problem; None: all 1.
         """
 
         def evaluate(x: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,9 +200,9 @@ class _Problem:
             inside = np.clip(z, -1, 1)
             huber = inside * (z - 0.5 * inside)
             slope = inside / (HUBER * total)
-            if counts is not None:
-                huber *= counts[index]
-                slope *= counts[index]
+            if weights is not None:
+                huber *= weights[index]
+                slope *= weights[index]
             by_size *= slope
             by_data *= slope
             gradient = np.stack(
@@ -203,12 +230,12 @@ def _chunked(
     pool: ThreadPoolExecutor,
     problem: _Problem,
     start: Float[np.ndarray, "problems 5"],
-    counts: Float[np.ndarray, "problems runs"] | None,
+    weights: Float[np.ndarray, "problems runs"] | None,
     **settings: Any,
 ) -> Minima:
     def part(first: int) -> Minima:
         rows = slice(first, first + CHUNK)
-        objective = problem.objective(None if counts is None else counts[rows])
+        objective = problem.objective(None if weights is None else weights[rows])
         return minimize(objective, start[rows], **settings)
 
     parts = list(pool.map(part, range(0, len(start), CHUNK)))

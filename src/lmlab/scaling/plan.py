@@ -9,6 +9,7 @@ from lmlab.errors import UserError
 from lmlab.scaling.client import ApiClient
 from lmlab.scaling.journal import JOURNAL, Journal, carry_out, open_journal
 from lmlab.scaling.planner import require_budget
+from lmlab.scaling.sweeps import launched_together
 from lmlab.scaling.trial import COURSE, Config, Space
 
 Say = Callable[[str], None]
@@ -46,11 +47,6 @@ def plan_with_api(
     return carry_out(journal, COURSE, run, say)
 
 
-def launched_with(config: Config) -> tuple[int, int, float]:
-    """Return what the runs of one sweep share; they differ in their shapes."""
-    return config.train_flops, config.batch_size, config.learning_rate
-
-
 def plan_with_sweeps(
     launch: Callable[[Sequence[Config]], Mapping[Config, float]],
     space: Space,
@@ -60,14 +56,12 @@ def plan_with_sweeps(
     overrides: Sequence[str],
     say: Say,
 ) -> Journal:
-    """Carry out a plan as real runs: `launch` makes runs that differ in shape as a sweep."""
+    """Carry out a plan as real runs: `launch` makes runs of different shapes as a sweep."""
     require_budget(space, budget)
     settings: dict[str, Any] = {"budget": budget, "target": target, "overrides": list(overrides)}
     journal = open_journal(folder, settings)
 
     def run(configs: Sequence[Config]) -> Mapping[Config, float]:
-        first = configs[0]
-        alike = [c for c in configs if launched_with(c) == launched_with(first)]
-        return launch(alike)
+        return launch(launched_together(configs))
 
     return carry_out(journal, space, run, say)

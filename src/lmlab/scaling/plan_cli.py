@@ -99,10 +99,10 @@ def run_plan(options: argparse.Namespace) -> None:
     config = compose(*own)
     if any(override.split("=")[0] == "name" for override in own):
         raise UserError("the plan names its runs after --folder; leave out name=")
-    batch = config.trainer.batch_size
-    space = real_space(options.budget, config.lr, batch)
-    step = batch * config.model.context_length
-    sweeps = Sweeps(f"plan_{options.folder.name}", options.overrides, step)
+    space = real_space(
+        options.budget, config.lr, config.trainer.batch_size, config.model.context_length
+    )
+    sweeps = Sweeps(f"plan_{options.folder.name}", options.overrides)
     journal = plan_with_sweeps(
         sweeps.launch, space, options.folder, options.budget, options.target, options.overrides, say
     )

@@ -76,7 +76,8 @@ def next_round(number: int, trials: Sequence[Trial], space: Space, budget: float
             name, configs = LAST, _remainder(fit, space, budget - spent)
     chosen: list[Config] = []
     for config in dict.fromkeys(configs):
-        if config not in done and spent + config.train_flops <= budget:
+        fits = config.tokens >= space.least_tokens
+        if fits and config not in done and spent + config.train_flops <= budget:
             chosen.append(config)
             spent += config.train_flops
     if chosen:
@@ -128,6 +129,13 @@ def _first(space: Space, budget: float) -> list[Config]:
     flops = _flops(space, share * budget) or 0
     guess = (flops / (FLOPS_PER_PARAMETER * TOKENS_PER_PARAMETER)) ** 0.5
     shapes = space.shapes.spread(guess, factors)
+    tokens = flops / (FLOPS_PER_PARAMETER * shapes[0].parameters)
+    if tokens < space.least_tokens:
+        raise UserError(
+            f"--budget {budget:g} is too small: its first runs train {shapes[0].parameters:,} "
+            f"parameters on {tokens:.3g} tokens, less than {space.least_tokens:,.0f}; raise it, or "
+            "lower trainer.batch_size or model.context_length"
+        )
     rates = _rounded(np.geomspace(*space.learning_rates, RATES))
     first, *others = space.batch_sizes
     configs = [_config(shape, first, rate, flops) for shape in shapes for rate in rates]

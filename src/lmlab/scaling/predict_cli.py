@@ -2,13 +2,14 @@
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lmlab.accounting.vocabulary import GPT2_VOCABULARY
 from lmlab.errors import UserError
 from lmlab.gpu.names import Precision, sheet_names
-from lmlab.scaling.arguments import add_table, load_runs, positive
+from lmlab.scaling.arguments import add_table, load_other, load_runs, positive
 
 if TYPE_CHECKING:
     from lmlab.scaling.cost import RunCost
@@ -26,8 +27,9 @@ def register_predict(tools: Subcommands) -> None:
     )
     add_table(predict)
     predict.add_argument(
-        "--budget", type=positive, nargs="+", required=True, metavar="FLOPS", help="of training"
+        "--budget", type=positive, nargs="+", default=[], metavar="FLOPS", help="of training"
     )
+    _add_check(predict)
     predict.add_argument(
         "--device",
         metavar="NAME",
@@ -48,6 +50,16 @@ def register_predict(tools: Subcommands) -> None:
     predict.set_defaults(run=run_predict)
 
 
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--check",
+        type=Path,
+        metavar="TABLE",
+        help="runs that are not fitted, a file or a folder: predicted from their size and tokens, "
+        "and compared",
+    )
+
+
 def register_report(tools: Subcommands) -> None:
     """Add `report` to `lmlab scaling`."""
     report = tools.add_parser(
@@ -64,38 +76,51 @@ def register_report(tools: Subcommands) -> None:
     report.add_argument(
         "--target", type=positive, metavar="FLOPS", help="predict this budget on the page"
     )
+    _add_check(report)
     report.set_defaults(run=run_report)
 
 
 def run_predict(options: argparse.Namespace) -> None:
     """Print predictions."""
+    from lmlab.scaling.check import check_lines, check_runs
     from lmlab.scaling.intervals import interval
     from lmlab.scaling.parametric import fit_parametric
     from lmlab.text import duration
 
     if not 0 < options.mfu <= 1:
         raise UserError(f"--mfu is a share of the peak, between 0 and 1, got {options.mfu:g}")
+    if not options.budget and not options.check:
+        raise UserError("give --budget FLOPS or --check TABLE")
     runs = load_runs(options)
+    others = load_other(options, options.check) if options.check else None
     fit = fit_parametric(runs, samples=options.samples, seed=options.seed)
-    largest = float(runs.flops.max())
-    values = []
+    checks = check_runs(fit, others, seed=options.seed) if others else ()
+    largest, cost_of = float(runs.flops.max()), runs.cost
+    values: list[dict[str, Any]] = []
+    if not options.json:
+        print("\n".join(fit.notes), end="\n" if fit.notes else "")
     for budget in options.budget:
-        size, tokens = (float(v) for v in fit.law.optimum(budget))
-        sizes, lengths = fit.laws.optimum(budget)
+        size, tokens = (float(v) for v in fit.law.optimum(budget, cost_of))
+        sizes, lengths = fit.laws.optimum(budget, cost_of)
         found: dict[str, Any] = {"flops": budget, "times_largest": budget / largest}
         for name, value, drawn in (
-            ("loss", float(fit.law.best_loss(budget)), fit.laws.best_loss(budget)),
+            (
+                "loss",
+                float(fit.law.best_loss(budget, cost_of)),
+                fit.laws.best_loss(budget, cost_of),
+            ),
             ("parameters", size, sizes),
             ("tokens", tokens, lengths),
         ):
             range_ = interval(drawn)
             found[name] = value
             found[f"{name}_interval"] = [range_.low, range_.high]
-        found["flat_region"] = list(fit.law.flat_region(budget))
+        found["flat_region"] = list(fit.law.flat_region(budget, cost_of))
         values.append(found)
         if options.json:
             continue
         print(f"{budget:.4g} FLOPs, {budget / largest:.3g} times the largest run of {runs.source}")
+        print(f"  {cost_of}")
         for name, form in (("loss", ".4f"), ("parameters", ".4g"), ("tokens", ".4g")):
             low, high = found[f"{name}_interval"]
             print(f"  {name:<10} {found[name]:{form}}  ({low:{form}} to {high:{form}})")
@@ -118,7 +143,10 @@ def run_predict(options: argparse.Namespace) -> None:
                 cost = _cost(found["parameters"], found["tokens"], options)
                 found |= {"device": options.device, "device_hours": cost.device_hours}
                 found |= {"devices": cost.devices}
+        values += [asdict(check) | {"error": check.error} for check in checks]
         print(json.dumps(values, indent=2))
+    else:
+        print("\n".join(check_lines(checks)), end="\n" if checks else "")
 
 
 def _cost(parameters: float, tokens: float, options: argparse.Namespace) -> "RunCost":
@@ -145,7 +173,13 @@ def run_report(options: argparse.Namespace) -> None:
     from lmlab.scaling.report import make_report
 
     runs = load_runs(options)
-    report = make_report(runs, samples=options.samples, seed=options.seed, target=options.target)
+    report = make_report(
+        runs,
+        samples=options.samples,
+        seed=options.seed,
+        target=options.target,
+        others=load_other(options, options.check) if options.check else None,
+    )
     folder = options.table if options.table.is_dir() else options.table.parent
     print(write_page(report, options.output or folder / "scaling.html"))
     if options.plot:

@@ -71,14 +71,26 @@ class Surface:
     def truth(self, config: Config) -> float:
         """Return the loss without noise."""
         size, tokens = config.parameters, config.tokens
-        rate = self.best_rate * (size / UNIT_SIZE) ** self.rate_exponent
+        missed = float(np.log(config.learning_rate / self.best_rate_of(size, tokens)))
         batch = self.best_batch * (tokens / UNIT_TOKENS) ** self.batch_exponent
         factor = (
-            (1 + self.rate_penalty * np.log(config.learning_rate / rate) ** 2)
+            (1 + self.cost_of_rate(missed))
             * (1 + self.batch_penalty * np.log(config.batch_size / batch) ** 2)
             * (1 + self.aspect_penalty * self._aspect(config) ** 2)
         )
-        return float(self.law.loss(size, tokens) * factor)
+        return float(self.base(size, tokens) * factor)
+
+    def base(self, size: float, tokens: float) -> float:
+        """Return the loss with the best hyper-parameters."""
+        return float(self.law.loss(size, tokens))
+
+    def best_rate_of(self, size: float, tokens: float) -> float:
+        """Return the best learning rate of a run."""
+        return self.best_rate * (size / UNIT_SIZE) ** self.rate_exponent
+
+    def cost_of_rate(self, missed: float) -> float:
+        """Return the share of loss that a learning rate adds; `missed` is log(rate / best)."""
+        return self.rate_penalty * missed**2
 
     def _aspect(self, config: Config) -> float:
         return float(np.log(config.d_model / config.num_layers / self.best_aspect))
@@ -95,8 +107,8 @@ class Surface:
         low, high = space.learning_rates
         found = []
         for shape in space.shapes.all():
-            rate = self.best_rate * (shape.parameters / UNIT_SIZE) ** self.rate_exponent
-            rate = float(np.clip(rate, low, high))
+            tokens = flops / (FLOPS_PER_PARAMETER * shape.parameters)
+            rate = float(np.clip(self.best_rate_of(shape.parameters, tokens), low, high))
             for batch in space.batch_sizes:
                 config = Config(
                     shape.d_model, shape.num_layers, shape.num_heads, batch, rate, flops

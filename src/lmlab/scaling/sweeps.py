@@ -18,10 +18,12 @@ RATES = 8
 DIGITS = (1, 3)
 RANGE = 1e4
 """Budget / the smallest FLOPs of a run."""
+STEPS = 20
+"""Of the shortest run."""
 
 
-def real_space(budget: float, learning_rate: float, batch_size: int) -> Space:
-    """Return what real runs may be: widths in multiples of 64, heads of 64."""
+def real_space(budget: float, learning_rate: float, batch_size: int, context_length: int) -> Space:
+    """Return what real runs may be: widths in multiples of 64, heads of 64, at least 20 steps."""
     flops = sorted(
         int(digit * 10.0**power)
         for power in range(8, 26)
@@ -31,7 +33,27 @@ def real_space(budget: float, learning_rate: float, batch_size: int) -> Space:
     heads = (1, LARGEST_WIDTH // HEAD_DIM)
     shapes = ShapeRange((HEAD_DIM, LARGEST_WIDTH), (1, DEEPEST), heads)
     rates = (learning_rate / RATES, learning_rate * RATES)
-    return Space(shapes, (batch_size,), rates, tuple(flops))
+    least = float(STEPS * batch_size * context_length)
+    return Space(shapes, (batch_size,), rates, tuple(flops), least)
+
+
+def launched_together(configs: Sequence[Config]) -> list[Config]:
+    """Return the first configuration and those that may run in a sweep with it.
+
+    They differ in their shapes, and have a learning rate for each.
+    """
+    first, shapes = configs[0], set()
+    together = []
+    for config in configs:
+        alike = (config.train_flops, config.batch_size) == (first.train_flops, first.batch_size)
+        if alike and _shape(config) not in shapes:
+            shapes.add(_shape(config))
+            together.append(config)
+    return together
+
+
+def _shape(config: Config) -> tuple[int, int]:
+    return config.d_model, config.num_layers
 
 
 @dataclass(frozen=True)
@@ -43,8 +65,6 @@ class Sweeps:
 
     name: str
     overrides: Sequence[str]
-    tokens_per_step: int
-    """At the smallest batch size."""
 
     @property
     def folder(self) -> Path:
@@ -64,20 +84,14 @@ class Sweeps:
         return losses
 
     def arguments(self, configs: Sequence[Config]) -> list[str]:
-        """Return the overrides of the sweep: tokens differ with the shape, so they follow it."""
+        """Return the overrides of the sweep; tokens and learning rates follow the shape."""
         first = configs[0]
-        for config in configs:
-            if config.tokens < self.tokens_per_step:
-                raise UserError(
-                    f"{config.train_flops:.3g} FLOPs are {config.tokens:.3g} tokens for "
-                    f"{config.parameters:.3g} parameters, less than a step of "
-                    f"{self.tokens_per_step:,}; raise --budget or lower trainer.batch_size"
-                )
         shapes = ",".join(
             f"{{d_model: {c.d_model}, num_layers: {c.num_layers}, num_heads: {c.num_heads}, "
             "d_ff: null}"
             for c in sorted(configs)
         )
+        rates = "|".join(f"{c.d_model}x{c.num_layers}:{c.learning_rate:g}" for c in sorted(configs))
         return [
             *self.overrides,
             "budget=tokens",
@@ -85,7 +99,7 @@ class Sweeps:
             "${model.num_layers}}'",
             f"name={self.name}",
             f"model={shapes}",
-            f"lr={first.learning_rate:g}",
+            f"lr='${{by_shape:{rates},${{model.d_model}},${{model.num_layers}}}}'",
             f"trainer.batch_size={first.batch_size}",
         ]
 

@@ -1,30 +1,22 @@
-"""Tables of runs: parameters, tokens, FLOPs and loss, from files and folders."""
+"""Tables of runs: parameters, tokens, FLOPs and loss."""
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from lmlab.errors import UserError
-from lmlab.scaling.law import FLOPS_PER_PARAMETER
+from lmlab.scaling.law import FLOPS_PER_PARAMETER, SIX, Cost
 
-ALIASES: dict[str, tuple[str, ...]] = {
-    "parameters": ("parameters", "n", "params", "num_params", "model_size"),
-    "tokens": ("tokens", "d", "num_tokens", "train_tokens", "training_tokens"),
-    "flops": ("flops", "c", "compute", "compute_budget", "train_flops", "training_flop"),
-    "loss": ("loss", "val_loss", "final_loss"),
-}
-"""Names of the columns, without regard to case; a space counts as an underscore."""
-FORMATS = (".csv", ".json", ".jsonl", ".parquet")
 PLAUSIBLE = (0.05, 200)
 """Range of C / 6 N D: outside of it a column is in other units."""
-LEFT_OUT = ("run", "seconds", "tokens_per_second", "n", "mean", "sd", "ci_low", "ci_high")
+RUN = "run"
+"""Column that names the run of a row; in a table of training curves it repeats."""
+LEFT_OUT = (RUN, "seconds", "tokens_per_second", "n", "mean", "sd", "ci_low", "ci_high")
 """Columns of results, which do not tell runs apart."""
 
 
@@ -59,13 +51,48 @@ class Runs:
             (*self.notes, *notes),
         )
 
-    def column(self, name: str) -> Float[np.ndarray, " runs"]:
-        """Return a column as numbers; raises UserError when it is missing or is text."""
+    def where(self, values: Mapping[str, str]) -> "Runs":
+        """Return the runs whose columns have these values; raises UserError when there are none."""
+        found = self
+        for name, value in values.items():
+            shown = [shown_value(each) for each in found._column(name)]
+            if value not in shown:
+                raise UserError(f"{self.source} has no runs with {name}={value}")
+            found = found.take([each == value for each in shown])
+        return found
+
+    def without_highest(self, count: int) -> "Runs":
+        """Return all runs but those of highest loss."""
+        if not count:
+            return self
+        if count >= len(self):
+            raise UserError(f"{self.source} has {len(self)} runs; {count} cannot be dropped")
+        kept = np.sort(np.argsort(self.loss)[:-count])
+        return self.take(kept, f"The {count} runs of highest loss are left out.")
+
+    def _column(self, name: str) -> list[Any]:
         if name not in self.columns:
             raise UserError(
                 f"{self.source} has no column '{name}'; its columns: {', '.join(self.columns)}"
             )
-        return np.array([_number(v, name, i, self) for i, v in enumerate(self.columns[name])])
+        return self.columns[name]
+
+    @property
+    def cost(self) -> Cost:
+        """FLOPs by size and tokens: 6 N D, or the power of N that is nearest to the table's."""
+        log_n, ratio = np.log(self.parameters), self.flops / (self.parameters * self.tokens)
+        if np.allclose(ratio, SIX.factor, rtol=1e-3):
+            return SIX
+        if len(np.unique(self.parameters)) < 2:
+            return Cost(float(np.exp(np.log(ratio).mean())))
+        slope, offset = np.polyfit(log_n, np.log(ratio), 1)
+        return Cost(float(np.exp(offset)), float(1 + slope))
+
+    def column(self, name: str) -> Float[np.ndarray, " runs"]:
+        """Return a column as numbers; raises UserError when it is missing or is text."""
+        return np.array(
+            [as_number(v, name, i, self.source) for i, v in enumerate(self._column(name))]
+        )
 
 
 def make_runs(
@@ -120,115 +147,16 @@ def make_runs(
     return runs
 
 
-def read_table(
-    path: Path,
-    *,
-    names: Mapping[str, str] | None = None,
-    where: Mapping[str, str] | None = None,
-    drop_highest: int = 0,
-) -> Runs:
-    """Read a CSV, JSON, JSONL or Parquet file, such as one of `lmlab collect --format csv`.
-
-    `names` maps parameters, tokens, flops and loss to columns, `where` keeps the rows with these
-    values, `drop_highest` leaves out that many runs of highest loss. Runs whose status is not
-    `finished` are left out. Raises UserError for a file that is no table of runs.
-    """
-    rows = [row for row in _rows(path) if all(_shown(row.get(k)) == v for k, v in _items(where))]
-    if not rows:
-        kept = " with ".join(["", " ".join(f"{k}={v}" for k, v in _items(where))] if where else "")
-        raise UserError(f"{path} has no runs{kept}")
-    finished = [row for row in rows if row.get("status", "finished") == "finished"]
-    notes = []
-    if len(finished) < len(rows):
-        notes.append(f"{len(rows) - len(finished)} of {len(rows)} runs did not finish: left out.")
-    columns = {key: [row.get(key) for row in finished] for key in dict.fromkeys(_keys(rows))}
-    chosen = _choose(columns, dict(names or {}), path)
-    values = {
-        name: [_as_number(v, column, i, path) for i, v in enumerate(columns[column])]
-        for name, column in chosen.items()
-    }
-    runs = make_runs(
-        **{"loss": None, **values}, source=str(path), columns=columns, notes=tuple(notes)
-    )
-    if not drop_highest:
-        return runs
-    if drop_highest >= len(runs):
-        raise UserError(f"{path} has {len(runs)} runs; {drop_highest} cannot be dropped")
-    kept_rows = np.sort(np.argsort(runs.loss)[:-drop_highest])
-    return runs.take(kept_rows, f"The {drop_highest} runs of highest loss are left out.")
-
-
-def _items(where: Mapping[str, str] | None) -> list[tuple[str, str]]:
-    return list((where or {}).items())
-
-
-def _keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [key for row in rows for key in row]
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if path.suffix not in FORMATS:
-        raise UserError(f"{path} is not a table; give a file ending in {', '.join(FORMATS)}")
-    if path.suffix == ".parquet":
-        return _parquet(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".csv":
-            return list(csv.DictReader(text.splitlines()))
-        found: Any = (
-            json.loads(text)
-            if path.suffix == ".json"
-            else [json.loads(line) for line in text.splitlines() if line.strip()]
-        )
-    except ValueError as error:  # also what is not UTF-8
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if isinstance(found, dict):
-        found = found.get("runs")
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-        raise UserError(f"{path} is not a table: expected a list of objects, one a run")
-    return found
-
-
-def _parquet(path: Path) -> list[dict[str, Any]]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import read_table as read
-    except ImportError as error:
-        raise UserError("Parquet files need pyarrow: pip install 'lmlab[parquet]'") from error
-    try:
-        rows: list[dict[str, Any]] = read(path).to_pylist()
-    except ArrowException as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    return rows
-
-
-def _choose(columns: Mapping[str, Any], names: dict[str, str], path: Path) -> dict[str, str]:
-    for name, column in names.items():
-        if name not in ALIASES:
-            raise UserError(f"--columns: '{name}' is not one of {', '.join(ALIASES)}")
-        if column not in columns:
-            raise UserError(f"{path} has no column '{column}'; its columns: {', '.join(columns)}")
-    plain = {key.strip().casefold().replace(" ", "_"): key for key in reversed(list(columns))}
-    for name, aliases in ALIASES.items():
-        # "n" of `lmlab collect` is the number of seeds, beside a column "parameters"
-        found = next((plain[alias] for alias in aliases if alias in plain), None)
-        if found is not None:
-            names.setdefault(name, found)
-    return names
-
-
-def _as_number(value: Any, column: str, row: int, path: Path) -> float:
+def as_number(value: Any, column: str, row: int, source: str) -> float:
+    """Return a value of a column; raises UserError for what is no number."""
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise UserError(f"{path}, run {row + 1}: {column} is {value!r}, not a number") from None
+        raise UserError(f"{source}, run {row + 1}: {column} is {value!r}, not a number") from None
 
 
-def _number(value: Any, name: str, row: int, runs: Runs) -> float:
-    return _as_number(value, name, row, Path(runs.source))
-
-
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """Return a value as `--where` names it."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -247,7 +175,9 @@ def _check_units(runs: Runs) -> None:
 
 def _check_repeated(runs: Runs) -> None:
     """Refuse rows that repeat a run, or that give one run two losses."""
-    own = [k for k in runs.columns if k not in LEFT_OUT and not _is_loss(runs.columns[k], runs)]
+    names = list(map(_key, runs.columns.get(RUN, ())))
+    left_out = set(LEFT_OUT) - ({RUN} if len(set(names)) < len(names) else set())  # of curves
+    own = [k for k in runs.columns if k not in left_out and not _is_loss(runs.columns[k], runs)]
     seen: dict[object, int] = {}
     for row in range(len(runs)):
         others = tuple(_key(runs.columns[k][row]) for k in own)

@@ -70,12 +70,12 @@ def _parametric(fit: ParametricFit, runs: Runs) -> list[str]:
     intervals = fit.intervals()
     rows = [[name, f"{value:.6g}", _range(intervals[name])] for name, value in values.items()]
     largest = float(runs.flops.max())
-    low, high = fit.law.flat_region(largest)
-    best, _ = fit.law.optimum(largest)
+    low, high = fit.law.flat_region(largest, runs.cost)
+    best, _ = fit.law.optimum(largest, runs.cost)
     worst = int(np.argmax(np.abs(fit.residuals)))
     state = "converged" if fit.converged else "did not converge"
     return [
-        "L = E + A/N^alpha + B/D^beta; at the optimum N ~ C^a, D ~ C^b",
+        "L = E + A/N^alpha + B/D^beta; where C = 6 N D, the optimum is N ~ C^a, D ~ C^b",
         markdown_table(HEAD, rows, aligned=True),
         "",
         f"objective {fit.objective:.7g} (Huber {HUBER:g}); {state}, gradient {fit.gradient:.1g}; "
@@ -115,7 +115,7 @@ def fit_values(fit: Fit, runs: Runs) -> dict[str, Any]:
         values["residuals"] = fit.residuals.tolist()
     if isinstance(fit, ParametricFit):
         values |= {"converged": fit.converged, "gradient": fit.gradient}
-        values["flat_region"] = list(fit.law.flat_region(float(runs.flops.max())))
+        values["flat_region"] = list(fit.law.flat_region(float(runs.flops.max()), runs.cost))
     if isinstance(fit, IsoflopFit):
         values["optima"] = [
             {"flops": p.flops, "parameters": p.parameters, "loss": p.loss, "edge": p.edge}

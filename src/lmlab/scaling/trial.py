@@ -49,6 +49,8 @@ class Space:
     batch_sizes: tuple[int, ...]
     learning_rates: tuple[float, float]
     train_flops: tuple[int, ...]
+    least_tokens: float = 0.0
+    """Of a run; a shorter one tells nothing."""
 
 
 COURSE = Space(

@@ -1,32 +1,17 @@
-"use strict";
 (async () => {
-  const data = JSON.parse(document.getElementById("scaling-data").textContent);
-  const touch = matchMedia("(pointer: coarse)").matches;
-  const bytes = Uint8Array.from(atob(document.getElementById("plotly-gz").textContent), (c) => c.charCodeAt(0));
-  const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const script = document.createElement("script");
-  script.textContent = await new Response(unpacked).text();
-  document.head.append(script);
+  const { colour, dark, options, look, axis: plain, title } = charts, data = charts.read("scaling-data");
+  await charts.load();
 
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
-  const options = { responsive: true, displaylogo: false, displayModeBar: touch || innerWidth < 640 ? false : "hover", showSendToCloud: false,
-    modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
-  const dark = () => matchMedia("(prefers-color-scheme: dark)").matches;
   const [least, most] = [Math.log(Math.min(...data.runs.c)), Math.log(Math.max(...data.runs.c))];
   const shade = (flops) => {
     const t = most > least ? Math.min(1, Math.max(0, (Math.log(flops) - least) / (most - least))) : 0.5;
     return `hsl(${Math.round(260 - 225 * t)} 62% ${dark() ? 66 : 42}%)`;
   };
   const layout = (x, y, more = {}) => {
-    const axis = { gridcolor: colour("grid"), linecolor: colour("line"), zeroline: false, automargin: true, exponentformat: "power" };
+    const axis = { ...plain(), exponentformat: "power" };
     return {
-      paper_bgcolor: colour("page"), plot_bgcolor: colour("page"),
-      font: { family: "system-ui, sans-serif", size: 13, color: colour("ink") },
-      hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink") } },
-      dragmode: touch ? false : "zoom", margin: { l: 60, r: 15, t: 10, b: 50 }, hovermode: "closest",
-      legend: { orientation: "h", y: -0.2, yanchor: "top" },
-      xaxis: { ...axis, type: "log", title: { text: x, font: { size: 13 } } },
-      yaxis: { ...axis, title: { text: y, font: { size: 13 } }, ...more },
+      ...look(), margin: { l: 60, r: 15, t: 10, b: 50 }, hovermode: "closest", legend: { orientation: "h", y: -0.2, yanchor: "top" },
+      xaxis: { ...axis, type: "log", title: title(x) }, yaxis: { ...axis, title: title(y), ...more },
     };
   };
   const runs = data.runs;
@@ -66,15 +51,13 @@
       ...band(data.frontier, "best loss", blue, dark() ? "rgba(120,170,240,.22)" : "rgba(47,111,181,.18)"), points(runs.c, runs.loss),
       { x: [data.target], y: [data.frontier.y.at(-1)], mode: "markers", name: "target", marker: { symbol: "star", size: 13, color: orange },
         hovertemplate: "%{x:.3g} FLOPs: %{y:.4f}<extra></extra>" },
+      ...(data.checks.length ? [{ x: data.checks.map((c) => c.c), y: data.checks.map((c) => c.loss), mode: "markers", name: "runs, not fitted",
+        marker: { symbol: "diamond", size: 9, color: orange }, hovertemplate: "%{x:.3g} FLOPs: %{y:.4f}<extra></extra>" }] : []),
     ], layout("training FLOPs C", "loss", { type: "log" }), options);
 
     Plotly.newPlot("residuals", [{ ...points(runs.c, runs.residual.map((r) => 100 * r)), hovertemplate: "%{text}<br>%{y:+.3f} %<extra></extra>" }],
       { ...layout("training FLOPs C", "residual (%)", { zeroline: true, zerolinecolor: colour("ink") }), showlegend: false }, options);
   };
   draw();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-})().catch((error) => {
-  const problem = document.getElementById("problem");
-  problem.textContent = `The charts cannot be drawn in this browser (${error.message}); the tables are complete.`;
-  problem.hidden = false;
-});
+  charts.onScheme(draw);
+})().catch(charts.failed("the tables have the numbers"));
