@@ -15,6 +15,7 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from lmlab.model.attention.softmax import SoftmaxAttention
 from lmlab.planning.layout import Layout
 from lmlab.planning.live import fake
 from lmlab.planning.memory import State, peak_memory
+from lmlab.planning.optimizer_state import OptimizerBytes, optimizer_bytes
 from lmlab.planning.pieces import trace
+from lmlab.planning.tensor import local_model
 from lmlab.text import markdown_table
 from lmlab.training.objective import NextToken
 
@@ -53,9 +56,9 @@ SHAPES = (
 )
 """Overrides, devices, micro-batch."""
 VOCABULARY = 50257
-SMALL = ("model=tiny", "model.d_model=512", "model.num_layers=12", "model.d_ff=2048")
+SMALL = ("model=tiny", "model.d_model=512", "model.num_layers=24", "model.d_ff=2048")
 REAL = (*SMALL, "model.context_length=32", "optimizer=adamw", "trainer.precision=fp32")
-"""Weights and their state dominate: 51 M parameters, 32 tokens."""
+"""Weights and their state dominate: 102 M parameters, 32 tokens."""
 REAL_VOCABULARY = 2048
 
 
@@ -110,8 +113,7 @@ def predicted(config: RunConfig, devices: int, sequences: int, vocab_size: int) 
         in_blocks=torch.bfloat16,
     )
     state = State(
-        optimizer=8 * pieces.total,
-        temporary=0,
+        OptimizerBytes(8 * pieces.total, 0, 0),
         element=2,
         accumulates=False,
         checkpointed=config.trainer.checkpoint_activations,
@@ -126,13 +128,31 @@ def _port() -> int:
         return int(found.getsockname()[1])
 
 
-def measured(kind: str, devices: int) -> dict[str, float]:
+def layouts(devices: int) -> dict[str, tuple[tuple[str, ...], Layout]]:
+    """Return what the processes run: overrides, and the layout of the plan."""
+    return {
+        "ddp": ((), Layout("ddp", devices)),
+        "zero1": ((), Layout("zero1", devices, shard_optimizer=devices)),
+        "fsdp": ((), Layout("fsdp", devices, shard=devices)),
+        "hsdp, groups of 2": (
+            ("parallel.shard_size=2",),
+            Layout("hsdp", devices, shard=2),
+        ),
+        "tp, groups of 2": (
+            ("parallel.size=2",),
+            Layout("tp", devices, shard=devices // 2, tensor=2),
+        ),
+        "fsdp, Muon": (("optimizer=muon",), Layout("fsdp", devices, shard=devices)),
+    }
+
+
+def measured(overrides: tuple[str, ...], devices: int) -> dict[str, float]:
     """Return the growth of the largest process by moment, in bytes."""
     port = _port()
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     processes = [
-        context.Process(target=_train, args=(kind, rank, devices, port, answers))
+        context.Process(target=_train, args=(overrides, rank, devices, port, answers))
         for rank in range(devices)
     ]
     for process in processes:
@@ -152,7 +172,7 @@ def _largest() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _train(kind: str, rank: int, devices: int, port: int, answers: Any) -> None:
+def _train(overrides: tuple[str, ...], rank: int, devices: int, port: int, answers: Any) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ["LOCAL_WORLD_SIZE"] = str(devices)
     torch.set_num_threads(1)
@@ -164,7 +184,7 @@ def _train(kind: str, rank: int, devices: int, port: int, answers: Any) -> None:
     from lmlab.optim import build_optimizer
     from lmlab.parallel import build_strategy
 
-    config = compose(*REAL, f"parallel={kind}")
+    config = compose(*REAL, *overrides)
     strategy = build_strategy(config.parallel, devices, torch.device("cpu"), "fp32")
     torch.manual_seed(0)
     # What torch loads and allocates once is there before the measurement.
@@ -203,17 +223,18 @@ def _train(kind: str, rank: int, devices: int, port: int, answers: Any) -> None:
     dist.destroy_process_group()
 
 
-def accounted(kind: str, devices: int) -> float:
+def accounted(overrides: tuple[str, ...], layout: Layout) -> float:
     """Return the peak of the accounting for what `measured` runs, in bytes."""
-    config = compose(*REAL)
-    pieces = trace(config.model, REAL_VOCABULARY, 1, autocast=None)
-    state = State(8 * pieces.total, 0, element=4, accumulates=False, checkpointed=False)
-    layouts = {
-        "ddp": Layout("ddp", devices),
-        "zero1": Layout("zero1", devices, shard_optimizer=devices),
-        "fsdp": Layout("fsdp", devices, shard=devices),
-    }
-    return peak_memory(layouts[kind], pieces, state).total
+    config = compose(*REAL, *overrides)
+    model = local_model(config.model, layout.tensor)
+    pieces = trace(model, REAL_VOCABULARY, 1, autocast=None)
+    own, whole = (
+        optimizer_bytes(config.optimizer, build(each, REAL_VOCABULARY, device="meta"))
+        for each in (model, config.model)
+    )
+    optimizer = replace(own, whole=whole.whole)
+    state = State(optimizer, element=4, accumulates=False, checkpointed=False)
+    return peak_memory(layout, pieces, state).total
 
 
 def main() -> None:
@@ -232,8 +253,9 @@ def main() -> None:
     print(markdown_table(("step", "plan (GB)", "FSDPMemTracker (GB)", "ratio"), rows))
     print(f"\n{' '.join(REAL)}, {arguments.processes} processes on the CPU")
     processes: list[tuple[str, ...]] = []
-    for kind in ("ddp", "zero1", "fsdp"):
-        plan, real = accounted(kind, arguments.processes), measured(kind, arguments.processes)
+    for kind, (more, layout) in layouts(arguments.processes).items():
+        given = (f"parallel={layout.kind}", *more)
+        plan, real = accounted(given, layout), measured(given, arguments.processes)
         cells = [
             f"{real[m] / 1e6:,.0f}" for m in ("after init", "before the step", "after the step")
         ]

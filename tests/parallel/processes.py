@@ -4,16 +4,11 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-
-from lmlab.training.distributed import DistributedContext
+from forked import in_group
 from tests_support import ROOT
 
 TRAIN = [sys.executable, str(ROOT / "train.py")]
@@ -22,24 +17,7 @@ ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 def in_processes(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Return what `work(context, *arguments)` returns in each of `size` processes, by rank."""
-    with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(  # type: ignore[no-untyped-call]
-            _begin, (size, folder, work, arguments), size, start_method="fork"
-        )
-        return [torch.load(Path(folder, f"{rank}.pt"), weights_only=False) for rank in range(size)]
-
-
-def _begin(
-    rank: int, size: int, folder: str, work: Callable[..., Any], arguments: tuple[Any, ...]
-) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
-    )
-    result = work(DistributedContext(rank, size, rank, control=dist.group.WORLD), *arguments)
-    torch.save(result, Path(folder, f"{rank}.pt"))
-    dist.barrier()
-    dist.destroy_process_group()
+    return in_group(size, lambda context: work(context, *arguments))
 
 
 def meeting_place(size: int) -> dict[str, str]:

@@ -50,6 +50,8 @@ class Outcome:
 
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
+    loads: list[float] = field(default_factory=list)
+    """The share of the tokens of each expert in each step."""
     weights: dict[str, Tensor] = field(default_factory=dict)
     """Whole, also where they are sharded."""
     held: dict[str, Tensor] = field(default_factory=dict)
@@ -96,6 +98,10 @@ def trained(
         )
         outcome.losses.append(context.sum(stats.terms["loss"].item())[0])
         outcome.norms.append(stats.grad_norm.item())
+        shares = [v.item() for k, v in model.take_metrics().items() if "expert_" in k]
+        outcome.loads += (
+            [total / context.data_size for total in context.sum(*shares)] if shares else []
+        )
     for name, tensor in model.state_dict().items():
         part = tensor.to_local() if hasattr(tensor, "to_local") else tensor
         outcome.weights[name] = gathered(part, tensor).clone()

@@ -1,4 +1,4 @@
-"""The course's data parallelism: what is sent, when, and in which order."""
+"""The course's data parallelism: what is sent, when, in which order, and what that saves."""
 
 from typing import Any
 
@@ -90,6 +90,60 @@ def test_messages_leave_during_the_backward_pass(
         assert events.index("end of backward") > place
     # None arrives before all have left: the slowest message alone delays the step, not their sum.
     assert events.index("sent") > max(i for i, e in enumerate(events) if e.startswith("send "))
+
+
+COMPUTE, TRAVEL = 3.0, 2.0
+"""Seconds of a layer's backward pass, and of a message, on a clock that the test moves."""
+
+
+class Clock:
+    """Communication that delays every message; messages travel at the same time."""
+
+    now = 0.0
+
+    def __call__(self, tensor: Tensor) -> "Travelling":
+        return Travelling(self, self.now + TRAVEL)
+
+
+class Travelling:
+    def __init__(self, clock: Clock, arrives: float) -> None:
+        self.clock, self.arrives = clock, arrives
+
+    def wait(self) -> None:
+        self.clock.now = max(self.clock.now, self.arrives)
+
+
+def seconds_of(context: DistributedContext, variant: Any, arguments: dict[str, Any]) -> float:
+    """Return when a step ends whose backward passes and messages take their time."""
+    clock = Clock()
+    layers = nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(LAYERS)))
+    for layer in layers:
+
+        def compute(gradient: Tensor) -> None:
+            clock.now += COMPUTE
+
+        layer.weight.register_hook(compute)  # before the gradient is ready to be sent
+    model = variant(layers, **arguments, communicate=clock)
+    model(torch.ones(2, WIDTH)).sum().backward()
+    model.finish_gradient_synchronization()
+    return clock.now
+
+
+@pytest.mark.parametrize(
+    ("variant", "arguments", "seconds"),
+    [
+        (NaiveDDP, {}, LAYERS * COMPUTE + LAYERS * TRAVEL),
+        (FlatDDP, {}, LAYERS * COMPUTE + TRAVEL),
+        (OverlappedDDP, {}, LAYERS * COMPUTE + TRAVEL),
+        (BucketedDDP, {"bucket_size_mb": 2 * BYTES / 2**20}, LAYERS * COMPUTE + TRAVEL),
+    ],
+)
+def test_delayed_messages_cost_what_does_not_overlap(
+    variant: Any, arguments: dict[str, Any], seconds: float
+) -> None:
+    """Of overlapped messages the last one alone is seen, of the others their sum."""
+    (found,) = in_processes(1, seconds_of, variant, arguments)
+    assert found == seconds
 
 
 def gradients(context: DistributedContext, variant: Any, arguments: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ from processes import in_processes
 from scenarios import ADAMW, SGD, Outcome, Scenario, alone, configured, trained
 
 from lmlab.config import RunConfig
+from lmlab.model import products
 from lmlab.parallel.config import ParallelConfig
 from lmlab.training.distributed import DistributedContext
 from tests_support import composed
@@ -15,7 +16,7 @@ SCENARIOS = {
     "plain": Scenario(),
     "accumulated and clipped": Scenario(micro=1, clip=0.5),
     "tied": Scenario((*SGD, "model.tie_embeddings=true"), clip=0.5),
-    "moe": Scenario((*SGD, *MOE), clip=0.5),
+    "moe": Scenario((*SGD, *MOE), clip=0.5, micro=1),
     "frozen": Scenario(frozen="token_embedding", clip=0.5),
     "biases, few kv heads, qk norm": Scenario(
         (
@@ -60,19 +61,20 @@ def every(
     context: DistributedContext, configs: dict[str, RunConfig], parallel: ParallelConfig
 ) -> dict[str, Outcome]:
     return {
-        name: trained(context, scenario, configs[name], parallel)
-        for name, scenario in SCENARIOS.items()
+        name: trained(context, SCENARIOS[name], config, parallel)
+        for name, config in configs.items()
     }
 
 
 def compare(found: list[dict[str, Outcome]], expected: dict[str, Outcome]) -> None:
-    for name, scenario in SCENARIOS.items():
+    for name in found[0]:
+        scenario = SCENARIOS[name]
         close = {"rtol": scenario.tolerance, "atol": scenario.tolerance}
         outcomes = [outcome[name] for outcome in found]
         for outcome in outcomes:
             torch.testing.assert_close(
-                (outcome.losses, outcome.norms),
-                (expected[name].losses, expected[name].norms),
+                (outcome.losses, outcome.norms, outcome.loads),
+                (expected[name].losses, expected[name].norms, expected[name].loads),
                 msg=lambda text, name=name: f"{name}: {text}",
                 **close,
             )
@@ -95,3 +97,35 @@ def test_two_processes_compute_what_one_does(
 ) -> None:
     parallel = composed(f"parallel={strategy}", *STRATEGIES[strategy]).parallel
     compare(in_processes(2, every, configs, parallel), expected)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+def test_two_processes_with_the_products_of_other_processors(
+    configs: dict[str, RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By oneDNN where this processor trains with MKL, and the other way around."""
+    monkeypatch.setattr(products, "FAST_ONEDNN", not products.FAST_ONEDNN)
+    expected = {name: alone(scenario, configs[name]) for name, scenario in SCENARIOS.items()}
+    parallel = composed("parallel=ddp").parallel
+    compare(in_processes(2, every, configs, parallel), expected)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings"),
+    [
+        ("hsdp", ["parallel.shard_size=2"]),
+        ("tp", ["parallel.size=2"]),
+        ("zero1", []),
+        ("ddp_bucketed", ["parallel.bucket_size_mb=0.01"]),
+    ],
+)
+def test_four_processes_compute_what_one_does(
+    strategy: str,
+    settings: list[str],
+    configs: dict[str, RunConfig],
+    expected: dict[str, Outcome],
+) -> None:
+    """Two groups of two: divided inside of a group, and averaged between groups."""
+    names = "accumulated and clipped", "tied", "moe", "frozen", "bf16", "adamw", "muon"
+    parallel = composed(f"parallel={strategy}", *settings).parallel
+    compare(in_processes(4, every, {name: configs[name] for name in names}, parallel), expected)

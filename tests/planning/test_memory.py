@@ -6,11 +6,11 @@ from types import ModuleType
 import pytest
 import torch
 
-from lmlab.model import build
+from lmlab.model import build, layers, norm
 from lmlab.optim import build_optimizer
 from lmlab.planning.layout import Layout
 from lmlab.planning.memory import State, moments_of, peak_memory
-from lmlab.planning.optimizer_state import optimizer_bytes
+from lmlab.planning.optimizer_state import OptimizerBytes, optimizer_bytes
 from lmlab.planning.pieces import Pieces, trace
 from tests_support import composed
 
@@ -57,7 +57,7 @@ def test_state_by_hand() -> None:
     model = pieces()
     total = model.total
     assert total == sum(p.numel() for p in build(composed(*SHAPE).model, 300).parameters())
-    state = State(8 * total, 0, element=4, accumulates=False, checkpointed=False)
+    state = State(OptimizerBytes(8 * total, 0, 0), element=4, accumulates=False, checkpointed=False)
     ddp = moments_of(Layout("ddp", 4), model, state)["update"]
     assert (ddp.weights, ddp.gradients, ddp.optimizer) == (4 * total, 4 * total, 8 * total)
     zero1 = moments_of(Layout("zero1", 4, shard_optimizer=4), model, state)["update"]
@@ -74,7 +74,12 @@ def test_accumulation_keeps_gradients_in_shards_under_fsdp() -> None:
         peak_memory(
             Layout("fsdp", 4, shard=4),
             model,
-            State(8 * model.total, 0, element=4, accumulates=accumulates, checkpointed=False),
+            State(
+                OptimizerBytes(8 * model.total, 0, 0),
+                element=4,
+                accumulates=accumulates,
+                checkpointed=False,
+            ),
         )
         for accumulates in (False, True)
     )
@@ -89,15 +94,22 @@ def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing() -
         peak_memory(
             Layout("ddp", 4),
             two,
-            State(8 * two.total, 0, element=4, accumulates=False, checkpointed=checkpointed),
+            State(
+                OptimizerBytes(8 * two.total, 0, 0),
+                element=4,
+                accumulates=False,
+                checkpointed=checkpointed,
+            ),
         ).total
         for checkpointed in (False, True)
     ]
     assert totals[1] < totals[0]
 
 
-def test_saved_bytes_are_those_of_autograd() -> None:
-    """Counted by hooks on saved tensors of a real block."""
+def test_saved_bytes_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted by hooks on saved tensors of a real block, computed as on the device of the plan."""
+    for module in (norm, layers):
+        monkeypatch.setattr(module, "computed_here", lambda x: False)
     config = composed(*SHAPE, "model.attention.backend=sdpa").model
     model = build(config, 300)
     kept: dict[int, int] = {}
@@ -137,6 +149,22 @@ def test_optimizer_bytes(optimizer: str, each: int) -> None:
         for value in state.values()
         if isinstance(value, torch.Tensor) and value.ndim
     )
-    state, _ = optimizer_bytes(config.optimizer, build(config.model, 300, device="meta"))
+    found = optimizer_bytes(config.optimizer, build(config.model, 300, device="meta"))
     assert wanted == each * sum(p.numel() for p in model.parameters())
-    assert state == pytest.approx(wanted, rel=0.01)
+    assert found.state == pytest.approx(wanted, rel=0.01)
+
+
+def test_muon_needs_whole_matrices_however_few_elements_a_device_owns() -> None:
+    config = composed(*SHAPE, "optimizer=muon")
+    found = optimizer_bytes(config.optimizer, build(config.model, 300, device="meta"))
+    largest = 4 * config.model.d_model * config.model.ffn_width
+    # The momentum of a step, stacked, and what the iteration needs of it.
+    assert found.whole > 3 * config.model.num_layers * largest
+    assert found.divided < 8  # the fused AdamW of all other parameters: its step
+    model = pieces()
+
+    def update(devices: int) -> float:
+        state = State(found, element=4, accumulates=False, checkpointed=False)
+        return moments_of(Layout("fsdp", devices, shard=devices), model, state)["update"].buffers
+
+    assert update(2) == update(64) == found.whole

@@ -60,6 +60,13 @@ def test_a_strategy_can_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fsdp" not in out
 
 
+def test_overrides_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    together = plan(capsys, "model.d_ff=512", "parallel=ddp", "--devices", "2")
+    assert together == plan(capsys, "model.d_ff=512", "--devices", "2", "parallel=ddp")
+    assert main(["plan", "--devices", "2", *MODEL, "--every", "lr"]) == 1
+    assert "unrecognized arguments: lr" in capsys.readouterr().err
+
+
 def test_heads_that_tp_cannot_divide_are_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     out = plan(capsys, "model.attention.num_kv_heads=2", "--devices", "8")
     assert "num_kv_heads=2 is not divisible by 4 devices" in out

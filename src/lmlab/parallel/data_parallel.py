@@ -124,7 +124,7 @@ class BucketedDDP(DataParallel):
             raise ValueError(f"bucket_size_mb must be positive, got {bucket_size_mb}")
         super().__init__(module, communicate)
         limit = float("inf") if bucket_size_mb is None else bucket_size_mb * MIB
-        self.buckets = list(_fill(reversed(self.trained), limit))
+        self.buckets = list(fill_buckets(reversed(self.trained), limit))
         bucket_of = {p: i for i, bucket in enumerate(self.buckets) for p in bucket}
         self._running: list[tuple[Any, Tensor, list[Tensor]]] = []
         self._begin_step()
@@ -162,7 +162,7 @@ class BucketedDDP(DataParallel):
         self._begin_step()
 
 
-def _fill(parameters: Iterable[nn.Parameter], limit: float) -> Iterator[list[nn.Parameter]]:
+def fill_buckets(parameters: Iterable[nn.Parameter], limit: float) -> Iterator[list[nn.Parameter]]:
     """Yield the parameters in buckets of up to `limit` bytes and of one dtype each."""
     bucket: list[nn.Parameter] = []
     size = 0

@@ -140,7 +140,7 @@ def _training(config: "RunConfig", sheet: "Sheet", overrides: list[str]) -> "Tra
 
     named = _given(overrides, "tokenizer", "experiment", "resume")
     rows = declared_vocab_size(config.tokenizer) if named else GPT2_VOCABULARY
-    chunk = config.task.objective.chunk_tokens
+    chunk = config.next_token_objective().chunk_tokens
     return Training(
         model=config.model,
         optimizer=config.optimizer,

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 
 from lmlab.planning.layout import Layout
+from lmlab.planning.optimizer_state import OptimizerBytes
 from lmlab.planning.pieces import Piece, Pieces
 
 FLOAT32 = 4
@@ -38,10 +39,7 @@ class Memory:
 class State:
     """What is kept from step to step, of the model that one device computes."""
 
-    optimizer: float
-    """Bytes of the optimizer's state, undivided."""
-    temporary: float
-    """Bytes that its update needs besides, undivided."""
+    optimizer: OptimizerBytes
     element: int
     """Bytes of a weight of a gathered block; all else is float32."""
     accumulates: bool
@@ -80,7 +78,7 @@ def _whole(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
     """Yield the moments of strategies in which each device has all weights."""
     total = pieces.total * FLOAT32
     owned = pieces.owned(layout.shard_optimizer)
-    weights, optimizer = total, state.optimizer * owned
+    weights, optimizer = total, state.optimizer.state * owned
     kept = _kept(pieces, state.checkpointed)
     # DDP keeps its buckets, of which the gradients are views, between steps.
     views = layout.kind in ("ddp", "zero1")
@@ -109,12 +107,17 @@ def _whole(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
         done += block.parameters * FLOAT32
     yield at("embedding, backward", done, pieces.stem.backward)
     yield at("gradients summed", total, 0, buffers=_summing(layout, total))
-    yield at("update", total, 0, buffers=state.temporary * owned)
+    yield at("update", total, 0, buffers=_updating(state, owned))
 
 
 def _summing(layout: Layout, gradients: float) -> float:
     """Return the bytes of the copies of gradients that are summed over the devices."""
     return gradients if layout.kind in ("ddp_flat", "ddp_bucketed") else 0.0
+
+
+def _updating(state: State, owned: float) -> float:
+    """Return what the update of a share of the elements needs besides the optimizer's state."""
+    return max(state.optimizer.divided * owned, state.optimizer.whole)
 
 
 def _sharded(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
@@ -127,7 +130,7 @@ def _sharded(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
     size, element = layout.shard, state.element
     shards = pieces.total * FLOAT32 / size
     always = shards if state.accumulates else 0
-    optimizer = state.optimizer / size
+    optimizer = state.optimizer.state / size
     kept = _kept(pieces, state.checkpointed)
     gathered = [b.parameters * element for b in pieces.blocks]
     root = pieces.root * FLOAT32
@@ -173,4 +176,4 @@ def _sharded(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
     stem = pieces.stem
     yield at("embedding, backward", done, stem.backward, root + head_gradients + before)
     yield at("gradients scattered", shards, 0, pieces.root * (FLOAT32 + element))
-    yield Memory("update", shards, shards, optimizer, buffers=state.temporary / size)
+    yield Memory("update", shards, shards, optimizer, buffers=_updating(state, 1 / size))

@@ -15,7 +15,7 @@ from lmlab.optim.config import OptimizerConfig
 from lmlab.planning.layout import Layout
 from lmlab.planning.links import Cluster
 from lmlab.planning.memory import Memory, State, peak_memory
-from lmlab.planning.optimizer_state import optimizer_bytes
+from lmlab.planning.optimizer_state import OptimizerBytes, optimizer_bytes
 from lmlab.planning.pieces import Pieces, trace
 from lmlab.planning.step_time import MicroBatch, Speed, StepTime, Work, step_time
 from lmlab.planning.tensor import local_model, tensor_problem
@@ -115,12 +115,12 @@ class Planner:
         self.training, self.sheet, self.cluster = training, sheet, cluster
         self.usable, self.attainable = usable, attainable
         self._pieces: dict[tuple[int, int, bool], Pieces] = {}
-        self._counts: dict[int, tuple[Work, int, float, float]] = {}
+        self._counts: dict[int, tuple[Work, int, OptimizerBytes]] = {}
 
     def plan(self, layouts: Sequence[Layout]) -> Plan:
         """Return the plan with all rows."""
         rows = tuple(row for layout in layouts for row in self._rows(layout))
-        work, parameters, _, _ = self._count(1)
+        work, parameters, _ = self._count(1)
         per_token = 3 * (work.blocks + work.outside) / self.training.model.context_length
         return Plan(
             self.training,
@@ -166,8 +166,10 @@ class Planner:
         training = self.training
         cast = layout.sharded and training.precision in ("bf16", "fp8")
         pieces = self._traced(sequences, layout.tensor, cast)
-        work, _, optimizer, temporary = self._count(layout.tensor)
-        state = State(optimizer, temporary, 2 if cast else 4, count > 1, checkpointed)
+        work, _, optimizer = self._count(layout.tensor)
+        # Updates of whole matrices gather those that tensor parallelism divides.
+        optimizer = replace(optimizer, whole=self._count(1)[-1].whole)
+        state = State(optimizer, 2 if cast else 4, count > 1, checkpointed)
         speed = Speed(self.sheet.peak(training.precision) * self.attainable, self.sheet.bandwidth)
         low = training.precision not in ("fp32", "tf32")
         batch = MicroBatch(
@@ -196,7 +198,7 @@ class Planner:
             )
         return self._pieces[key]
 
-    def _count(self, tensor: int) -> tuple[Work, int, float, float]:
+    def _count(self, tensor: int) -> tuple[Work, int, OptimizerBytes]:
         """Return FLOPs and parameters of a device's part, and the optimizer's bytes."""
         if tensor not in self._counts:
             training = self.training
@@ -206,8 +208,7 @@ class Planner:
             outside = parts["head"]
             work = Work(sum(parts.values()) - outside, outside)
             parameters = sum(p.numel() for p in model.parameters())
-            state, temporary = optimizer_bytes(training.optimizer, model)
-            self._counts[tensor] = work, parameters, state, temporary
+            self._counts[tensor] = work, parameters, optimizer_bytes(training.optimizer, model)
         return self._counts[tensor]
 
 
