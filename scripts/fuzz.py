@@ -1,4 +1,4 @@
-"""Throw random texts and broken files at the tokenizer and compare with the reference.
+"""Throw random texts and broken files at the native cores and compare with plain Python.
 
     python scripts/fuzz.py [SECONDS] [--seed N]
 
@@ -13,11 +13,14 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter as Counting
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from lmlab.cleaning.html import decode_html, main_content_extractor
+from lmlab.cleaning.native import html_depth, repetition, split_words
 from lmlab.errors import UserError
 from lmlab.tokenizer import reference
 from lmlab.tokenizer.bpe import Tokenizer
@@ -178,7 +181,41 @@ def file_reader(dice: Dice) -> None:
             assert damaged.decode(damaged.encode(text)) == text
 
 
-TARGETS = [scanner, trainer, encoder, broken_text, file_reader]
+def repeated_ngrams(dice: Dice) -> None:
+    """Shares of n-grams are those of a loop over strings."""
+    text = some_text(dice)
+    words, n = split_words(text), dice.randint(1, 6)
+    assert "".join(words) == "".join(text.split())
+    counts = Counting(" ".join(words[i : i + n]) for i in range(len(words) - n + 1))
+    seen, repeated, i = set(), 0, 0
+    while i + n <= len(words):
+        gram = "".join(words[i : i + n])
+        repeated += len(gram) if gram in seen else 0
+        i += n if gram in seen else 1
+        seen.add(gram)
+    found = repetition(text, [n], [n])
+    most = max(counts.values(), default=0)
+    shares = {len(gram) * most / len(text) for gram, count in counts.items() if count == most}
+    assert found[f"top_ngram_{n}"] in (shares or {0.0})
+    assert found[f"duplicate_ngram_{n}"] == (repeated / len(text) if text else 0)
+
+
+MARKUP = [
+    *("<p>", "</p>", "<div class='a-nav'", ">", "</", "<!--", "-->", '<a href="', "&am", "p;"),
+    *("<script>", "</script", "&#x", "12;", "<br>", "text", "é", "<td>", "<li", "'", "="),
+]
+
+
+def markup(dice: Dice) -> None:
+    """Broken pages are read within their bounds."""
+    pieces = dice.choices(MARKUP, k=dice.randrange(200))
+    page = decode_html("".join(pieces).encode() + dice.randbytes(dice.randrange(20))).encode()
+    main_content_extractor().extract(page, dice.choice([1, 10, 1000]))
+    main_content_extractor().blocks(page, context=True)
+    assert html_depth(page, 5) <= 6
+
+
+TARGETS = [scanner, trainer, encoder, broken_text, file_reader, repeated_ngrams, markup]
 
 
 def one_round(seed: int) -> None:

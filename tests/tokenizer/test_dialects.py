@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import regex
 import tiktoken
 import tokenizers
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizer_strategies import PIECES
 
 from lmlab.errors import DataError, UserError
 from lmlab.tokenizer.bpe import Tokenizer, byte_tokenizer
+from lmlab.tokenizer.dialects import from_oniguruma
 from lmlab.tokenizer.formats import byte_alphabet
 
 AWKWARD = [*PIECES, "aé\u200db", "a\u200cb", "²", "1²3", "ab\ncd", "l&l", "w]", "123456", "e\u0301"]
@@ -75,6 +77,7 @@ def write(path: Path, patterns: list[str], **changes: Any) -> Path:
     ],
 )
 @given(text=awkward)
+@example(text="  \u00b2\u00bd")  # in a set they are not in Oniguruma's \\w
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_equals_tokenizers(
     tmp_path: Path, patterns: list[str], changes: dict[str, Any], text: str
@@ -103,6 +106,7 @@ def test_equals_tokenizers(
         (r"\ba", r"\\\\b"),
         (r"(?i:ss)", "ss in any case"),
         (r"(?<name>a)", r"\(\?<n"),
+        (r"a|(b", r"is broken: missing \)"),
         (r"a*", "matches the empty string"),
     ],
 )
@@ -111,6 +115,22 @@ def test_pattern_of_tokenizers_without_an_equal(
 ) -> None:
     with pytest.raises(DataError, match=rf"tokenizer.json: pattern .*{construct}"):
         Tokenizer.from_huggingface(write(tmp_path / "tokenizer.json", [pattern]))
+
+
+CONSTRUCTS = [*r"()[]{}|*+?^$.\-&,:<=!>1asdpLw'\n", "(?i:", "(?=", r"\p{L}", r"\w", "{1,3}"]
+
+
+@given(pattern=st.lists(st.sampled_from(CONSTRUCTS), max_size=12).map("".join))
+@example("(?i:'s)| ?(a")
+@example("a{9999999999999}")
+@settings(max_examples=300)
+def test_any_pattern_of_tokenizers_is_read_or_refused(pattern: str) -> None:
+    read = message = ""
+    try:
+        read = from_oniguruma(pattern)
+    except UserError as error:
+        message = str(error)
+    assert repr(pattern) in message or not regex.fullmatch(read, "")
 
 
 @pytest.mark.parametrize("pattern", [r"(?s:.){1,3}+", r"\bx|(?s:.)", r"(?P<a>.)|\n"])

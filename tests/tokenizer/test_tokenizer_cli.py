@@ -1,6 +1,7 @@
 """`lmlab tokenizer` as a user runs it: a process, its exit code and what it prints."""
 
 import gzip
+import json
 import os
 import resource
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from tokenizer_strategies import trained
 
 from lmlab.tokenizer import Tokenizer, train_bpe
@@ -381,14 +383,67 @@ def test_ctrl_c_stops_within_a_second(tmp_path: Path, corpus: str, folder: Path)
     assert not out.exists()
 
 
+def write_rows(path: Path, texts: list[str], field: str = "text") -> Path:
+    """Write documents as JSON lines, packed as the name says, or Parquet."""
+    if path.suffix == ".parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.table({field: texts}), path)
+        return path
+    lines = "".join(json.dumps({field: text}) + "\n" for text in texts).encode()
+    pack = {".gz": gzip.compress, ".zst": zstandard.compress}.get(path.suffix, bytes)
+    path.write_bytes(pack(lines))
+    return path
+
+
+ROWS = ["a.json.gz", "a.jsonl", "a.txt", "a.jsonl.zst", "a.parquet"]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_documents_in_rows(tmp_path: Path, folder: Path, name: str) -> None:
+    """Each is a text of its own, in which special tokens are ordinary text."""
+    texts = ["one two", f"three {END} four", "", "fünf"]
+    path, out = write_rows(tmp_path / name, texts), tmp_path / "ids.bin"
+    done = lmlab("tokenizer", "encode", folder, path, "--out", out, "--quiet")
+    assert done.returncode == 0, done.stderr
+    tokenizer = Tokenizer.load(folder)
+    expected: list[int] = []
+    for ids in tokenizer.encode_batch(texts, special="text"):
+        expected += [*ids.tolist(), tokenizer.special_tokens[END]]
+    assert np.fromfile(out, tokenizer.dtype).tolist() == expected
+    size = sum(len(text.encode()) for text in texts)
+    assert f"{len(expected)} ids" in done.stdout
+    assert f"{size} bytes" in done.stdout
+    done = lmlab("tokenizer", "compare", folder, "--on", path)
+    assert f"{size / (len(expected) - len(texts)):.2f}" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.parquet"])
+def test_training_on_documents_in_rows(tmp_path: Path, name: str) -> None:
+    texts = ["hello hello low lower", "lowest newer hello", "hello low low"] * 3
+    path, out = write_rows(tmp_path / name, texts, "body"), tmp_path / "tok"
+    train = ("tokenizer", "train", path, "--vocab-size", 270, "--out", out, "--quiet")
+    refused(lmlab(*train), name, "'text'", "'body'", "--field")
+    done = lmlab(*train, "--field", "body")
+    assert done.returncode == 0, done.stderr
+    _, merges = train_bpe(iter(texts), 270, documents=True)
+    assert Tokenizer.load(out).merges == merges
+
+
+def test_rows_and_text_together_are_refused(tmp_path: Path, folder: Path) -> None:
+    rows, out = write_rows(tmp_path / "a.jsonl", ["one"]), tmp_path / "ids.bin"
+    text, array = tmp_path / "b.txt", tmp_path / "c.json"
+    text.write_text("plain")
+    array.write_text('[{"text": "one"}]')
+    refused(lmlab("tokenizer", "encode", folder, rows, text, "--out", out), "one kind", "--raw")
+    refused(lmlab("tokenizer", "encode", folder, array, "--out", out), "one object a line", "jq")
+
+
 @pytest.mark.parametrize("name", ["a.json.gz", "a.jsonl", "a.txt"])
-def test_json_is_not_taken_for_text(tmp_path: Path, folder: Path, name: str) -> None:
+def test_json_may_be_read_as_text(tmp_path: Path, folder: Path, name: str) -> None:
     path, out = tmp_path / name, tmp_path / "ids.bin"
     lines = b'{"text": "one"}\n{"text": "two"}\n'
     path.write_bytes(gzip.compress(lines) if name.endswith(".gz") else lines)
-    refused(lmlab("tokenizer", "encode", folder, path, "--out", out), name, "is JSON", "--raw")
-    refused(lmlab("tokenizer", "compare", folder, "--on", path), name, "is JSON", "--raw")
-    assert not out.exists()
     done = lmlab("tokenizer", "encode", folder, path, "--out", out, "--raw", "--quiet")
     assert done.returncode == 0
     assert b"".join(Tokenizer.load(folder).decode_file(out)) == lines

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +13,7 @@ from lmlab.io.compression import read_plain
 from lmlab.tokenizer import formats, interchange, ranks
 from lmlab.tokenizer.engine import Encoded, Engine
 from lmlab.tokenizer.native import Errors, Ids
-from lmlab.tokenizer.outputs import check_apart, writing
+from lmlab.tokenizer.outputs import check_apart, listed, writing
 from lmlab.tokenizer.pretokenize import Cutting, Special
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
@@ -116,10 +115,16 @@ class Tokenizer:
 
     def with_special_token_renamed(self, old: str, new: str) -> Self:
         """Return the same tokenizer with another name for a special token, under the same id."""
-        vocabulary = self._vocabulary
-        special = {new if k == old else k: i for k, i in vocabulary.special_tokens.items()}
-        tokens = vocabulary.tokens | {vocabulary.special_tokens[old]: new.encode()}
-        return self._of(replace(vocabulary, tokens=tokens, special_tokens=special))
+        return self._of(self._vocabulary.renamed(old, new))
+
+    def extended(self, special_tokens: Sequence[str], chat_template: str | None) -> Self:
+        """Return it with more special tokens, at the next ids, and a template of conversations."""
+        return self._of(self._vocabulary.extended(special_tokens, chat_template))
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template of conversations that is saved with the tokenizer, if any."""
+        return self._vocabulary.chat_template
 
     # Encoding
 
@@ -192,7 +197,7 @@ class Tokenizer:
         progress: bool = False,
     ) -> Encoded:
         """`encode_file`, or only what it would write: how many ids of how many bytes of text."""
-        paths = _paths(path)
+        paths = listed(path)
         if out is None:
             with Path(os.devnull).open("wb") as nowhere:
                 return self._engine.encode_files(
@@ -287,10 +292,6 @@ class Tokenizer:
     ) -> Self:
         """Load a file of tiktoken ranks."""
         return cls._of(ranks.read_tiktoken(Path(path), special_tokens, pattern))
-
-
-def _paths(path: PathLike | Sequence[PathLike]) -> list[Path]:
-    return [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
 
 
 def byte_tokenizer(special_tokens: Sequence[str] = ()) -> Tokenizer:

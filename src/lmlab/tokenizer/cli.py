@@ -114,7 +114,11 @@ def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT", help="text files: plain, .gz or .zst"
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help="text, JSON lines (both also .gz, .zst) or Parquet",
     )
     _add_reading(parser)
 
@@ -127,7 +131,12 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         help="invalid UTF-8 is an error, or reads as U+FFFD (default: strict)",
     )
     parser.add_argument(
-        "--raw", action="store_true", help="read JSON files as plain text instead of refusing them"
+        "--field",
+        default="text",
+        help="of JSON lines, or column of Parquet files, that holds the documents (default: text)",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="read JSON files as plain text, not as documents"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: every core)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

@@ -4,27 +4,35 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
+from typing import IO
+
+import numpy as np
 
 from lmlab.errors import UserError
 from lmlab.files import is_device_or_pipe, is_plain_file
-from lmlab.io.compression import read_blocks
-from lmlab.io.formats import recognize_format
+from lmlab.io.rows import has_rows, read_texts
 from lmlab.tokenizer.bpe import Tokenizer
 from lmlab.tokenizer.outputs import check_apart, writing
 from lmlab.tokenizer.train import train_bpe
 
+END_OF_DOCUMENT = "<|endoftext|>"
+DOCUMENTS = 256
+"""Documents that are encoded at a time."""
+
 
 def train(options: argparse.Namespace) -> None:
     """Train on files and save the folder."""
-    _refuse_json(options.inputs, options)
+    texts = _row_texts(options.inputs, options)
     start = time.perf_counter()
     vocab, merges = train_bpe(
-        options.inputs,
+        options.inputs if texts is None else texts,
         options.vocab_size,
         options.special,
         pattern=options.pattern,
+        documents=texts is not None,
         errors=options.errors,
         num_threads=_threads(options),
         progress=not options.quiet,
@@ -39,17 +47,22 @@ def train(options: argparse.Namespace) -> None:
 
 def encode(options: argparse.Namespace) -> None:
     """Encode files to one file of ids."""
-    _refuse_json(options.inputs, options)
+    texts = _row_texts(options.inputs, options)
     tokenizer = _open(options.tokenizer)
     start = time.perf_counter()
-    count, size = tokenizer.measure_file(
-        options.inputs,
-        options.out,
-        special=options.special,
-        errors=options.errors,
-        num_threads=_threads(options),
-        progress=not options.quiet,
-    )
+    if texts is None:
+        count, size = tokenizer.measure_file(
+            options.inputs,
+            options.out,
+            special=options.special,
+            errors=options.errors,
+            num_threads=_threads(options),
+            progress=not options.quiet,
+        )
+    else:
+        check_apart(options.out, options.inputs)
+        with writing(options.out, "wb") as file:
+            count, size = _encode_documents(tokenizer, texts, options, file)
     seconds = time.perf_counter() - start
     print(
         f"{shown(options.out)}: {count:,} ids ({tokenizer.dtype}) of {size:,} bytes, "
@@ -88,7 +101,6 @@ def inspect(options: argparse.Namespace) -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Print the bytes per token of each tokenizer on each text."""
-    _refuse_json(options.on, options)
     tokenizers = [_open(path) for path in options.tokenizers]
     for path in options.on:
         if len(tokenizers) > 1 and is_device_or_pipe(path):
@@ -108,9 +120,13 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def _bytes_per_token(tokenizer: Tokenizer, path: Path, options: argparse.Namespace) -> float:
-    count, size = tokenizer.measure_file(
-        path, errors=options.errors, num_threads=_threads(options), progress=not options.quiet
-    )
+    texts = _row_texts([path], options)
+    if texts is None:
+        count, size = tokenizer.measure_file(
+            path, errors=options.errors, num_threads=_threads(options), progress=not options.quiet
+        )
+    else:
+        count, size = _encode_documents(tokenizer, texts, options, None)
     if not count:
         raise _nothing_in(path)
     return size / count
@@ -145,16 +161,44 @@ def show_token(token: bytes) -> str:
         return repr(token)
 
 
-def _refuse_json(paths: Sequence[Path], options: argparse.Namespace) -> None:
-    """Raise a UserError for a JSON file, whose syntax would be taken for text."""
-    for path in paths:
-        if options.raw or not is_plain_file(path):
-            continue
-        if recognize_format(path, next(read_blocks(path), b"")) != "text":
-            raise UserError(
-                f"{path}: is JSON, which would be read as plain text; extract the text, e.g. "
-                f"jq -r .text {path.name} > TEXT, or give --raw to read it as it is"
-            )
+def _row_texts(paths: Sequence[Path], options: argparse.Namespace) -> Iterator[str] | None:
+    """Return the documents of JSON lines and Parquet files; None for text files.
+
+    Raises UserError for both together.
+    """
+    rows = [] if options.raw else [path for path in paths if has_rows(path)]
+    if not rows:
+        return None
+    if len(rows) < len(paths):
+        (other,) = [path for path in paths if path not in rows][:1]
+        raise UserError(
+            f"{rows[0]} holds documents in rows, {other} is plain text; give files of one kind, or "
+            "--raw to read all as plain text"
+        )
+    return chain.from_iterable(read_texts(path, options.field, "--field") for path in rows)
+
+
+def _encode_documents(
+    tokenizer: Tokenizer, texts: Iterable[str], options: argparse.Namespace, out: IO[bytes] | None
+) -> tuple[int, int]:
+    """Return how many ids and bytes of text documents have, and write the ids to `out`.
+
+    Written documents are each followed by <|endoftext|> where the tokenizer has it. Special tokens
+    in a document are ordinary text.
+    """
+    end = tokenizer.special_tokens.get(END_OF_DOCUMENT)
+    count = size = 0
+    texts = iter(texts)
+    while batch := list(islice(texts, DOCUMENTS)):
+        for ids in tokenizer.encode_batch(batch, special="text", num_threads=_threads(options)):
+            count += len(ids)
+            if out is not None:
+                out.write(ids.tobytes())
+                if end is not None:
+                    out.write(np.array([end], ids.dtype).tobytes())
+                    count += 1
+        size += sum(len(text.encode()) for text in batch)
+    return count, size
 
 
 def _threads(options: argparse.Namespace) -> int | None:

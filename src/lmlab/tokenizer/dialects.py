@@ -7,9 +7,10 @@ import regex
 
 from lmlab.errors import UserError
 
-# Oniguruma's \\w has no U+200C and U+200D, but six numbers of Latin-1.
+# Oniguruma's \\w has no U+200C and U+200D, but outside of sets six numbers of Latin-1.
 _COMMON = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"
 _WORD = {"from": _COMMON + "²³¹¼½¾", "to": _COMMON + "\u200c\u200d"}
+_WORD_IN_SET = {"from": _COMMON, "to": _WORD["to"]}
 _READER = {"from": "tokenizers (Oniguruma)", "to": "tokenizers (Oniguruma)", "rust": "tiktoken"}
 _SAME_GROUPS = ("?:", "?=", "?!", "?<=", "?<!", "?>", "?i:")
 _SAME_ESCAPES = "sSdDtnrf"
@@ -20,9 +21,14 @@ _FOLDS = regex.compile(r"(?i)ss|ff|fi|fl|st")  # one letter, such as ß, is thes
 
 
 def from_oniguruma(pattern: str) -> str:
-    """The same pattern for `regex`; one without an equal is a UserError that names why."""
+    """The same pattern for `regex`; one that is broken or has no equal is a UserError."""
     translated = _translate(pattern, "from")
-    if regex.compile(translated).fullmatch(""):
+    try:
+        compiled = regex.compile(translated)
+    except regex.error as error:
+        reason = str(error).partition(" at position")[0]  # that of the translated pattern
+        raise UserError(f"pattern {pattern!r} is broken: {reason}") from None
+    if compiled.fullmatch(""):
         raise UserError(f"pattern {pattern!r} matches the empty string, which is not supported")
     return translated
 
@@ -68,7 +74,8 @@ def _translate(pattern: str, direction: str) -> str:
             elif rust and kind and kind in "wW":
                 text = rest[:2]
             elif kind == "w" or (kind == "W" and not in_set):
-                text = word if in_set else f"[{'^' if kind == 'W' else ''}{word}]"
+                negation = "^" if kind == "W" else ""
+                text = _WORD_IN_SET[direction] if in_set else f"[{negation}{word}]"
             elif kind and not in_set and kind == ("Z" if direction == "to" else "z"):
                 text = r"\z" if kind == "Z" else r"\Z"  # the end of the text
             elif kind in _SAME_ESCAPES or (kind and not kind.isalnum() and kind.isascii()):

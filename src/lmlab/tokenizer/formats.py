@@ -1,14 +1,15 @@
 """Vocabularies on disk: lmlab's folder, and GPT-2's `vocab.json` + `merges.txt` inside it.
 
 The folder holds GPT-2's two files, which other programs read too, and `lmlab_tokenizer.json` with
-what they cannot say: pattern, special tokens, and checksums that notice a cut or exchanged file.
+what they cannot say: pattern, special tokens, and checksums that notice a cut or exchanged file. A
+template of conversations is `chat_template.jinja`.
 """
 
 import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from lmlab.tokenizer.pretokenize import PLAIN, Cutting
 from lmlab.tokenizer.vocabulary import Pair, Vocabulary
 
 META, VOCAB, MERGES = "lmlab_tokenizer.json", "vocab.json", "merges.txt"
+TEMPLATE = "chat_template.jinja"
+"""Named as Hugging Face's tokenizers name it."""
 _FORMAT = "lmlab byte-level BPE, version 1"
 
 
@@ -177,6 +180,9 @@ def gpt2_files(vocabulary: Vocabulary) -> tuple[str, str]:
 def save_folder(vocabulary: Vocabulary, folder: Path) -> None:
     """Write the folder; `lmlab_tokenizer.json` comes last and vouches for the other two."""
     vocab, merges = gpt2_files(vocabulary)
+    files = {VOCAB: vocab, MERGES: merges}
+    if vocabulary.chat_template is not None:
+        files[TEMPLATE] = vocabulary.chat_template
     meta = {
         "format": _FORMAT,
         "pattern": vocabulary.pattern,
@@ -184,9 +190,9 @@ def save_folder(vocabulary: Vocabulary, folder: Path) -> None:
         "ignore_merges": vocabulary.ignore_merges,
         **asdict(vocabulary.cutting),
         "vocab_size": vocabulary.size,
-        "sha256": {VOCAB: _sha256(vocab), MERGES: _sha256(merges)},
+        "sha256": {name: _sha256(text) for name, text in files.items()},
     }
-    for name, text in ((VOCAB, vocab), (MERGES, merges), (META, json.dumps(meta, indent=2) + "\n")):
+    for name, text in (files | {META: json.dumps(meta, indent=2) + "\n"}).items():
         with writing(folder / name) as file:
             file.write(text)
 
@@ -200,7 +206,8 @@ def load_folder(folder: Path) -> Vocabulary:
         raise DataError(f"{folder / META}: format {meta.get('format')!r} is not {_FORMAT!r}")
     try:
         pattern, special, checksums = meta["pattern"], meta["special_tokens"], meta["sha256"]
-        expected = {name: checksums[name] for name in (VOCAB, MERGES)}
+        kept = (VOCAB, MERGES, *([TEMPLATE] if TEMPLATE in checksums else []))
+        expected = {name: checksums[name] for name in kept}
         if not isinstance(pattern, str) or not isinstance(special, dict):
             raise TypeError
         if not all(type(i) is int for i in special.values()):
@@ -217,7 +224,7 @@ def load_folder(folder: Path) -> Vocabulary:
     for name, checksum in expected.items():
         if _sha256(read_text(folder / name)) != checksum:
             raise DataError(f"{folder / name}: changed or cut since it was saved; save it again")
-    return read_gpt2(
+    vocabulary = read_gpt2(
         folder / VOCAB,
         folder / MERGES,
         special,
@@ -225,6 +232,9 @@ def load_folder(folder: Path) -> Vocabulary:
         ignore_merges,
         Cutting(nfc, before, isolate),
     )
+    if TEMPLATE not in expected:
+        return vocabulary
+    return replace(vocabulary, chat_template=read_text(folder / TEMPLATE))
 
 
 def _sha256(text: str) -> str:

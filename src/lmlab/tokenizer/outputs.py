@@ -19,6 +19,11 @@ def writing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
+def listed(path: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return one path or several as a list."""
+    return [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
+
+
 def check_apart(out: Path, inputs: Sequence[Path]) -> None:
     """Raise a UserError when `out` is one of the inputs, which it would replace."""
     for path in inputs:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lmlab.errors import DataError
 from lmlab.tokenizer.limits import MAX_IDS, MAX_MERGES
@@ -36,6 +36,8 @@ class Vocabulary:
     ignore_merges: bool
     """A pretoken that is a token is that token, whether merges make it or not, as in Llama 3."""
     cutting: Cutting = PLAIN
+    chat_template: str | None = None
+    """Jinja template of conversations that is kept with the vocabulary."""
 
     @classmethod
     def of(
@@ -74,6 +76,29 @@ class Vocabulary:
         vocabulary = cls(tokens, list(merges), special, pattern, ignore_merges, cutting)
         vocabulary._check()
         return vocabulary
+
+    def renamed(self, old: str, new: str) -> "Vocabulary":
+        """Return it with another name for a special token, under the same id."""
+        special = {new if k == old else k: i for k, i in self.special_tokens.items()}
+        tokens = self.tokens | {self.special_tokens[old]: new.encode()}
+        return replace(self, tokens=tokens, special_tokens=special)
+
+    def extended(self, names: Sequence[str], chat_template: str | None) -> "Vocabulary":
+        """Return it with more special tokens and a template; tokens it lacks get the next ids."""
+        if chat_template is not None:  # one kind of line end, as files are read
+            chat_template = chat_template.replace("\r\n", "\n").replace("\r", "\n")
+        new = [name for name in dict.fromkeys(names) if name not in self.special_tokens]
+        if not new:
+            return replace(self, chat_template=chat_template)
+        by_bytes = {token: i for i, token in self.tokens.items()}
+        special, free = dict(self.special_tokens), self.size
+        for name in new:
+            special[name] = by_bytes.get(to_utf8(name), free)
+            free += special[name] == free
+        extended = Vocabulary.of(
+            self.tokens, self.merges, special, self.pattern, self.ignore_merges, self.cutting
+        )
+        return replace(extended, chat_template=chat_template)
 
     def _check(self) -> None:
         for i in self.tokens:
