@@ -33,7 +33,7 @@ bench: .venv/installed-dev   ## measure against the peers
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/tokenizer.py
 
-NATIVE := pyproject.toml CMakeLists.txt $(wildcard src/lmlab/tokenizer/_core/*)
+NATIVE := pyproject.toml CMakeLists.txt $(wildcard src/lmlab/*/_core/*)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

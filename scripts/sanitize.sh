@@ -1,6 +1,6 @@
 #!/bin/sh
-# Build the native core under AddressSanitizer and UndefinedBehaviorSanitizer, run the tokenizer's
-# tests on it and then the fuzzer.
+# Build the native cores under AddressSanitizer and UndefinedBehaviorSanitizer, run the tests of the
+# tokenizer, the native cleaning steps and the native attention on them and then the fuzzer.
 #
 #     scripts/sanitize.sh [SECONDS OF FUZZING, default 60] [PYTEST ARGUMENTS...]
 #
@@ -28,7 +28,12 @@ export LD_PRELOAD="$(${CXX:-c++} -print-file-name=libasan.so) $(${CXX:-c++} -pri
 export ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1
 build/sanitize/venv/bin/python -c '
-from lmlab.tokenizer import _core
-assert "/sanitize/" in _core.__file__ and b"__asan_init" in open(_core.__file__, "rb").read()'
-build/sanitize/venv/bin/python -m pytest tests/tokenizer -m "not slow" "$@"
+from lmlab.cleaning import _core as cleaning
+from lmlab.kernels import _core as kernels
+from lmlab.tokenizer import _core as tokenizer
+for core in cleaning, kernels, tokenizer:
+    assert "/sanitize/" in core.__file__ and b"__asan_init" in open(core.__file__, "rb").read()'
+cleaning=$(printf 'tests/cleaning/test_%s.py ' against_datatrove boundaries deduplication extraction)
+build/sanitize/venv/bin/python -m pytest tests/tokenizer $cleaning \
+    tests/kernels/test_blocked_attention.py -m "not slow" "$@"
 build/sanitize/venv/bin/python scripts/fuzz.py "$seconds"

@@ -53,8 +53,11 @@ def run_forked(size: int, body: Body) -> list[tuple[int, Any]]:
 
 def results_of(size: int, body: Body) -> list[Any]:
     """Return what `body` returned in each process; raises what it raised in one."""
-    if size == 1:
-        return [body(SINGLE_PROCESS)]
+    return [body(SINGLE_PROCESS)] if size == 1 else in_group(size, body)
+
+
+def in_group(size: int, body: Body) -> list[Any]:
+    """Return the same of forked processes that have a process group, also when it is one."""
     found = run_forked(size, body)
     for code, result in found:
         if isinstance(result, BaseException):

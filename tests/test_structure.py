@@ -21,8 +21,8 @@ LEVELS = [
     {"tokenizer", "kernels"},
     {"model", "optim", "data", "parallel"},
     {"training", "generation", "runs", "accounting"},
-    {"loading", "planning"},
-    {"task", "serving", "export", "evaluation", "profiling", "scaling"},
+    {"loading", "planning", "alignment"},
+    {"task", "serving", "export", "evaluation", "profiling", "scaling", "cleaning"},
     {"cluster"},
 ]
 CONFIGURED = {"task", "serving", "export", "evaluation", "profiling", "cluster", "scaling"}
@@ -77,15 +77,16 @@ def test_configurations_import_nothing_heavy() -> None:
 
 def test_only_the_composition_sees_hydra() -> None:
     seeing = {path.name for path in SRC.rglob("*.py") if "hydra" in roots(path)}
-    assert seeing <= {"hydra_app.py", "compose_errors.py", "flags.py"}
+    assert seeing <= {"hydra_app.py", "clean_app.py", "compose_errors.py", "flags.py"}
     omega = {path.name for path in SRC.rglob("*.py") if "omegaconf" in roots(path)}
     assert omega <= {"hydra_app.py", "compose_errors.py", "config.py"}
 
 
-def test_only_the_tokenizer_imports_the_native_module() -> None:
+def test_only_native_py_imports_a_native_core() -> None:
     for path in SOURCES:
-        if any(name.split(".")[-1] == "_core" for name in imported(path)):
-            assert path.is_relative_to(SRC / "tokenizer"), path
+        for name in imported(path):
+            if name.split(".")[-1] == "_core":
+                assert path == SRC / name.split(".")[1] / "native.py", path
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,13 @@ def choices(folder: Path, group: str) -> list[str]:
     ]
 
 
-GROUPS = {str(path.relative_to(CONF)): path for path in sorted(CONF.rglob("*")) if path.is_dir()}
+OF_CLEANING = {"cleaning", "executor"}
+"""Groups that clean.py composes, not train.py."""
+GROUPS = {
+    str(path.relative_to(CONF)): path
+    for path in sorted(CONF.rglob("*"))
+    if path.is_dir() and path.name not in OF_CLEANING
+}
 EXPERIMENTS = choices(ROOT / "experiments", "experiment")
 SWEEPS = choices(ROOT / "sweeps", "sweep")
 EVERY = [choice for group, folder in GROUPS.items() for choice in choices(folder, group)]
@@ -131,7 +138,14 @@ def sweep_points(choice: str) -> Iterator[tuple[str, ...]]:
     )
 
 
-REQUIRED = {"tokenizer=saved": ["tokenizer.path=runs/a/tokenizer"]}
+FILES = ["task.problems.path=a.jsonl", "task.problems.validation_path=b.jsonl"]
+REQUIRED = {
+    "tokenizer=saved": ["tokenizer.path=runs/a/tokenizer"],
+    "task=sft": ["task.examples.paths=[a.jsonl]"],
+    "task=dpo": ["task.examples.paths=[a.jsonl]"],
+    **{f"task/problems={path.stem}": ["task=grpo"] for path in CONF.glob("task/problems/*.yaml")},
+    "task/problems=files": ["task=grpo", *FILES],
+}
 """Keys that a choice leaves to the user."""
 
 

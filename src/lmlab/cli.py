@@ -1,10 +1,13 @@
 """The `lmlab` command: each package adds its own subcommands."""
 
 import argparse
+import re
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import lmlab.accounting.cli
+import lmlab.alignment.cli
+import lmlab.cleaning.cli
 import lmlab.cluster.cli
 import lmlab.evaluation.cli
 import lmlab.export.cli
@@ -23,7 +26,19 @@ from lmlab.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are UserErrors: one line, exit code 1."""
+    """An argument parser whose errors are UserErrors: one line, exit code 1.
+
+    Overrides of a command, KEY=VALUE, may stand before, between and after its options.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Return the options, and what is unknown; argparse takes one group of overrides alone."""
+        found, rest = super().parse_known_args(args, namespace)
+        if hasattr(found, "overrides"):
+            more = [argument for argument in rest if re.match(r"[^-=]+=", argument)]
+            found.overrides = [*found.overrides, *more]
+            rest = [argument for argument in rest if argument not in more]
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""
@@ -38,7 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     # Hydra parses what follows it
     commands.add_parser("train", help="train a language model, as `python train.py`")
+    commands.add_parser("clean", help="clean text for training, as `python clean.py`")
     lmlab.tokenizer.cli.register(commands)
+    lmlab.cleaning.cli.register(commands)
+    lmlab.alignment.cli.register(commands)
     lmlab.generation.cli.register(commands)
     lmlab.serving.cli.register(commands)
     lmlab.evaluation.cli.register(commands)
@@ -65,6 +83,11 @@ def main(arguments: list[str] | None = None) -> int:
             from lmlab.locations import find_conf
 
             train(find_conf(), given[1:])  # which exits
+        if given[:1] == ["clean"]:
+            from lmlab.clean_app import main as clean
+            from lmlab.locations import find_conf
+
+            clean(find_conf(), given[1:])  # which exits
         options = build_parser().parse_args(given)
         options.run(options)
 

@@ -5,17 +5,21 @@ import re
 import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel
 
 from lmlab.config import RunConfig
-from lmlab.config_errors import not_one_of, unknown_key
+from lmlab.config_errors import did_you_mean, not_one_of, unknown_key
 from lmlab.errors import ConfigError, UserError
 from lmlab.help import group_choices
 from lmlab.locations import FOLDERS, find_conf, roots
 from lmlab.schema import keys_at
 
 
-def explain_composition_error(error: Exception) -> str:
-    """Return one line for an error of the user, of Hydra, of OmegaConf or of a YAML file."""
+def explain_composition_error(error: Exception, root: type[BaseModel] = RunConfig) -> str:
+    """Return one line for an error of the user, of Hydra, of OmegaConf or of a YAML file.
+
+    `root` is the class of the whole configuration.
+    """
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingConfigException):
@@ -28,9 +32,15 @@ def explain_composition_error(error: Exception) -> str:
     if match := re.match(r"Could not override '([^']+)'\.(?: No match)?", text):
         path = match[1].split("@")[0].replace("/", ".").lstrip(".")
         *parents, key = path.split(".")
-        if key in keys_at(RunConfig, parents) and "is not in struct" not in str(cause):
+        if key in keys_at(root, parents) and "is not in struct" not in str(cause):
             return f"config error at '{path}': {str(cause or error).splitlines()[0]}"
-        return str(ConfigError(path, unknown_key(path.split("."), RunConfig)))
+        missing = re.match("Key '([^']+)' is not in struct", str(cause))
+        if missing and missing[1] in parents and key in keys_at(root, parents):
+            place = parents.index(missing[1]) + 1
+            names = map(str, getattr(cause, "parent_node", None) or ())
+            problem = "unknown key" + did_you_mean(missing[1], names)
+            return str(ConfigError(".".join(parents[:place]), problem))
+        return str(ConfigError(path, unknown_key(path.split("."), root)))
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"config error: {mark.name}, line {mark.line + 1}: {error.problem}"

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +24,7 @@ from lmlab.optim.config import OptimizerConfig, ScheduleConfig
 from lmlab.parallel.config import ParallelConfig
 from lmlab.runs.config import LoggerConfig
 from lmlab.schema import Config, flatten, identity
-from lmlab.task.config import TaskConfig
+from lmlab.task.config import ObjectiveConfig, PretrainConfig, SFTConfig, TaskConfig
 from lmlab.tokenizer.config import TokenizerConfig
 from lmlab.training.config import BudgetConfig, TrainerConfig
 
@@ -66,6 +66,28 @@ class RunConfig(Config):
             raise ValueError("init_optimizer=true needs init_from=RUN, whose optimizer it takes")
         return self
 
+    @model_validator(mode="after")
+    def _task_fits(self) -> Self:
+        if self.task.kind != "pretrain":
+            self.task.check(self.trainer.batch_size, self.model.context_length)
+            if getattr(self.task, "kl", 0) and self.init_from is None:
+                raise ValueError("task.kl needs init_from=RUN: the penalty is against its model")
+        return self
+
+    def next_token_objective(self) -> ObjectiveConfig:
+        """Return the objective of pretraining; raises ConfigError for another task."""
+        if not isinstance(self.task, PretrainConfig):
+            raise ConfigError(
+                "task", f"{self.task.kind} has no objective of next tokens; use task=pretrain"
+            )
+        return self.task.objective
+
+    def sample_prompt(self) -> str | None:
+        """Return the prompt of the run's samples, if there is one."""
+        if isinstance(self.task, PretrainConfig | SFTConfig):
+            return self.task.sample.prompt
+        return None
+
     def identity(self) -> dict[str, Any]:
         """Return what determines the result, as plain values."""
         values = identity(self)
@@ -83,15 +105,23 @@ class RunConfig(Config):
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
+Root = TypeVar("Root", bound=Config)
+
+
 def load(config: DictConfig | Mapping[str, Any]) -> RunConfig:
     """Check a composed configuration; raises ConfigError for the first thing wrong in it."""
+    return load_as(RunConfig, config)
+
+
+def load_as(root: type[Root], config: DictConfig | Mapping[str, Any]) -> Root:
+    """Check a composed configuration against `root`; raises ConfigError for what is wrong."""
     values = plain_values(config)
     # Strict JSON mode refuses "3" or true for a number; whole floats (1e4) are written as integers.
     text = json.dumps(_whole_floats_to_int(values))
     try:
-        checked = RunConfig.model_validate_json(text, strict=True)
+        checked = root.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise explain_validation_error(error, values, RunConfig) from error
+        raise explain_validation_error(error, values, root) from error
     for key, value in flatten(checked.model_dump()).items():
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ConfigError(key, f"must be below 2**63, to fit into 64 bits, got {value}")

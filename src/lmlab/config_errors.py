@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from lmlab.errors import ConfigError
-from lmlab.schema import classes_at, keys_at, members
+from lmlab.schema import classes_at, keys_at, members, named_members
 
 GLOBAL_GROUPS = ("experiment", "sweep", "debug")
 """Groups whose files must start with `# @package _global_`."""
@@ -86,15 +86,21 @@ def _locate(error: ErrorDetails, values: Any, root: type[BaseModel]) -> tuple[li
 def _without_tags(location: Sequence[str | int], root: type[BaseModel]) -> list[str | int]:
     """Return pydantic's location without the names of union members, which are not keys."""
     classes = [root]
+    named: list[type[BaseModel]] = []
     keys: list[str | int] = []
     skip = False
     for part in location:
-        if skip:
+        if skip:  # only the named member's keys may follow
             skip = False
+            classes = [cls for cls in classes if _kind(cls) == part] or classes
             continue
         keys.append(part)
-        fields = [cls.model_fields[part] for cls in classes if part in cls.model_fields]
-        classes = [member for field in fields for member in members(field.annotation)]
+        if named:  # a name of a mapping
+            classes, named = named, []
+        else:
+            fields = [cls.model_fields[part] for cls in classes if part in cls.model_fields]
+            classes = [member for field in fields for member in members(field.annotation)]
+            named = [member for field in fields for member in named_members(field.annotation)]
         skip = len(classes) > 1
     return keys
 

@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from lmlab.config import RunConfig
+from lmlab.config_errors import GLOBAL_GROUPS
 from lmlab.locations import FOLDERS, roots
-from lmlab.schema import descriptions, members
+from lmlab.schema import descriptions, members, named_members
 
 EXAMPLES = """\
 Train a language model:  python train.py [GROUP=CHOICE ...] [KEY=VALUE ...]
@@ -25,10 +26,13 @@ Train a language model:  python train.py [GROUP=CHOICE ...] [KEY=VALUE ...]
 """
 
 
-def help_text(conf: Path) -> str:
-    """Return examples, the groups with their choices, and every key with its meaning."""
-    lines = [EXAMPLES, "Groups (GROUP=CHOICE)"]
-    for name, choices in group_choices(roots(conf)).items():
+def help_text(conf: Path, root: type[BaseModel] = RunConfig, examples: str = EXAMPLES) -> str:
+    """Return examples, the groups with their choices, and every key with its meaning.
+
+    `root` is the class of the whole configuration.
+    """
+    lines = [examples, "Groups (GROUP=CHOICE)"]
+    for name, choices in groups_of(root, group_choices(roots(conf))).items():
         lines += textwrap.wrap(
             f"{name:<18} {', '.join(choices)}",
             100,
@@ -37,8 +41,17 @@ def help_text(conf: Path) -> str:
             break_on_hyphens=False,
         )
     lines += ["", "Keys (KEY=VALUE); null means: derived or off"]
-    lines += _describe(RunConfig, "")
+    lines += _describe(root, "")
     return "\n".join(lines) + "\n"
+
+
+def groups_of(root: type[BaseModel], choices: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the groups that a configuration of class `root` is composed of.
+
+    These are groups of its keys; those for whole files (experiment, sweep, debug) are a run's.
+    """
+    own = {*root.model_fields, *(GLOBAL_GROUPS if root is RunConfig else ())}
+    return {name: found for name, found in choices.items() if name.split("/")[0] in own}
 
 
 def group_choices(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -64,8 +77,9 @@ def _describe(cls: type[BaseModel], prefix: str) -> list[str]:
     nested: list[str] = []
     texts = descriptions(cls)
     for name, field in cls.model_fields.items():
-        path = f"{prefix}{name}"
-        variants = members(field.annotation)
+        named = named_members(field.annotation)
+        path = f"{prefix}{name}.NAME" if named else f"{prefix}{name}"
+        variants = named or members(field.annotation)
         if not variants and name != "kind":
             leaves += _entry(path, _choices_text(field.annotation) + texts.get(name, ""))
         for variant in variants:

@@ -29,6 +29,7 @@ from lmlab.errors import UserError
 from lmlab.files import remove_if_empty
 from lmlab.flags import concerns_hydra, parse_flags
 from lmlab.help import help_text
+from lmlab.inherited import inherited_choices
 from lmlab.layout import run_of
 from lmlab.locations import find_conf
 from lmlab.runs.names import run_directory
@@ -93,12 +94,12 @@ def _explain(error: Exception) -> str | None:
     codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     if _run_task.__code__ in codes:
         return None
-    if isinstance(error, COMPOSITION_ERRORS) or _raised_by_hydra(error):
+    if isinstance(error, COMPOSITION_ERRORS) or raised_by_hydra(error):
         return explain_composition_error(error)
     return None
 
 
-def _raised_by_hydra(error: Exception) -> bool:
+def raised_by_hydra(error: Exception) -> bool:
     """Whether Hydra or OmegaConf raised it: they report some mistakes as plain Python errors."""
     if not isinstance(
         error, ValueError | TypeError | AssertionError | LookupError | AttributeError
@@ -143,6 +144,7 @@ def register_resolvers(conf: Path) -> None:
     OmegaConf.register_new_resolver("run_dir", _run_directory, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("inverse_width", _inverse_width, replace=True)
     OmegaConf.register_new_resolver("tokens_for", _tokens_for, replace=True)
+    OmegaConf.register_new_resolver("by_shape", _by_shape, replace=True)
 
 
 def _inverse_width(rate: float, width: int, d_model: int) -> float:
@@ -153,6 +155,11 @@ def _inverse_width(rate: float, width: int, d_model: int) -> float:
 def _tokens_for(flops: float, d_model: int, num_layers: int) -> int:
     """Return the tokens of C = 6 N D, with N = 12 L d^2 parameters without embeddings."""
     return int(flops / (6 * 12 * num_layers * d_model**2))
+
+
+def _by_shape(values: str, d_model: int, num_layers: int) -> float:
+    """Return the value of a shape from a list such as `64x1:1e-2|128x2:5e-3`."""
+    return float(dict(pair.split(":") for pair in values.split("|"))[f"{d_model}x{num_layers}"])
 
 
 def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
@@ -196,10 +203,8 @@ def with_choices_of_parent(conf: Path, overrides: Sequence[str]) -> list[str]:
         base = None
     if base is None:
         return list(overrides)
-    given = {override.partition("=")[0].lstrip("+~") for override in overrides}
-    choices = group_choices(conf, base)
     first = next(i for i, text in enumerate(overrides) if re.match(r"[^-].*=", text))
-    missing = [choice for choice in choices if choice.partition("=")[0] not in given]
+    missing = inherited_choices(conf, base, overrides)
     return [*overrides[:first], *missing, *overrides[first:]]
 
 

@@ -18,6 +18,7 @@ from lmlab.generation.options import Options, OptionValues
 from lmlab.generation.weights import Dtype
 from lmlab.layout import CONFIG, TOKENIZER, checkpoint_of, run_of
 from lmlab.model import Transformer, build
+from lmlab.model.value_head import without_value_head
 from lmlab.tokenizer import Tokenizer
 from lmlab.training.checkpoint import read_checkpoint
 from lmlab.training.config import check_device
@@ -99,12 +100,12 @@ class TrainedRun:
     ) -> Generation | list[Generation]:
         """Return the continuation of a prompt; of a list of prompts, a list of `samples` of each.
 
-        `options` are those of `lmlab.generation.options.Options`: max_new_tokens, temperature,
-        top_k, top_p, min_p, repetition_penalty, seed, stop, logprobs. Sample i of each prompt has
-        the seed `seed + i`. `max_batch` texts are generated at a time. `dtype` fp32, bf16 or int8
-        converts the weights, for this call, to what generates fastest in it. An empty prompt begins
-        a document; one longer than the context is cropped from the left. Raises UserError for
-        options out of range.
+        `options` are those of `lmlab.generation.options.Options`: max_new_tokens, min_new_tokens,
+        temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, logprobs. Sample i of each
+        prompt has the seed `seed + i`. `max_batch` texts are generated at a time. `dtype` fp32,
+        bf16 or int8 converts the weights, for this call, to what generates fastest in it. An empty
+        prompt begins a document; one longer than the context is cropped from the left. Raises
+        UserError for options out of range.
         """
         if isinstance(prompts, str) and samples != 1:
             raise UserError(f"samples={samples} needs a list of prompts: generate([prompt], ...)")
@@ -160,7 +161,7 @@ def load(path: str | Path, device: str = "cpu") -> TrainedRun:
     model = build(config.model, tokenizer.vocab_size)
     if "model" not in values:
         raise UserError(f"{checkpoint} holds no model; use another checkpoint")
-    load_weights(model, values["model"], str(checkpoint))
+    load_weights(model, without_value_head(values["model"]), str(checkpoint))
     model = model.to(where).eval()
     return TrainedRun(model, tokenizer, config, values["step"], directory)
 

@@ -67,12 +67,24 @@ def members(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
+def named_members(annotation: Any) -> list[type[BaseModel]]:
+    """Return the configuration classes of the values of a mapping; nothing for other fields."""
+    return members(get_args(annotation)[1]) if get_origin(annotation) is dict else []
+
+
 def classes_at(root: type[BaseModel], path: Iterable[str]) -> list[type[BaseModel]]:
-    """Return the configuration classes that can stand under a path of keys below `root`."""
-    classes = [root]
+    """Return the configuration classes that can stand under a path of keys below `root`.
+
+    In a mapping any name stands for all classes of its values.
+    """
+    classes, named = [root], list[type[BaseModel]]()
     for key in path:
+        if named:
+            classes, named = named, []
+            continue
         fields = [cls.model_fields[key] for cls in classes if key in cls.model_fields]
         classes = [member for field in fields for member in members(field.annotation)]
+        named = [member for field in fields for member in named_members(field.annotation)]
     return classes
 
 

@@ -93,7 +93,8 @@ def test_a_job_is_pinned_to_a_copy_of_the_code(
     (copy,) = tmp_path.glob("runs/sweeps/default/.submit/code/*")
     for path in ("task/pretrain.py", "runs/templates/report.css", "revision.json"):
         assert (copy / "lmlab" / path).exists()
-    assert list(copy.glob("lmlab/tokenizer/_core*.so"))
+    for package in ("cleaning", "kernels", "tokenizer"):
+        assert list(copy.glob(f"lmlab/{package}/_core*.so")), package
     pickled = next(tmp_path.glob("runs/sweeps/default/.submit/77_0_submitted.pkl")).read_bytes()
     assert str(copy).encode() in pickled
     assert b"lmlab.cluster.start\n" not in pickled  # by value: nothing is imported to unpickle it

@@ -11,7 +11,6 @@ import lmlab
 from lmlab.runs.environment import REVISION, revision
 
 _PACKAGE = Path(lmlab.__file__).parent
-_NATIVE = "lmlab.tokenizer._core"
 
 
 def digest() -> str:
@@ -55,7 +54,8 @@ def _files() -> dict[str, Path]:
         for path in _PACKAGE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and path.name != REVISION
     }
-    native = importlib.util.find_spec(_NATIVE)
-    if native is not None and native.origin:  # an editable install keeps it elsewhere
-        files[str(Path("tokenizer", Path(native.origin).name))] = Path(native.origin)
+    for package in (path.parent.name for path in _PACKAGE.glob("*/native.py")):
+        core = importlib.util.find_spec(f"lmlab.{package}._core")
+        if core is not None and core.origin:  # an editable install keeps it elsewhere
+            files[str(Path(package, Path(core.origin).name))] = Path(core.origin)
     return files

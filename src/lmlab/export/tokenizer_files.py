@@ -7,6 +7,7 @@ from typing import Any
 from lmlab.files import atomic_write
 from lmlab.loading import END_OF_DOCUMENT
 from lmlab.tokenizer import Tokenizer
+from lmlab.tokenizer.formats import TEMPLATE
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
@@ -19,7 +20,7 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> None:
-    """Write tokenizer.json and tokenizer_config.json."""
+    """Write tokenizer.json, tokenizer_config.json, and the chat template if there is one."""
     tokenizer.to_huggingface(folder / "tokenizer.json")
     values: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -30,6 +31,9 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> 
     if END_OF_DOCUMENT in tokenizer.special_tokens:
         values |= dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_DOCUMENT)
     write_json(folder / "tokenizer_config.json", values)
+    if tokenizer.chat_template is not None:
+        with atomic_write(folder / TEMPLATE) as file:
+            file.write(tokenizer.chat_template)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

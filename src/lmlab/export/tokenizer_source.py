@@ -1,5 +1,6 @@
 """The tokenizer of a folder of transformers."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from lmlab.errors import DataError, UserError
 from lmlab.loading import END_OF_DOCUMENT
 from lmlab.tokenizer import Tokenizer
+from lmlab.tokenizer.formats import TEMPLATE
 
 NO_BYTE_LEVEL = (
     "only byte-level BPE (tokenizer.json, or vocab.json with merges.txt) can be imported, and a "
@@ -30,7 +32,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, 
     `config` are the fields of config.json. Raises UserError when there is none, or one that is no
     byte-level BPE.
     """
-    tokenizer = _read(folder)
+    tokenizer = _read(folder).extended([], _template(folder))
     if END_OF_DOCUMENT in tokenizer.special_tokens:
         return tokenizer, Notes((), {})
     ends = config.get("eos_token_id")
@@ -49,6 +51,18 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, 
     return tokenizer.with_special_token_renamed(old, END_OF_DOCUMENT), Notes(
         tuple(notes), {old: END_OF_DOCUMENT}
     )
+
+
+def _template(folder: Path) -> str | None:
+    """Return the chat template of a folder, which is a file or a field of the configuration."""
+    try:
+        if (folder / TEMPLATE).is_file():
+            return (folder / TEMPLATE).read_text(encoding="utf-8")
+        values = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = values.get("chat_template") if isinstance(values, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _read(folder: Path) -> Tokenizer:

@@ -19,7 +19,8 @@ def bar(
         initial=initial,
         disable=not shown,
         unit=unit,
-        unit_scale=True,
+        unit_scale=unit == "B",
+        mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file needs no animation
         dynamic_ncols=True,
         file=sys.stderr,
     )
