@@ -83,7 +83,8 @@ def finish(engine: Engine, requests: list[Request], arrivals: random.Random) -> 
 @settings(deadline=None, max_examples=3)
 @given(
     requests=st.lists(REQUESTS, min_size=2, max_size=20),
-    arrivals=st.randoms(use_true_random=False),
+    # Not st.randoms: an example that ends in the middle would leave the engine busy.
+    arrivals=st.builds(random.Random, st.integers(0, 2**32)),
 )
 def test_logits_do_not_depend_on_neighbours(
     name: str, dtype: Dtype | None, requests: list[Request], arrivals: random.Random

@@ -27,11 +27,37 @@ def eager(
     q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
 ) -> Heads:
     """Return attention by its formula, with all scores in memory: the definition."""
-    mask = None if pattern.unrestricted else pattern.dense(q.shape[-2], q.device)
+    return _by_formula(q, k, v, _mask(q, pattern), cap, dropout)
+
+
+def _mask(q: Heads, pattern: AttentionPattern) -> Tensor | None:
+    return None if pattern.unrestricted else pattern.dense(q.shape[-2], q.device)
+
+
+def _by_formula(
+    q: Heads, k: Heads, v: Heads, mask: Tensor | None, cap: float | None, dropout: float
+) -> Heads:
     group = q.shape[-3] // k.shape[-3]
     if group > 1:
         k, v = (repeat(x, "... h t d -> ... (h group) t d", group=group) for x in (k, v))
     return scaled_dot_product_attention(q, k, v, mask, logit_softcap=cap, dropout=dropout)
+
+
+def by_rows(
+    q: Heads, k: Heads, v: Heads, pattern: AttentionPattern, cap: float | None, dropout: float
+) -> Heads:
+    """Return `eager` attention, each row of the batch by itself.
+
+    A row's result does not depend on the other rows, bit for bit: torch's batched products sum in
+    an order that depends on the number of rows.
+    """
+    mask = _mask(q, pattern)
+    if mask is not None and mask.ndim == 4:
+        masks = mask.expand(len(q), *mask.shape[1:]).split(1)
+    else:
+        masks = [mask] * len(q)
+    rows = zip(q.split(1), k.split(1), v.split(1), masks, strict=True)
+    return torch.cat([_by_formula(*row, cap, dropout) for row in rows])
 
 
 def sdpa(
@@ -39,11 +65,9 @@ def sdpa(
 ) -> Heads:
     """Return attention by torch's fused kernels, without a soft-cap."""
     assert cap is None
-    free = pattern.causal or pattern.unrestricted
-    mask = None if free else pattern.dense(q.shape[-2], q.device)
     attend = partial(
         F.scaled_dot_product_attention,
-        attn_mask=mask,
+        attn_mask=None if pattern.causal else _mask(q, pattern),
         dropout_p=dropout,
         is_causal=pattern.causal,
         enable_gqa=q.shape[-3] != k.shape[-3],
@@ -81,7 +105,7 @@ def single(
     number of keys is a multiple of 64. torch's fused kernel sums differently in each thread.
     """
     assert dropout == 0
-    mask = None if pattern.unrestricted else pattern.dense(1, q.device)
+    mask = _mask(q, pattern)
     if _for_native_core(q, k, v):
         allowed = None if mask is None else mask.reshape(-1, k.shape[-2])
         return native.single_attention(q, k, v, allowed, cap)
@@ -215,6 +239,7 @@ def _in_autocast(*args: Heads) -> tuple[Heads, ...]:
 
 BACKENDS: dict[str, Callable[..., Heads]] = {
     "eager": eager,
+    "by_rows": by_rows,
     "sdpa": sdpa,
     "single": single,
     "flex": flex,

@@ -125,7 +125,10 @@ def choose(
     if flexible and not dropout and pattern.queries is None:
         # FlexAttention alone skips masked blocks, and soft-caps without all scores in memory.
         return "sdpa" if pattern.causal and cap is None else "flex"
-    return "sdpa" if cap is None else "eager"
+    if cap is None:
+        return "sdpa"
+    infers = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return "by_rows" if device == "cpu" and infers and not dropout else "eager"
 
 
 def _by_blocks(pattern: AttentionPattern, time: int, head_dim: int, dtype: torch.dtype) -> bool:
