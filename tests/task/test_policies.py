@@ -272,16 +272,16 @@ def test_each_run_of_a_process_is_compiled(tmp_path: Path, monkeypatch: pytest.M
     """torch stops compiling after some models, and the models of a sweep in one process differ."""
     compiler = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, backend: compiler(model, backend="eager"))
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 4)
-    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
     small = (
         "model.num_layers=1",
         "budget.steps=1",
         "trainer.batch_size=16",
         "trainer.compile=true",
     )
-    for width in (16, 24, 32, 40, 48):
-        run(config("grpo", *small, f"model.d_model={width}"), tmp_path / str(width))
+    # monkeypatch would leave torch's configuration without the key.
+    with torch._dynamo.config.patch(recompile_limit=4, fail_on_recompile_limit_hit=True):
+        for width in (16, 24, 32, 40, 48):
+            run(config("grpo", *small, f"model.d_model={width}"), tmp_path / str(width))
 
 
 def test_choices_of_an_experiment_win_over_those_of_the_parent(
