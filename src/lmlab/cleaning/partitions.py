@@ -27,7 +27,7 @@ class PartitionWriter:
         self._count = 0
         self._runs: list[list[int]] = []
         self._written = 0
-        self._context = atomic_write(path, "wb", durable=False)
+        self._context = atomic_write(path, "wb")
         self._file: IO[bytes]
 
     def __enter__(self) -> Self:
@@ -37,7 +37,7 @@ class PartitionWriter:
     def __exit__(self, *error: Any) -> None:
         if error[0] is None:
             self._flush()
-            with atomic_write(_index(self._path), durable=False) as file:
+            with atomic_write(_index(self._path)) as file:
                 json.dump(self._runs, file)
         self._context.__exit__(*error)
 
@@ -78,13 +78,13 @@ def read_partition(path: Path, dtype: Any, partition: int) -> Rows:
 
 def save_array(path: Path, array: np.ndarray[Any, Any]) -> None:
     """Publish an array as a .npy file."""
-    with atomic_write(path, "wb", durable=False) as file:
+    with atomic_write(path, "wb") as file:
         np.save(file, array)
 
 
 def count_partitions(sizes: Iterable[int]) -> int:
-    """Return a number of partitions that depends on the size of the input alone, one for 64 MiB."""
-    return min(4096, max(8, sum(sizes) >> 26))
+    """Return a number of partitions that depends on the size of the input alone, one for 16 MiB."""
+    return min(4096, max(8, sum(sizes) >> 24))
 
 
 def _index(path: Path) -> Path:

@@ -14,7 +14,7 @@ from lmlab.cleaning.minhash import MinHashStore, Survivors
 from lmlab.cleaning.passes import PassCount, Progress, Sink, run_pass
 from lmlab.cleaning.pipeline_config import CleanConfig, ExactLinesConfig, MinHashConfig
 from lmlab.cleaning.reading import read_documents
-from lmlab.cleaning.written import read_written, writer
+from lmlab.cleaning.written import JsonLinesWriter, read_written, writer
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ def _run(job: Job, part: _Pass) -> Callable[[int, Progress], Record]:
         if part.after is None:
             sinks = [writer(job.shard(file), job.config.format)]
         else:
-            sinks = [writer(job.between(file, number), "jsonl"), part.after.sink(file)]
+            between = JsonLinesWriter(job.between(file, number), brief=True)
+            sinks = [between, part.after.sink(file)]
         source = _source(job, number, file, counts, progress)
         run_pass(source, steps, sinks, job.removed(file, number), counts, progress)
         return asdict(counts)

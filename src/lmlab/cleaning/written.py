@@ -15,22 +15,26 @@ from lmlab.io.compression import read_blocks
 
 Format = Literal["jsonl", "parquet"]
 SUFFIXES: dict[Format, str] = {"jsonl": ".jsonl.zst", "parquet": ".parquet"}
-_LEVEL = 3
+_LEVEL, _FAST_LEVEL = 3, 1
 _ROWS = 1024  # in a row group, at most
 _CHARACTERS = 16 << 20  # in a row group, about
 
 
 class JsonLinesWriter:
-    """A jsonl.zst file, one document a line; it appears when the block ends without an error."""
+    """A jsonl.zst file, one document a line; it appears when the block ends without an error.
 
-    def __init__(self, path: Path) -> None:
+    `brief`: it is read once and removed, and packed fast rather than well.
+    """
+
+    def __init__(self, path: Path, *, brief: bool = False) -> None:
         self._context = atomic_write(path, "wb")
+        self._level = _FAST_LEVEL if brief else _LEVEL
         self._file: IO[bytes]
         self._packed: Any
 
     def __enter__(self) -> Self:
         self._file = self._context.__enter__()
-        compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+        compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True)
         self._packed = compressor.stream_writer(self._file, closefd=False)
         return self
 
