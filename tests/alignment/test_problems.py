@@ -69,7 +69,7 @@ def test_the_command_writes_what_the_task_has(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = ("--demonstrations", "20")
-    assert lmlab(["problems", "addition", str(tmp_path / "sums"), "digits=1", *few]) == 0
+    assert lmlab(["problems", "addition", str(tmp_path / "sums"), *few, "digits=1"]) == 0
     assert "train.jsonl" in capsys.readouterr().out
     train, shown = (
         (tmp_path / "sums" / f"{name}.jsonl").read_text().splitlines()

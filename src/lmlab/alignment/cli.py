@@ -26,7 +26,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     parser.add_argument("kind", metavar="KIND", help="a file in conf/task/problems")
     parser.add_argument("folder", type=Path, metavar="DIR", help="where the files are written")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of the problems")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="settings of the problems"
+    )
     parser.add_argument(
         "--demonstrations",
         type=int,
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise UserError(f"unknown problems '{options.kind}'; known: {known}")
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for setting in options.settings:
+    for setting in options.overrides:
         key, found, value = setting.partition("=")
         if not found or key not in values:
             raise UserError(f"'{setting}': expected KEY=VALUE with a KEY of {', '.join(values)}")
