@@ -58,7 +58,7 @@ def test_keys_attended_to_together_have_different_slots(mask: Mask, length: int)
 @pytest.mark.parametrize("cap", [None, 0.7])
 @pytest.mark.parametrize("padded", [False, True], ids=["", "padded"])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+@pytest.mark.parametrize("backend", ["sdpa", "flex", "by_rows"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_backends_equal_the_definition(
     mask: Mask, cap: float | None, padded: bool, kv_heads: int, backend: str

@@ -296,7 +296,9 @@ def test_choices_of_an_experiment_win_over_those_of_the_parent(
     )
     assert child.model.d_model == 32  # the parent's
     assert child.tokenizer.kind == "saved"
-    control = composed("experiment=alignment/addition_control", given)
-    assert control.task.kind == "sft"
+    for problems in ("addition", "countdown"):
+        control = composed(f"experiment=alignment/{problems}_control", given)
+        assert control.task.kind == "sft"
+        assert str(control.task.examples.paths[0]) == f"data/{problems}/demonstrations.jsonl"
     swept = composed("sweep=alignment/lr", given)
     assert swept.task.kind == "grpo"

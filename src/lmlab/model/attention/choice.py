@@ -108,7 +108,11 @@ def choose(
     runs = (backend != "triton" or (INSTALLED and (device == "cuda" or INTERPRETED))) and (
         backend != "blocked" or blocked
     )
-    if backend in ("eager", "sdpa", "flex") or (backend != "auto" and whole and runs):
+    infers = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and not dropout
+    formula = "by_rows" if device == "cpu" and infers else "eager"
+    if backend == "eager":
+        return formula
+    if backend in ("sdpa", "flex") or (backend != "auto" and whole and runs):
         return backend
     if (
         whole
@@ -125,10 +129,7 @@ def choose(
     if flexible and not dropout and pattern.queries is None:
         # FlexAttention alone skips masked blocks, and soft-caps without all scores in memory.
         return "sdpa" if pattern.causal and cap is None else "flex"
-    if cap is None:
-        return "sdpa"
-    infers = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    return "by_rows" if device == "cpu" and infers and not dropout else "eager"
+    return "sdpa" if cap is None else formula
 
 
 def _by_blocks(pattern: AttentionPattern, time: int, head_dim: int, dtype: torch.dtype) -> bool:
