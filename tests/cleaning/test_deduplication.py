@@ -4,6 +4,7 @@ import itertools
 import random
 import re
 import string
+import tempfile
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -20,6 +21,7 @@ from lmlab.cleaning.hashing import MinHash, jaccard, ngram_hashes, ngram_set, no
 from lmlab.cleaning.minhash import MinHashStore
 from lmlab.cleaning.minhash_files import minhash_deduplication
 from lmlab.cleaning.pipeline_config import MinHashConfig
+from lmlab.cleaning.stored_sets import StoredSets, save_sets
 from lmlab.errors import UserError
 
 LICENCE = """\
@@ -278,6 +280,21 @@ def test_survivors_do_not_depend_on_partitions(tmp_path: Path, keep: str, partit
         **{key: (0, key == best_a) for key in of_a},
         **{key: (1 << 32, key == best_b) for key in lengths},
     }
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 2**32 - 1), st.lists(st.integers(0, 2**64 - 1), max_size=5), max_size=8
+    )
+)
+def test_stored_sets_are_read_in_any_order(sets: dict[int, list[int]]) -> None:
+    keys = sorted(sets)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "sets.bin")
+        save_sets(path, keys, [np.array(sets[key], np.uint64) for key in keys])
+        stored = StoredSets(path)
+        for key in sets:
+            assert stored.read(key).tolist() == sets[key]
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ Jaccard similarity reaches the threshold; clusters of connected texts.
 """
 
 import functools
-import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from lmlab.cleaning.hashing import MinHash, band_keys, jaccard, ngram_set
 from lmlab.cleaning.native import Hashes
 from lmlab.cleaning.partitions import PartitionWriter, Rows, read_partition, save_array
 from lmlab.cleaning.pipeline_config import MinHashConfig
+from lmlab.cleaning.stored_sets import StoredSets, save_sets
 
 NAME = "minhash"
 _KEY = [("key", "<u8"), ("row", "<u4")]
@@ -35,7 +35,9 @@ class MinHashStore:
         self.directory, self.config = directory, config
         self.files, self.partitions = files, partitions
         # A few files' shingles at a time: there may be more files than a process may open.
-        self._open_shingles = functools.lru_cache(_OPEN_FILES)(self._load_shingles)
+        self._open_shingles = functools.lru_cache(_OPEN_FILES)(
+            lambda file: StoredSets(self._path("shingles", file, "bin"))
+        )
 
     def writer(self, file: int) -> "KeyWriter":
         """Return a context that takes the texts of one file, in order."""
@@ -67,10 +69,7 @@ class MinHashStore:
             if row in wanted:
                 rows.append(row)
                 sets.append(ngram_set(text, self.config.ngrams))
-        save_array(self._path("rows", file), np.array(rows, np.uint32))
-        ends = np.cumsum([0, *map(len, sets)])
-        save_array(self._path("ends", file), ends)
-        save_array(self._path("shingles", file), np.concatenate([np.empty(0, np.uint64), *sets]))
+        save_sets(self._path("shingles", file, "bin"), rows, sets)
 
     def verify(self, partition: int) -> None:
         """Stage 4: write the pairs of one partition that are similar enough.
@@ -78,10 +77,12 @@ class MinHashStore:
         A pair that others connect already is not compared: the clusters are the same.
         """
         texts = np.load(self._path("bucket", partition))
-        starts = np.load(self._path("starts", partition)).tolist()
+        parts = np.split(texts, np.load(self._path("starts", partition))[1:])
+        # Texts of one file after another, so that few files are opened more than once.
+        buckets = sorted((part.tolist() for part in parts), key=lambda bucket: bucket[:1])
         edges: list[tuple[int, int, float]] = []
-        for start, end in itertools.pairwise([*starts, len(texts)]):
-            edges += self._edges(texts[start:end].tolist())
+        for bucket in buckets:
+            edges += self._edges(bucket)
         save_array(self._path("edges", partition), np.unique(np.array(edges, _EDGE)))
 
     def cluster(self) -> None:
@@ -153,15 +154,7 @@ class MinHashStore:
         return jaccard(mine, other)
 
     def _shingles(self, text: int) -> Hashes:
-        file, row = text >> 32, text & 0xFFFFFFFF
-        rows, ends, shingles = self._open_shingles(file)
-        place = int(np.searchsorted(rows, row))
-        part: Hashes = np.ascontiguousarray(shingles[ends[place] : ends[place + 1]])
-        return part
-
-    def _load_shingles(self, file: int) -> tuple[np.ndarray[Any, Any], ...]:
-        names = ("rows", "ends", "shingles")
-        return tuple(np.load(self._path(name, file), mmap_mode="r") for name in names)
+        return self._open_shingles(text >> 32).read(text & 0xFFFFFFFF)
 
     def _candidates(self, file: int) -> np.ndarray[Any, Any]:
         rows = []
