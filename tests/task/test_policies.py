@@ -302,3 +302,41 @@ def test_choices_of_an_experiment_win_over_those_of_the_parent(
         assert str(control.task.examples.paths[0]) == f"data/{problems}/demonstrations.jsonl"
     swept = composed("sweep=alignment/lr", given)
     assert swept.task.kind == "grpo"
+
+
+def test_gsm8k_and_its_control_run_on_a_small_model(
+    whole_runs: dict[str, Path], tmp_path: Path
+) -> None:
+    files = [tmp_path / name for name in ("train.jsonl", "test.jsonl")]
+    for number, path in enumerate(files):
+        problems = [
+            {"question": f"What is {n} + 1?", "answer": f"{n} + 1 = {n + 1}\n#### {n + 1}"}
+            for n in range(8 * number, 8 * number + 8)
+        ]
+        path.write_text("".join(json.dumps(problem) + "\n" for problem in problems))
+    given = (
+        f"init_from={whole_runs['expert_iteration']}",
+        "budget.steps=2",
+        "trainer.batch_size=8",
+    )
+    policy = composed(
+        "experiment=alignment/gsm8k",
+        *given,
+        f"task.problems.path={files[0]}",
+        f"task.problems.validation_path={files[1]}",
+        *("task.rollout.prompts=4", "task.rollout.samples=2", "task.rollout.max_new_tokens=12"),
+    )
+    run(policy, tmp_path / "policy")
+    control = composed(
+        "experiment=alignment/gsm8k_control",
+        *given,
+        f"task.examples.paths=[{files[0]}]",
+        f"task.examples.validation_paths=[{files[1]}]",
+    )
+    run(control, tmp_path / "control")
+    assert policy.task.prompt_template == control.task.examples.prompt_template
+    for name, metric in (("policy", "val_accuracy"), ("control", "val_loss")):
+        result = json.loads((tmp_path / name / "result.json").read_text())
+        assert (result["status"], result["steps"], result["metric"]) == ("finished", 2, metric)
+    (first, *_) = (tmp_path / "policy" / "rollouts.jsonl").read_text().splitlines()
+    assert "Problem: What is" in json.loads(first)["groups"][0]["prompt"]

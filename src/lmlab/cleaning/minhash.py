@@ -7,10 +7,12 @@ Jaccard similarity reaches the threshold; clusters of connected texts.
 
 import functools
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt64
 
 from lmlab.cleaning.document import Document, Removal
 from lmlab.cleaning.hashing import MinHash, band_keys, jaccard, ngram_set
@@ -23,7 +25,7 @@ NAME = "minhash"
 _KEY = [("key", "<u8"), ("row", "<u4")]
 _EDGE = [("a", "<u8"), ("b", "<u8"), ("jaccard", "<f8")]
 _MEMBER = [("row", "<u4"), ("cluster", "<u8"), ("survives", "?"), ("jaccard", "<f8")]
-_FILE_BITS = np.uint64(32)
+_FILE_BITS, _ROW_BITS = np.uint64(32), np.uint64(0xFFFFFFFF)
 _BATCH = 256
 _OPEN_FILES = 64
 
@@ -90,37 +92,43 @@ class MinHashStore:
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
+        # Some 100 bytes for each duplicate: whatever is large is dropped or narrowed early.
         edges = np.concatenate([np.load(self._path("edges", p)) for p in range(self.partitions)])
-        texts, ends = np.unique(np.concatenate([edges["a"], edges["b"]]), return_inverse=True)
-        a, b = ends[: len(edges)], ends[len(edges) :]
-        graph = coo_array((np.ones(len(edges), np.int32), (a, b)), shape=(len(texts), len(texts)))
+        texts = np.unique(np.concatenate([edges["a"], edges["b"]]))
+        a, b = (np.searchsorted(texts, edges[end]).astype(np.int32) for end in ("a", "b"))
+        similarity = np.zeros(len(texts))
+        for ends in (a, b):
+            np.maximum.at(similarity, ends, edges["jaccard"])
+        del edges
+        graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(len(texts), len(texts)))
         _, labels = connected_components(graph, directed=False)
-        members = np.zeros(len(texts), _MEMBER)
-        members["row"] = (texts & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-        np.maximum.at(members["jaccard"], a, edges["jaccard"])
-        np.maximum.at(members["jaccard"], b, edges["jaccard"])
-        files = (texts >> _FILE_BITS).astype(np.int64)
-        order = np.lexsort((texts, *self._preference(files, members["row"]), labels))
-        first = np.concatenate([[True], labels[order][1:] != labels[order][:-1]])[: len(order)]
-        members["survives"][order[first]] = True
-        lowest = np.full(labels.max(initial=-1) + 1, np.iinfo(np.uint64).max)
-        np.minimum.at(lowest, labels, texts)
-        members["cluster"] = lowest[labels]
-        for file in self._all():
-            save_array(self._path("members", file), members[files == file])
+        del graph, a, b
+        order = np.lexsort((texts, *self._preference(texts), labels))
+        first = order[np.flatnonzero(np.diff(labels[order], prepend=-1))]
+        survives = np.zeros(len(texts), bool)
+        survives[first] = True
+        clusters = np.full(len(first), np.iinfo(np.uint64).max)
+        np.minimum.at(clusters, labels, texts)
+        begins = np.arange(self.files + 1, dtype=np.uint64) << _FILE_BITS
+        for file, (start, end) in enumerate(pairwise(np.searchsorted(texts, begins).tolist())):
+            members = np.empty(end - start, _MEMBER)
+            members["row"] = texts[start:end] & _ROW_BITS
+            members["cluster"] = clusters[labels[start:end]]
+            members["survives"] = survives[start:end]
+            members["jaccard"] = similarity[start:end]
+            save_array(self._path("members", file), members)
 
     def members(self, file: int) -> Rows:
         """Return the texts of a file that are in a cluster, by row."""
         rows: Rows = np.load(self._path("members", file))
         return rows
 
-    def _preference(
-        self, files: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]
-    ) -> list[np.ndarray[Any, Any]]:
+    def _preference(self, texts: UInt64[np.ndarray, " texts"]) -> list[np.ndarray[Any, Any]]:
         """Return what sorts texts of a cluster so that the survivor comes first, or nothing."""
         if self.config.keep == "first":
             return []
-        lengths = np.zeros(len(rows), np.int64)
+        files, rows = texts >> _FILE_BITS, texts & _ROW_BITS
+        lengths = np.zeros(len(texts), np.int64)
         for file in np.unique(files).tolist():
             chosen = files == file
             lengths[chosen] = np.load(self._path("lengths", file), mmap_mode="r")[rows[chosen]]
@@ -160,7 +168,7 @@ class MinHashStore:
         rows = []
         for partition in range(self.partitions):
             texts = np.load(self._path("bucket", partition), mmap_mode="r")
-            mine = texts[(texts >> _FILE_BITS) == file] & np.uint64(0xFFFFFFFF)
+            mine = texts[(texts >> _FILE_BITS) == file] & _ROW_BITS
             rows.append(np.unique(mine))
         return np.unique(np.concatenate(rows))
 
