@@ -174,7 +174,7 @@ def test_grouped_products_equal_the_loop(counts: list[int]) -> None:
         torch.testing.assert_close(a, b)
     for function in (looped_experts, grouped_experts, joined_experts):
         for a, b in zip(exact, results(function, torch.float32), strict=True):
-            torch.testing.assert_close(a.float(), b, atol=1e-6 * float(a.abs().max()), rtol=1e-6)
+            torch.testing.assert_close(a.float(), b, atol=3e-6 * float(a.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

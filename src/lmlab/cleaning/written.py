@@ -23,7 +23,7 @@ _CHARACTERS = 16 << 20  # in a row group, about
 class JsonLinesWriter:
     """A jsonl.zst file, one document a line; it appears when the block ends without an error.
 
-    `brief`: it is read once and removed, and packed fast rather than well.
+    `brief`: it is removed when the run ends, so it is packed fast rather than well.
     """
 
     def __init__(self, path: Path, *, brief: bool = False) -> None:
