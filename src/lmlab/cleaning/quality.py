@@ -1,6 +1,7 @@
 """Rules on words, lines and repetition: Gopher's and FineWeb's, with datatrove's definitions."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -15,20 +16,20 @@ MOST_SPANS = 1000
 Spans = Iterable[tuple[int, int]]
 
 
-class RuleStep:
-    """A step that scores the text and decides by its criteria; subclasses define both methods."""
+class RuleStep(ABC):
+    """A step that scores the text and decides by its criteria."""
 
     def __init__(self, config: StepBase) -> None:
         self.name = config.step_name
         self.criteria: Sequence[Criterion] = config.criteria()
 
+    @abstractmethod
     def score(self, text: str) -> dict[str, float]:
         """Return name -> score."""
-        raise NotImplementedError
 
+    @abstractmethod
     def offending(self, text: str, reason: str) -> Spans:
         """Return the parts of the text that a criterion counts; nothing where it counts all."""
-        raise NotImplementedError
 
     def __call__(self, documents: Sequence[Document]) -> list[Document]:
         """Score each document and remove those that fail a criterion."""

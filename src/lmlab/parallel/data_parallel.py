@@ -4,6 +4,7 @@ Every process has the whole model and computes the gradient on its part of the b
 are averaged (Li et al. 2020, sections 3.1 and 3.2).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -22,7 +23,7 @@ def all_reduce(tensor: Tensor) -> Any:
     return dist.all_reduce(tensor, async_op=True)
 
 
-class DataParallel(nn.Module):
+class DataParallel(nn.Module, ABC):
     """A module with the weights of rank 0; the base of all variants.
 
     After the backward pass of the last micro-batch `finish_gradient_synchronization` must be
@@ -54,9 +55,9 @@ class DataParallel(nn.Module):
         finally:
             self._syncs = True
 
+    @abstractmethod
     def finish_gradient_synchronization(self) -> None:
         """Wait until every gradient is the mean over all processes."""
-        raise NotImplementedError
 
 
 class NaiveDDP(DataParallel):

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lmlab.alignment.batches import PreferencePairs, Preferences, ShuffledSource, shares
-from lmlab.alignment.config import ExamplesConfig
 from lmlab.alignment.examples import Converter, Example
 from lmlab.alignment.objectives import PreferenceObjective
 from lmlab.alignment.rows import Row
@@ -99,16 +98,6 @@ class DPO(Tuning[Pair]):
         """The task's own configuration."""
         assert isinstance(self.config.task, DPOConfig)
         return self.config.task
-
-    @property
-    def examples(self) -> ExamplesConfig:
-        """Where the pairs come from."""
-        return self.settings.examples
-
-    @property
-    def template_name(self) -> str | None:
-        """The configured chat template."""
-        return self.settings.template
 
     def convert(self, converter: Converter, row: Row) -> tuple[Example, ...]:
         """Return the two responses of a row, the better one first."""

@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 
 from lmlab.alignment.batches import Demonstrations, ShuffledSource
-from lmlab.alignment.config import ExamplesConfig
 from lmlab.alignment.examples import Converter, Example
 from lmlab.alignment.objectives import SupervisedObjective
 from lmlab.alignment.rows import Row
@@ -31,16 +30,6 @@ class SFT(Tuning[TokenSequence]):
         """The task's own configuration."""
         assert isinstance(self.config.task, SFTConfig)
         return self.config.task
-
-    @property
-    def examples(self) -> ExamplesConfig:
-        """Where the examples come from."""
-        return self.settings.examples
-
-    @property
-    def template_name(self) -> str | None:
-        """The configured chat template."""
-        return self.settings.template
 
     def convert(self, converter: Converter, row: Row) -> tuple[Example, ...]:
         """Return the demonstration of a row."""

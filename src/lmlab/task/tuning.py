@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from lmlab.alignment.batches import ShuffledSource, shares
-from lmlab.alignment.config import ExamplesConfig
 from lmlab.alignment.examples import Converter, Example, is_conversation
 from lmlab.alignment.rows import Row, read_rows, split_rows
 from lmlab.alignment.sequences import TokenSequence, fitted, tokenized
@@ -18,6 +17,7 @@ from lmlab.alignment.templates import END, Template, find_template
 from lmlab.errors import DataError
 from lmlab.runs.run import Run
 from lmlab.task.base import Task
+from lmlab.task.config import DPOConfig, SFTConfig
 from lmlab.task.given_tokenizer import given_tokenizer
 from lmlab.tokenizer import Tokenizer
 from lmlab.training.batch import Batch, to_device
@@ -38,13 +38,8 @@ class Tuning(Task, Generic[Item]):
 
     @property
     @abstractmethod
-    def examples(self) -> ExamplesConfig:
-        """Where the examples come from."""
-
-    @property
-    @abstractmethod
-    def template_name(self) -> str | None:
-        """The configured chat template."""
+    def settings(self) -> SFTConfig | DPOConfig:
+        """The task's own configuration."""
 
     @abstractmethod
     def convert(self, converter: Converter, row: Row) -> tuple[Example, ...]:
@@ -62,7 +57,7 @@ class Tuning(Task, Generic[Item]):
     def prepare(self, say: Callable[[str], None]) -> None:
         """Read the examples and tokenise them."""
         tokenizer = given_tokenizer(self.config.tokenizer)
-        settings = self.examples
+        settings = self.settings.examples
         rows = read_rows(KEY, settings.paths, settings.rename)
         if settings.validation_paths is None:
             train, held_out = split_rows(rows, settings.validation_fraction)
@@ -77,7 +72,7 @@ class Tuning(Task, Generic[Item]):
                 f"{'train on' if not train else 'validate with'}; give more rows, or another "
                 "task.examples.validation_fraction"
             )
-        template = find_template(self.template_name, tokenizer.chat_template)
+        template = find_template(self.settings.template, tokenizer.chat_template)
         if any(map(is_conversation, [*train, *held_out])):
             tokenizer = tokenizer.extended(template.special_tokens, template.source)
         self._tokenizer = tokenizer
@@ -87,7 +82,7 @@ class Tuning(Task, Generic[Item]):
     def _items(
         self, rows: Sequence[Row], template: Template, say: Callable[[str], None]
     ) -> list[Item]:
-        settings = self.examples
+        settings = self.settings.examples
         converter = Converter(
             template, settings.prompt_template, END in self.tokenizer.special_tokens
         )
