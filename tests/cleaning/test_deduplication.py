@@ -1,5 +1,6 @@
 """Exact lines and near-duplicates beside plain Python's answers."""
 
+import gc
 import itertools
 import random
 import re
@@ -10,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from corpus import near, text
 from hypothesis import given, settings
@@ -295,6 +297,39 @@ def test_stored_sets_are_read_in_any_order(sets: dict[int, list[int]]) -> None:
         stored = StoredSets(path)
         for key in sets:
             assert stored.read(key).tolist() == sets[key]
+
+
+def test_a_store_that_is_dropped_holds_no_file(tmp_path: Path) -> None:
+    """A task has a store of its own; files of earlier ones would reach the limit of a process."""
+    content = text(random.Random(3))
+    config = MinHashConfig(
+        kind="minhash",
+        num_hashes=20,
+        num_bands=5,
+        ngrams=3,
+        jaccard_threshold=0.8,
+        keep="first",
+    )
+    store = MinHashStore(tmp_path, config, 2, 1)
+    for number in range(2):
+        with store.writer(number) as writer:
+            writer.add_text(content)
+    store.bucket(0)
+    for number in range(2):
+        store.write_shingles(number, [content])
+    gc.disable()
+    try:
+        store.verify(0)
+        assert opened(tmp_path)
+        del store
+        assert not opened(tmp_path)
+    finally:
+        gc.enable()
+
+
+def opened(folder: Path) -> list[str]:
+    paths = [file.path for file in psutil.Process().open_files()]
+    return [path for path in paths if Path(path).is_relative_to(folder)]
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:

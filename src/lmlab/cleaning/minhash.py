@@ -5,8 +5,8 @@ band keys of each file; buckets of equal keys; shingles of the texts in buckets;
 Jaccard similarity reaches the threshold; clusters of connected texts.
 """
 
-import functools
 from collections.abc import Iterable, Sequence
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,9 @@ class MinHashStore:
         self.directory, self.config = directory, config
         self.files, self.partitions = files, partitions
         # A few files' shingles at a time: there may be more files than a process may open.
-        self._open_shingles = functools.lru_cache(_OPEN_FILES)(
-            lambda file: StoredSets(self._path("shingles", file, "bin"))
-        )
+        # They must not refer to this object: they are closed when it is dropped, not later.
+        path = partial(_path, directory, "shingles", suffix="bin")
+        self._open_shingles = lru_cache(_OPEN_FILES)(lambda file: StoredSets(path(file)))
 
     def writer(self, file: int) -> "KeyWriter":
         """Return a context that takes the texts of one file, in order."""
@@ -176,7 +176,11 @@ class MinHashStore:
         return range(self.files)
 
     def _path(self, name: str, number: int, suffix: str = "npy") -> Path:
-        return self.directory / f"{name}-{number:05d}.{suffix}"
+        return _path(self.directory, name, number, suffix)
+
+
+def _path(directory: Path, name: str, number: int, suffix: str) -> Path:
+    return directory / f"{name}-{number:05d}.{suffix}"
 
 
 class KeyWriter(PartitionWriter):
