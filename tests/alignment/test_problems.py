@@ -32,6 +32,11 @@ def test_every_sum_comes_once(digits: int, pairs: int) -> None:
         assert int(left) + int(right) == int(problem.truth)
         assert problem.solution == f"{problem.truth}\n"
     assert len(found.held_out) == pytest.approx(0.1 * pairs, rel=0.5)
+    parts = [
+        {tuple(sorted(map(int, problem.prompt.removesuffix("=").split("+")))) for problem in part}
+        for part in (found.train, found.held_out)
+    ]
+    assert not parts[0] & parts[1]
 
 
 @given(st.integers(1, 300))

@@ -18,7 +18,7 @@ class AdditionConfig(Config):
     digits: Annotated[int, Field(ge=1, le=3)]
     """Digits of both summands."""
     held_out: Fraction
-    """Share of the pairs held out, chosen by a hash of the pair."""
+    """Share of the pairs held out, chosen by a hash of the pair, in any order."""
 
 
 class CountdownConfig(Config):

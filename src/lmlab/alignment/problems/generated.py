@@ -16,12 +16,13 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
 
 
 def addition(config: AdditionConfig) -> Iterator[Problem]:
-    """Yield every sum of two integers with the given number of digits."""
+    """Yield every sum of two integers of `digits` digits; `a+b` and `b+a` are one group."""
     first = 0 if config.digits == 1 else 10 ** (config.digits - 1)
     last = 10**config.digits
     for a in range(first, last):
         for b in range(first, last):
-            yield Problem(f"{a}+{b}=", str(a + b), f"{a + b}\n")
+            group = f"{min(a, b)}+{max(a, b)}"
+            yield Problem(f"{a}+{b}=", str(a + b), f"{a + b}\n", group)
 
 
 def countdown(config: CountdownConfig) -> Iterator[Problem]:
