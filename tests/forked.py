@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import pickle
-import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import torch.distributed.checkpoint
 import torch.distributed.fsdp
 
 from lmlab.training.distributed import SINGLE_PROCESS, DistributedContext
+from ports import free_ports
 
 Body = Callable[[DistributedContext], Any]
 LIMIT = 60
@@ -27,9 +27,7 @@ def run_forked(size: int, body: Body) -> list[tuple[int, Any]]:
     The result of one that raised is the exception, of one that was killed None.
     """
     context = multiprocessing.get_context("fork")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     pipes = [context.Pipe(duplex=False) for _ in range(size)]
     processes = [
         context.Process(target=_child, args=(rank, size, port, pipes[rank][1], body))

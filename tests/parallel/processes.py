@@ -1,7 +1,6 @@
 """Several processes that meet over gloo: forked functions, and the real command line."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forked import in_group
+from ports import free_ports
 from tests_support import ROOT
 
 TRAIN = [sys.executable, str(ROOT / "train.py")]
@@ -22,9 +22,7 @@ def in_processes(size: int, work: Callable[..., Any], *arguments: Any) -> list[A
 
 def meeting_place(size: int) -> dict[str, str]:
     """Return what `size` processes on this machine need to meet, beside their ranks."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     return {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 

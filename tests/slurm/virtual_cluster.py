@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ports import free_ports
+
 NODE = "NodeName={name} NodeHostName={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=8000"
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "squeue", "scancel")
 
@@ -66,7 +68,7 @@ class VirtualCluster:
         for name in ("state", "log", f"spool/{self.host}", "spool/localhost"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o755)
-        port, *ports = _free_ports(3)
+        port, *ports = free_ports(3)
         names = (self.host, "localhost")
         nodes = [
             NODE.format(name=n, host=self.host, port=p) for n, p in zip(names, ports, strict=True)
@@ -163,17 +165,7 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 90) 
         time.sleep(0.2)
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-if __name__ == "__main__":  # python tests/slurm/virtual_cluster.py FOLDER: a cluster to play with
+if __name__ == "__main__":  # PYTHONPATH=tests python THIS FOLDER: a cluster to play with
     cluster = VirtualCluster(Path(sys.argv[1]).absolute())
     cluster.start()
     print(f"export SLURM_CONF={cluster.root}/slurm.conf   (Ctrl-C stops it)", flush=True)

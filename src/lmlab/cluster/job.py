@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from lmlab.cluster import slurm
 from lmlab.cluster.processes import this_process
 from lmlab.cluster.records import ERROR, STATUS, read_record, write_failure, write_status
+from lmlab.cluster.rendezvous import meet
 from lmlab.config import load_yaml
 from lmlab.errors import UserError
 from lmlab.layout import CONFIG
@@ -40,7 +42,7 @@ def run_job(directory: str, unchanged: str | None = None) -> Outcome:
     for number in STOPPING:
         signal.signal(number, _exit)
     try:
-        stopped = _run(path, unchanged)
+        stopped = _run(path, unchanged, status)
         if stopped is None:
             outcome: Outcome = "finished"
         elif is_main_process:
@@ -58,7 +60,7 @@ def run_job(directory: str, unchanged: str | None = None) -> Outcome:
     sys.exit(0)
 
 
-def _run(path: Path, unchanged: str | None) -> int | None:
+def _run(path: Path, unchanged: str | None, status: Mapping[str, Any]) -> int | None:
     """Train; return the number of the signal that stopped it, None when it finished.
 
     Signals are ignored afterwards: Slurm sends a second SIGTERM while a preempted job is requeued.
@@ -66,7 +68,7 @@ def _run(path: Path, unchanged: str | None) -> int | None:
     try:
         try:
             _require_unchanged(unchanged)
-            _export_ranks()
+            meet(path, status)
             run(load_yaml(path / CONFIG), path)
         finally:
             for number in STOPPING:
@@ -136,12 +138,3 @@ def _rank() -> int:
 def _job_name() -> str:
     """Return what the submission calls this job."""
     return slurm.this_job() or os.environ.get("SUBMITIT_LOCAL_JOB_ID", str(os.getpid()))
-
-
-def _export_ranks() -> None:
-    """Tell torch.distributed about the processes of this job, as torchrun would."""
-    import submitit
-
-    if submitit.JobEnvironment().num_tasks > 1:
-        environment = submitit.helpers.TorchDistributedEnvironment()
-        environment.export(overwrite=True, set_cuda_visible_devices=False)
