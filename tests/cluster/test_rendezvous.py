@@ -1,5 +1,6 @@
 """How the processes of a job meet."""
 
+import contextlib
 import json
 import os
 import random
@@ -26,9 +27,10 @@ def test_a_job_whose_drawn_port_is_taken_trains(tiny: list[str], tmp_path: Path)
     run.mkdir()
     (run / "config.yaml").write_text(composed(*tiny).to_yaml())
     place = {"SLURM_JOB_NODELIST": "localhost", "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS": "2"}
-    place |= {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "7", "OMP_NUM_THREADS": "1"}
+    place |= {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "4", "OMP_NUM_THREADS": "1"}
     with socket.socket() as taken:
-        taken.bind(("", random.Random("7").randint(20000, 60000)))
+        with contextlib.suppress(OSError):  # taken by another program: as good
+            taken.bind(("", random.Random("4").randint(20000, 60000)))
         taken.listen()
         processes = [
             subprocess.Popen(
@@ -39,10 +41,14 @@ def test_a_job_whose_drawn_port_is_taken_trains(tiny: list[str], tmp_path: Path)
             )
             for rank in range(2)
         ]
-        errors = [process.communicate(timeout=120)[1] for process in processes]
+        try:
+            errors = [process.communicate(timeout=120)[1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
     assert [process.returncode for process in processes] == [0, 0], errors
     assert json.loads((run / "result.json").read_text())["status"] == "finished"
-    assert json.loads((run / RENDEZVOUS).read_text())["job"] == "7"
+    assert json.loads((run / RENDEZVOUS).read_text())["job"] == "4"
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,11 @@ def meet(directory: Path, status: Mapping[str, Any]) -> None:
     if job.num_tasks == 1:
         return
     host, rank = job.hostnames[0], job.global_rank
-    port = _opened(host) if rank == 0 else _told(directory, status, LIMIT)
     if rank == 0:
+        port = _opened(host)
         write_record(directory / RENDEZVOUS, {**status, "port": port})
+    else:
+        port = _told(directory, status, LIMIT)
     names = {
         "MASTER_ADDR": host,
         "MASTER_PORT": port,
