@@ -5,15 +5,16 @@ band keys of each file; buckets of equal keys; shingles of the texts in buckets;
 Jaccard similarity reaches the threshold; clusters of connected texts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt64
+from jaxtyping import Int32, Int64, UInt64
 
+from lmlab.cleaning.components import Parents, connect, flatten, separate
 from lmlab.cleaning.document import Document, Removal
 from lmlab.cleaning.hashing import MinHash, band_keys, jaccard, ngram_set
 from lmlab.cleaning.native import Hashes
@@ -28,6 +29,7 @@ _MEMBER = [("row", "<u4"), ("cluster", "<u8"), ("survives", "?"), ("jaccard", "<
 _FILE_BITS, _ROW_BITS = np.uint64(32), np.uint64(0xFFFFFFFF)
 _BATCH = 256
 _OPEN_FILES = 64
+_MERGED = 2**16
 
 
 class MinHashStore:
@@ -89,50 +91,66 @@ class MinHashStore:
 
     def cluster(self) -> None:
         """Stage 5: write for each file which texts are in a cluster, and which one survives."""
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
-        # Some 100 bytes for each duplicate: whatever is large is dropped or narrowed early.
-        edges = np.concatenate([np.load(self._path("edges", p)) for p in range(self.partitions)])
-        texts = np.unique(np.concatenate([edges["a"], edges["b"]]))
-        a, b = (np.searchsorted(texts, edges[end]).astype(np.int32) for end in ("a", "b"))
+        texts = self._similar()
         similarity = np.zeros(len(texts))
-        for ends in (a, b):
-            np.maximum.at(similarity, ends, edges["jaccard"])
-        del edges
-        graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(len(texts), len(texts)))
-        _, labels = connected_components(graph, directed=False)
-        del graph, a, b
-        order = np.lexsort((texts, *self._preference(texts), labels))
-        first = order[np.flatnonzero(np.diff(labels[order], prepend=-1))]
-        survives = np.zeros(len(texts), bool)
-        survives[first] = True
-        clusters = np.full(len(first), np.iinfo(np.uint64).max)
-        np.minimum.at(clusters, labels, texts)
+        parents = separate(len(texts))
+        for edges in self._edges_by_partition():
+            a, b = (np.searchsorted(texts, edges[end]).astype(np.int32) for end in ("a", "b"))
+            connect(parents, a, b)
+            for ends in (a, b):
+                np.maximum.at(similarity, ends, edges["jaccard"])
+        flatten(parents)
+        survivors = self._survivors(texts, parents)
         begins = np.arange(self.files + 1, dtype=np.uint64) << _FILE_BITS
         for file, (start, end) in enumerate(pairwise(np.searchsorted(texts, begins).tolist())):
+            mine = parents[start:end]
             members = np.empty(end - start, _MEMBER)
             members["row"] = texts[start:end] & _ROW_BITS
-            members["cluster"] = clusters[labels[start:end]]
-            members["survives"] = survives[start:end]
+            members["cluster"] = texts[mine]
+            members["survives"] = survivors[mine] == np.arange(start, end)
             members["jaccard"] = similarity[start:end]
             save_array(self._path("members", file), members)
+
+    def _edges_by_partition(self) -> Iterator[Rows]:
+        for partition in range(self.partitions):
+            yield np.load(self._path("edges", partition))
+
+    def _similar(self) -> UInt64[np.ndarray, " texts"]:
+        """Return the texts that have a similar one, in order."""
+        texts, waiting = np.empty(0, np.uint64), [np.empty(0, np.uint64)]
+        for edges in self._edges_by_partition():
+            waiting += [edges["a"], edges["b"]]
+            if 4 * sum(map(len, waiting)) > max(len(texts), _MERGED):
+                texts, waiting = _distinct([texts, *waiting]), []
+        return _distinct([texts, *waiting])
+
+    def _survivors(
+        self, texts: UInt64[np.ndarray, " texts"], firsts: Parents
+    ) -> Int32[np.ndarray, " texts"]:
+        """Return at the first text of each cluster which one survives; texts are in order."""
+        if self.config.keep == "first":
+            return firsts
+        lengths = self._lengths(texts)
+        longest = np.zeros(len(texts), lengths.dtype)
+        np.maximum.at(longest, firsts, lengths)
+        as_long = np.flatnonzero(lengths == longest[firsts])
+        survivors = np.full(len(texts), len(texts), np.int32)
+        np.minimum.at(survivors, firsts[as_long], as_long.astype(np.int32))
+        return survivors
 
     def members(self, file: int) -> Rows:
         """Return the texts of a file that are in a cluster, by row."""
         rows: Rows = np.load(self._path("members", file))
         return rows
 
-    def _preference(self, texts: UInt64[np.ndarray, " texts"]) -> list[np.ndarray[Any, Any]]:
-        """Return what sorts texts of a cluster so that the survivor comes first, or nothing."""
-        if self.config.keep == "first":
-            return []
-        files, rows = texts >> _FILE_BITS, texts & _ROW_BITS
-        lengths = np.zeros(len(texts), np.int64)
-        for file in np.unique(files).tolist():
-            chosen = files == file
-            lengths[chosen] = np.load(self._path("lengths", file), mmap_mode="r")[rows[chosen]]
-        return [-lengths]
+    def _lengths(self, texts: UInt64[np.ndarray, " texts"]) -> Int64[np.ndarray, " texts"]:
+        """Return the characters of texts that are in order."""
+        begins = np.arange(self.files + 1, dtype=np.uint64) << _FILE_BITS
+        lengths = np.empty(len(texts), np.int64)
+        for file, (start, end) in enumerate(pairwise(np.searchsorted(texts, begins).tolist())):
+            stored = np.load(self._path("lengths", file), mmap_mode="r")
+            lengths[start:end] = stored[texts[start:end] & _ROW_BITS]
+        return lengths
 
     def _edges(self, texts: list[int]) -> list[tuple[int, int, float]]:
         """Return the similar pairs of a bucket, but for those in one cluster already."""
@@ -181,6 +199,16 @@ class MinHashStore:
 
 def _path(directory: Path, name: str, number: int, suffix: str) -> Path:
     return directory / f"{name}-{number:05d}.{suffix}"
+
+
+def _distinct(parts: Sequence[UInt64[np.ndarray, " _"]]) -> UInt64[np.ndarray, " texts"]:
+    """Return the distinct numbers of arrays in order, with less memory than `np.unique`."""
+    numbers = np.concatenate(parts)
+    numbers.sort()
+    repeated = np.zeros(len(numbers), bool)
+    repeated[1:] = numbers[1:] == numbers[:-1]
+    distinct: UInt64[np.ndarray, " texts"] = numbers[~repeated]
+    return distinct
 
 
 class KeyWriter(PartitionWriter):
