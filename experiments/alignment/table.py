@@ -72,7 +72,7 @@ STUDIES = {
         names={
             "start": "start: SFT on 2,000 demonstrations",
             "control": "control: SFT goes on, same demonstrations",
-            "grpo": "GRPO, all 7,263 training sums",
+            "grpo": "GRPO, all 7,289 training sums",
             "grpo_same": "GRPO, the 2,000 sums of the demonstrations",
             "expert_iteration": "expert iteration, all training sums",
             "ppo": "PPO, all training sums",
