@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmlab.kernels import native
 from lmlab.model import build
 from lmlab.training import cross_entropy
 from lmlab.training import losses as losses_module
@@ -54,15 +55,17 @@ def test_z_loss_by_hand() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("z_loss", "label_smoothing"), [(0.0, 0.0), (1e-2, 0.0), (1e-2, 0.1)])
-@pytest.mark.parametrize("cached", [1, 44, 1000], ids=["rows", "parts", "whole"])
+@pytest.mark.parametrize("cached", [1, 44, 1000, None], ids=["rows", "parts", "whole", "native"])
 def test_the_fused_losses_equal_the_definition(
     dtype: torch.dtype,
     z_loss: float,
     label_smoothing: float,
-    cached: int,
+    cached: int | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(losses_module, "CACHED_LOGITS", cached)
+    if cached is not None:
+        monkeypatch.setattr(native, "INSTRUCTIONS", ())
+        monkeypatch.setattr(losses_module, "CACHED_LOGITS", cached)
     results = []
     for losses in (token_losses, fused_token_losses):
         torch.manual_seed(0)

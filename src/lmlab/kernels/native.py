@@ -138,3 +138,33 @@ def single_attention(
     threads = torch.get_num_threads()
     _core.single(instructions or INSTRUCTIONS[0], q, k, v, allowed, cap or 0.0, out, threads)
     return out
+
+
+def token_losses(
+    logits: Float[Tensor, "rows vocab"],
+    targets: Int[Tensor, "rows"],
+    z_loss: float,
+    label_smoothing: float,
+    *,
+    gradient: bool,
+    instructions: str | None = None,
+) -> tuple[Float[Tensor, "rows 3"], Float[Tensor, "rows vocab"] | None]:
+    """Return the cross-entropy, z-loss and label smoothing of each row, in float32, and the
+    gradient of the sum of them all in the logits' dtype, one of DTYPES, if it is wanted.
+
+    Raises IndexError for a target that is no column. A row's result depends on no other row.
+    """
+    logits = logits.detach().contiguous()
+    terms = torch.empty(len(logits), 3)
+    grads = torch.empty_like(logits) if gradient else None
+    _core.losses(
+        instructions or INSTRUCTIONS[0],
+        logits,
+        targets.contiguous(),
+        z_loss,
+        label_smoothing,
+        grads,
+        terms,
+        torch.get_num_threads(),
+    )
+    return terms, grads

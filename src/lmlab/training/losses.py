@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lmlab.kernels import native
 from lmlab.processor import computed_here
 
 Terms = dict[str, Float[Tensor, ""]]
@@ -53,7 +54,8 @@ def token_losses(
 class _TokenLosses(torch.autograd.Function):
     """`token_losses` and, while the probabilities are there, the gradient of the sum of all terms.
 
-    On the CPU it computes as many rows at a time as its caches hold.
+    On the CPU the native core computes them, where it is missing torch, as many rows at a time as
+    the caches hold.
     """
 
     @staticmethod
@@ -61,13 +63,18 @@ class _TokenLosses(torch.autograd.Function):
         ctx: Any, logits: Tensor, targets: Tensor, z_loss: float, label_smoothing: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows, places = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1, 1)
+        needed = ctx.needs_input_grad[0]
+        if native.computes(logits, targets) and logits.dtype in native.DTYPES:
+            terms, grads = native.token_losses(
+                rows, places.view(-1), z_loss, label_smoothing, gradient=needed
+            )
+            return _TokenLosses._keep(ctx, logits, grads, terms.sum(dim=0))
         size, dtype = max(1, len(rows)), torch.float32
         if computed_here(logits):
             size = max(1, torch.get_num_threads() * CACHED_LOGITS // rows.shape[-1])
             dtype = logits.dtype
-        needed = ctx.needs_input_grad[0]
-        grads = torch.empty(rows.shape if needed else (0, 1), dtype=dtype, device=logits.device)
-        terms = []
+        grads = torch.empty(rows.shape, dtype=dtype, device=logits.device) if needed else None
+        sums = torch.zeros(3, device=logits.device)
         for start in range(0, len(rows), size):
             x, place = rows[start : start + size].float(), places[start : start + size]
             target_logits = x.gather(-1, place)
@@ -78,8 +85,8 @@ class _TokenLosses(torch.autograd.Function):
             if label_smoothing > 0:
                 smoothing = label_smoothing * (target_logits - x.mean(dim=-1, keepdim=True)).sum()
             z = z_loss * normaliser.square().sum()
-            terms.append(torch.stack((losses.sum(), z, smoothing)))
-            if not needed:
+            sums += torch.stack((losses.sum(), z, smoothing))
+            if grads is None:
                 continue
             p.exp_()
             if z_loss > 0:
@@ -88,8 +95,13 @@ class _TokenLosses(torch.autograd.Function):
                 p.sub_(label_smoothing / p.shape[-1])
             p.scatter_add_(-1, place, p.new_full((), label_smoothing - 1).expand(place.shape))
             grads[start : start + size] = p
-        ctx.grads, ctx.dtype = grads.view(logits.shape) if needed else None, logits.dtype
-        sums = torch.stack(terms).sum(dim=0) if terms else torch.zeros(3, device=logits.device)
+        return _TokenLosses._keep(ctx, logits, grads, sums)
+
+    @staticmethod
+    def _keep(
+        ctx: Any, logits: Tensor, grads: Tensor | None, sums: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.grads, ctx.dtype = None if grads is None else grads.view(logits.shape), logits.dtype
         loss, z, smoothing = sums.unbind()
         ctx.mark_non_differentiable(z, smoothing)
         return loss, z, smoothing

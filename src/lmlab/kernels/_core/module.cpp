@@ -13,16 +13,16 @@
 #include <type_traits>
 #include <vector>
 
-#include "attention.hpp"
+#include "kernels.hpp"
 
 namespace nb = nanobind;
 using namespace lmlab;
 
 namespace lmlab {
 #ifdef LMLAB_X86
-extern const Kernels attention_avx512, attention_avx2;
+extern const Kernels avx512, avx2;
 #endif
-extern const Kernels attention_generic;
+extern const Kernels generic;
 }  // namespace lmlab
 
 namespace {
@@ -30,15 +30,18 @@ namespace {
 using Tensor = nb::ndarray<nb::device::cpu, nb::ndim<4>>;
 using Normalisers = nb::ndarray<float, nb::device::cpu, nb::ndim<3>, nb::c_contig>;
 using Table = nb::ndarray<const Index, nb::device::cpu, nb::ndim<2>, nb::c_contig>;
+using Logits = nb::ndarray<nb::device::cpu, nb::ndim<2>, nb::c_contig>;
+using Targets = nb::ndarray<const Index, nb::device::cpu, nb::ndim<1>, nb::c_contig>;
+using Terms = nb::ndarray<float, nb::device::cpu, nb::ndim<2>, nb::c_contig>;
 using Allowed = nb::ndarray<const bool, nb::device::cpu, nb::ndim<2>>;
 
 std::vector<const Kernels*> kernels() {
     std::vector<const Kernels*> found;
 #ifdef LMLAB_X86
-    for (const Kernels* each : {&attention_avx512, &attention_avx2})
+    for (const Kernels* each : {&avx512, &avx2})
         if (each->supported()) found.push_back(each);
 #endif
-    found.push_back(&attention_generic);
+    found.push_back(&generic);
     return found;
 }
 
@@ -54,11 +57,15 @@ const Kernels& kernels_of(const std::string& name) {
     throw std::invalid_argument("no such instructions: " + name);
 }
 
-bool is_bfloat16(const Tensor& x) {
+template <class Array>
+bool is_bfloat16(const Array& x) {
     return x.dtype().code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat);
 }
 
-bool is_float32(const Tensor& x) { return x.dtype() == nb::dtype<float>(); }
+template <class Array>
+bool is_float32(const Array& x) {
+    return x.dtype() == nb::dtype<float>();
+}
 
 Shape shape_of(const Tensor& q, const Tensor& k, Index window) {
     if (k.shape(1) == 0) throw std::invalid_argument("attention without key heads");
@@ -208,6 +215,46 @@ void single(const std::string& instructions, const Tensor& q, const Tensor& k, c
         run_single<float>(use, use.single_float, s, q, k, v, allowed, cap, out, threads);
 }
 
+template <class T, class Kernel>
+void run_losses(const Kernels& use, Kernel kernel, const Logits& logits, const Targets& targets,
+                float z_loss, float smoothing, const std::optional<Logits>& grads, float* terms,
+                int threads) {
+    const auto vocab = static_cast<Index>(logits.shape(1));
+    const Losses<T> f{vocab,
+                      static_cast<const T*>(logits.data()),
+                      targets.data(),
+                      z_loss,
+                      smoothing,
+                      grads ? static_cast<T*>(grads->data()) : nullptr,
+                      terms};
+    in_threads(static_cast<Index>(logits.shape(0)), use.scratch_losses(vocab), threads,
+               [&](Index row, float* x) { kernel(f, row, x); });
+}
+
+void losses(const std::string& instructions, const Logits& logits, const Targets& targets,
+            float z_loss, float smoothing, const std::optional<Logits>& grads, const Terms& terms,
+            int threads) {
+    const Kernels& use = kernels_of(instructions);
+    const bool bfloat16 = is_bfloat16(logits);
+    if (!bfloat16 && !is_float32(logits))
+        throw std::invalid_argument("logits are float32 or bfloat16");
+    const std::size_t rows = logits.shape(0), vocab = logits.shape(1);
+    if (targets.shape(0) != rows || terms.shape(0) != rows || terms.shape(1) != TERMS ||
+        (grads && (grads->shape(0) != rows || grads->shape(1) != vocab ||
+                   grads->dtype() != logits.dtype())))
+        throw std::invalid_argument("tensors of a loss have different shapes or dtypes");
+    for (std::size_t row = 0; row < rows; ++row)
+        if (targets.data()[row] < 0 || targets.data()[row] >= static_cast<Index>(vocab))
+            throw std::out_of_range("target " + std::to_string(targets.data()[row]) +
+                                    " is not one of " + std::to_string(vocab) + " logits");
+    if (bfloat16)
+        run_losses<std::uint16_t>(use, use.losses_bfloat16, logits, targets, z_loss, smoothing,
+                                  grads, terms.data(), threads);
+    else
+        run_losses<float>(use, use.losses_float, logits, targets, z_loss, smoothing, grads,
+                          terms.data(), threads);
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -221,4 +268,7 @@ NB_MODULE(_core, m) {
           nb::arg("threads"));
     m.def("single", &single, nb::arg("instructions"), nb::arg("q"), nb::arg("k"), nb::arg("v"),
           nb::arg("allowed").none(), nb::arg("cap"), nb::arg("out"), nb::arg("threads"));
+    m.def("losses", &losses, nb::arg("instructions"), nb::arg("logits"), nb::arg("targets"),
+          nb::arg("z_loss"), nb::arg("smoothing"), nb::arg("grads").none(), nb::arg("terms"),
+          nb::arg("threads"));
 }

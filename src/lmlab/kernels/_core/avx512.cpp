@@ -1,13 +1,14 @@
-// Attention with vectors of 16 floats.
+// The kernels with vectors of 16 floats.
 #define LANES 16
 
-#include "attention.hpp"
+#include "kernels.hpp"
 
 namespace lmlab {
 namespace {
 #include "simd.hpp"
 #include "attention_kernel.hpp"
 #include "single_kernel.hpp"
+#include "losses_kernel.hpp"
 
 bool supported() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -15,10 +16,10 @@ bool supported() {
 }
 }  // namespace
 
-extern const Kernels attention_avx512{
+extern const Kernels avx512{
     "avx512", supported, scratch_of, forward<float>, forward<std::uint16_t>, backward<float>,
     backward<std::uint16_t>, scratch_of_single, forward_single<float>,
-    forward_single<std::uint16_t>,
+    forward_single<std::uint16_t>, scratch_of_losses, losses<float>, losses<std::uint16_t>,
 };
 
 }  // namespace lmlab
