@@ -46,6 +46,14 @@ def test_at_most_so_many_at_a_time_and_nothing_twice(
     assert shown.endswith("2 runs: 2 finished\n")
 
 
+def test_jobs_of_two_processes_meet(train: Train, tiny: list[str], tmp_path: Path) -> None:
+    own = ("slurm.tasks_per_node=2", "parallel=ddp", "seed=0,1")
+    done = train(*LOCAL, *tiny, *own)
+    assert done.returncode == 0, done.stderr
+    assert len({record["port"] for record in records(tmp_path, "rendezvous.json")}) == 2
+    assert [result["status"] for result in records(tmp_path, "result.json")] == ["finished"] * 2
+
+
 def test_a_crash_is_told_and_seen(
     train: Train, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
