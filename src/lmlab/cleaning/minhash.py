@@ -101,8 +101,7 @@ class MinHashStore:
                 np.maximum.at(similarity, ends, edges["jaccard"])
         flatten(parents)
         survivors = self._survivors(texts, parents)
-        begins = np.arange(self.files + 1, dtype=np.uint64) << _FILE_BITS
-        for file, (start, end) in enumerate(pairwise(np.searchsorted(texts, begins).tolist())):
+        for file, start, end in self._ranges(texts):
             mine = parents[start:end]
             members = np.empty(end - start, _MEMBER)
             members["row"] = texts[start:end] & _ROW_BITS
@@ -145,12 +144,17 @@ class MinHashStore:
 
     def _lengths(self, texts: UInt64[np.ndarray, " texts"]) -> Int64[np.ndarray, " texts"]:
         """Return the characters of texts that are in order."""
-        begins = np.arange(self.files + 1, dtype=np.uint64) << _FILE_BITS
         lengths = np.empty(len(texts), np.int64)
-        for file, (start, end) in enumerate(pairwise(np.searchsorted(texts, begins).tolist())):
+        for file, start, end in self._ranges(texts):
             stored = np.load(self._path("lengths", file), mmap_mode="r")
             lengths[start:end] = stored[texts[start:end] & _ROW_BITS]
         return lengths
+
+    def _ranges(self, texts: UInt64[np.ndarray, " texts"]) -> Iterator[tuple[int, int, int]]:
+        """Yield each file, and from where to where its texts are among texts in order."""
+        begins = np.arange(self.files + 1, dtype=np.uint64) << _FILE_BITS
+        for file, (start, end) in enumerate(pairwise(np.searchsorted(texts, begins).tolist())):
+            yield file, start, end
 
     def _edges(self, texts: list[int]) -> list[tuple[int, int, float]]:
         """Return the similar pairs of a bucket, but for those in one cluster already."""
