@@ -67,7 +67,9 @@ class Page:
     def open(self, url: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         self.resize(width, height)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        # A page that still scrolls is clicked beside what was there.
+        motion = {"name": "prefers-reduced-motion", "value": "reduce"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme, motion])
         self.call("Page.navigate", url=url)
         self.wait("document.querySelector('.panel') !== null")
 

@@ -14,6 +14,7 @@ const CONTROLS = [
   ["repetition_penalty", "Repetition penalty", 1, 2, 0.05, 1, 1],
 ];
 const NARROW = matchMedia("(max-width: 56rem)");
+const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 const $ = (id) => document.getElementById(id);
 const fields = new Map();
 const panels = [];
@@ -60,7 +61,8 @@ async function generate(prompt) {
   const body = { prompt: $("prompt").value, ...sampling() };
   $("stop").disabled = false;
   say("Generating");
-  if (NARROW.matches) $("panels").parentElement.scrollIntoView({ behavior: "smooth" });
+  const behavior = STILL.matches ? "instant" : "smooth";
+  if (NARROW.matches) $("panels").parentElement.scrollIntoView({ behavior });
   const counts = await Promise.all(panels.map((panel) => panel.generate(body, own.signal)));
   if (running !== own) return;
   running = null;
