@@ -1,6 +1,6 @@
 #!/bin/sh
 # Build the native cores under AddressSanitizer and UndefinedBehaviorSanitizer, run the tests of the
-# tokenizer, the native cleaning steps, the native attention and losses on them and then the fuzzer.
+# tokenizer, the native cleaning steps and the native kernels on them and then the fuzzer.
 #
 #     scripts/sanitize.sh [SECONDS OF FUZZING, default 60] [PYTEST ARGUMENTS...]
 #
@@ -34,6 +34,6 @@ from lmlab.tokenizer import _core as tokenizer
 for core in cleaning, kernels, tokenizer:
     assert "/sanitize/" in core.__file__ and b"__asan_init" in open(core.__file__, "rb").read()'
 cleaning=$(printf 'tests/cleaning/test_%s.py ' against_datatrove boundaries deduplication extraction)
-build/sanitize/venv/bin/python -m pytest tests/tokenizer $cleaning \
-    tests/kernels/test_blocked_attention.py tests/kernels/test_native_losses.py -m "not slow" "$@"
+kernels=$(printf 'tests/kernels/test_%s.py ' blocked_attention native_layers native_losses)
+build/sanitize/venv/bin/python -m pytest tests/tokenizer $cleaning $kernels -m "not slow" "$@"
 build/sanitize/venv/bin/python scripts/fuzz.py "$seconds"

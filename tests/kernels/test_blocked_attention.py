@@ -11,9 +11,12 @@ from torch.nn import functional as F
 
 from lmlab.kernels import native
 from lmlab.kernels.blocked_attention import blocked_attention
+from lmlab.kernels.parts import are_parts
 from lmlab.model.attention.backends import eager
+from lmlab.model.attention.heads import rotate_heads
 from lmlab.model.attention.masks import AttentionPattern, Causal, SlidingWindow
 from lmlab.model.layers import scaled_dot_product_attention
+from lmlab.model.position import RotaryEmbedding
 
 Shape = tuple[int, int, int, int, int, int | None]
 SHAPES = st.tuples(
@@ -140,6 +143,58 @@ def test_rows_that_share_tokens(rows: list[list[int]], width: int, window: int |
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     for mine, other in zip(gradients(ours, inputs), gradients(theirs, inputs), strict=True):
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("width", [2, 24, 32])
+def test_rotation(dtype: torch.dtype, per_row: bool, width: int) -> None:
+    """Against attention to queries and keys that are rotated before."""
+    inputs = made((2, 2, 2, 150, width, None), dtype)
+    rotation = RotaryEmbedding(100.0, width, 200).rotation(torch.arange(150) + 3)
+    rotation = torch.stack((rotation, rotation.flip(0))) if per_row else rotation.unsqueeze(0)
+    ours = blocked_attention(*inputs, 70, rotation=rotation)
+    exact = tuple(x.detach().double().requires_grad_() for x in inputs)
+    q, k = (rotate_heads(x.float(), rotation).double() for x in exact[:2])
+    theirs = definition(q, k, exact[2], 70)
+    rounding = 1e-5 if dtype == torch.float32 else 2**-7
+    torch.testing.assert_close(ours.double(), theirs, atol=rounding, rtol=rounding)
+    expected = gradients(theirs.to(dtype), exact)
+    for mine, other in zip(gradients(ours, inputs), expected, strict=True):
+        torch.testing.assert_close(mine.double(), other, atol=2 * rounding, rtol=2 * rounding)
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("window", [None, 30])
+def test_rotation_of_rows_that_share_tokens(window: int | None) -> None:
+    table, count = shared([[0] * 50 + [1] * 30, [0] * 50 + [0] * 9, [1] * 70])
+    inputs = made((1, 2, 2, count, 16, None))
+    rotation = RotaryEmbedding(100.0, 16, 200).rotation(torch.arange(count) % 80).unsqueeze(0)
+    ours = blocked_attention(*inputs, window, table, rotation)
+    q, k = (rotate_heads(x, rotation) for x in inputs[:2])
+    theirs = blocked_attention(q, k, inputs[2], window, table)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for mine, other in zip(gradients(ours, inputs), gradients(theirs, inputs), strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 4, 2), (1, 6, 3, 2), (3, 6, 4, 2)])
+def test_rotations_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
+    q = torch.ones(2, 1, 6, 8)
+    with pytest.raises(ValueError, match="the rotation is not"):
+        native.attention(q, q, q, None, rotation=torch.ones(shape))
+
+
+def test_gradients_of_parts_are_parts() -> None:
+    """Queries, keys and values of one product: their gradients need not be joined."""
+    whole = torch.randn(2, 9, 4 * 8)
+    q, k, v = (x.unflatten(-1, (-1, 8)).transpose(1, 2) for x in whole.split([16, 8, 8], dim=-1))
+    out, normalisers = native.attention(q, k, v, None)
+    grads = native.attention_backward(out, q, k, v, out, normalisers, None, as_parts=True)
+    assert are_parts(*(x.transpose(1, 2).flatten(-2) for x in grads))
+    apart = native.attention_backward(out, q, k, v, out, normalisers, None)
+    assert all(map(torch.equal, grads, apart))
 
 
 @pytest.mark.parametrize("entry", [(0, 0, -1), (0, 0, 5), (0, 1, 4), (0, 3, 9), (1, 4, -2)])

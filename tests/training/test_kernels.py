@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmlab.errors import ConfigError
-from lmlab.kernels import measured, support
+from lmlab.kernels import measured, native, support
 from lmlab.model import build, layers, norm
 from lmlab.model.attention.choice import check_backends
 from lmlab.training import kernels as training_kernels
@@ -224,6 +224,7 @@ def test_low_precision_compiles_without_a_graph_break(
     # in another order, and low precision makes more of the last digits.
     for module in (layers, norm, token_losses):
         monkeypatch.setattr(module, "computed_here", lambda _: False)
+    monkeypatch.setattr(native, "computes", lambda *_: False)
     if resolve_or_none(precision) is None:
         pytest.skip("this torch has no float8 product on the CPU")
     torch.manual_seed(0)
@@ -242,4 +243,6 @@ def test_low_precision_compiles_without_a_graph_break(
     compiled = gradient(torch.compile(objective, fullgraph=True, backend="aot_eager"))
     assert compiled.keys() == eager.keys()
     for name, theirs in eager.items():
-        assert torch.equal(compiled[name], theirs), name
+        # The gradients of queries, keys and values are added up in another order.
+        rounding = 1e-3 * float(theirs.abs().max())
+        torch.testing.assert_close(compiled[name], theirs, rtol=0, atol=rounding, msg=name)

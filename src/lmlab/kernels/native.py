@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from lmlab.kernels.parts import empty_parts_like
 from lmlab.processor import computed_here
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ Heads = Float[Tensor, "batch heads time d_k"]
 Sharing = Int[Tensor, "batch 2+time"]
 """Rows of tokens that share beginnings: of each row the first place whose token no earlier row has,
 the number of tokens without padding, and which token stands in each place."""
+
+Rotation = Float[Tensor, "rows time half 2"]
+"""Cosine and sine that pairs of queries' and keys' numbers are rotated by; `rows` is batch or 1.
+With `Sharing`, of the tokens in place of the times."""
 
 
 def computes(*args: Tensor) -> bool:
@@ -51,9 +56,14 @@ def empty_like(x: Heads) -> Heads:
     return x.new_empty(batch, time, heads, width).transpose(1, 2)
 
 
-def _result_like(x: Heads, sharing: Sharing | None) -> Heads:
-    """Return a tensor to be written; tokens in no row stay 0."""
-    return empty_like(x) if sharing is None else empty_like(x).zero_()
+def _parts_like(*heads: Heads) -> list[Heads]:
+    """Return empty tensors that lie in memory as (batch, time, heads, d_k), parts of one where
+    `heads` are."""
+    parts = empty_parts_like(*(x.transpose(1, 2).flatten(-2) for x in heads))
+    return [
+        part.unflatten(-1, (-1, x.shape[-1])).transpose(1, 2)
+        for part, x in zip(parts, heads, strict=True)
+    ]
 
 
 def attention(
@@ -62,25 +72,30 @@ def attention(
     v: Heads,
     window: int | None,
     sharing: Sharing | None = None,
+    rotation: Rotation | None = None,
     instructions: str | None = None,
 ) -> tuple[Heads, Float[Tensor, "batch heads time"]]:
     """Return causal attention and the log of each query's sum of exponentials.
 
     A query sees `window` keys, itself included; None: all up to itself. Key heads may be fewer than
-    query heads. The dtype is one of DTYPES, all sums are float32. A result does not depend on the
-    number of threads. `instructions` is one of INSTRUCTIONS; None: the fastest.
+    query heads. With a rotation queries and keys are rotated first. The dtype is one of DTYPES; all
+    that is computed in between is float32. A result does not depend on the number of threads.
+    `instructions` is one of INSTRUCTIONS; None: the fastest.
 
     With `sharing`, q, k, v and the output are those of the tokens (1, heads, tokens, d_k), each in
     a row; a place that an earlier row has too gets no normaliser. Tokens in no row get 0.
     """
     q, k, v = (_in_rows(x) for x in (q, k, v))
     rows, time = rows_of(q, sharing)
-    out, normalisers = _result_like(q, sharing), torch.empty(rows, q.shape[1], time)
+    # Tokens in no row stay 0.
+    out = empty_like(q) if sharing is None else empty_like(q).zero_()
+    normalisers = torch.empty(rows, q.shape[1], time)
     _core.attention(
         instructions or INSTRUCTIONS[0],
         *(q, k, v),
         window or time,
         sharing,
+        None if rotation is None else rotation.float().contiguous(),
         *(out, normalisers),
         torch.get_num_threads(),
     )
@@ -96,16 +111,26 @@ def attention_backward(
     normalisers: Float[Tensor, "batch heads time"],
     window: int | None,
     sharing: Sharing | None = None,
+    rotation: Rotation | None = None,
     instructions: str | None = None,
+    *,
+    as_parts: bool = False,
 ) -> tuple[Heads, Heads, Heads]:
-    """Return the gradients of q, k and v, given that of `out`; the others are as in `attention`."""
+    """Return the gradients of q, k and v, given that of `out`; the others are as in `attention`.
+
+    `as_parts`: where q, k and v are parts of one tensor (batch, time, d), so are their gradients.
+    """
+    dq, dk, dv = _parts_like(q, k, v) if as_parts else map(empty_like, (q, k, v))
+    if sharing is not None:  # tokens in no row stay 0
+        for each in (dq, dk, dv):
+            each.zero_()
     grad, q, k, v, out = (_in_rows(x) for x in (grad, q, k, v, out))
-    dq, dk, dv = (_result_like(x, sharing) for x in (q, k, v))
     _core.attention_backward(
         instructions or INSTRUCTIONS[0],
         *(grad, q, k, v, out, normalisers),
         window or rows_of(q, sharing)[1],
         sharing,
+        None if rotation is None else rotation.float().contiguous(),
         *(dq, dk, dv),
         torch.get_num_threads(),
     )
@@ -168,3 +193,72 @@ def token_losses(
         torch.get_num_threads(),
     )
     return terms, grads
+
+
+def gate(
+    gate: Float[Tensor, "*batch d_ff"],
+    value: Float[Tensor, "*batch d_ff"],
+    instructions: str | None = None,
+) -> Float[Tensor, "*batch d_ff"]:
+    """Return `silu(gate) * value` (Shazeer 2020), in float32 inside.
+
+    Both have one dtype of DTYPES. Each number is computed by itself.
+    """
+    out = torch.empty(gate.shape, dtype=gate.dtype)
+    rows = (_matrix(x) for x in (gate, value, out))
+    _core.gate(instructions or INSTRUCTIONS[0], *rows, torch.get_num_threads())
+    return out
+
+
+def gate_backward(
+    grad: Float[Tensor, "*batch d_ff"],
+    gate: Float[Tensor, "*batch d_ff"],
+    value: Float[Tensor, "*batch d_ff"],
+    instructions: str | None = None,
+) -> tuple[Float[Tensor, "*batch d_ff"], Float[Tensor, "*batch d_ff"]]:
+    """Return the gradients of `gate` and `value`: parts of one tensor where those are."""
+    grads = empty_parts_like(gate, value)
+    rows = (_matrix(x) for x in (grad, gate, value, *grads))
+    _core.gate_backward(instructions or INSTRUCTIONS[0], *rows, torch.get_num_threads())
+    return grads[0], grads[1]
+
+
+def norm(
+    x: Float[Tensor, "*batch d"],
+    gain: Float[Tensor, "d"],
+    eps: float,
+    instructions: str | None = None,
+) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "rows"]]:
+    """Return `x / sqrt(mean(x^2) + eps) * gain` (Zhang and Sennrich 2019), in float32 inside, and
+    the factor of each row. `x` has one dtype of DTYPES, `gain` is float32.
+    """
+    rows = _matrix(x).contiguous()
+    out, inverse = torch.empty_like(rows), torch.empty(len(rows))
+    threads = torch.get_num_threads()
+    gain = gain.detach().contiguous()
+    _core.norm(instructions or INSTRUCTIONS[0], rows, gain, eps, out, inverse, threads)
+    return out.view(x.shape), inverse
+
+
+def norm_backward(
+    grad: Float[Tensor, "*batch d"],
+    x: Float[Tensor, "*batch d"],
+    gain: Float[Tensor, "d"],
+    inverse: Float[Tensor, "rows"],
+    instructions: str | None = None,
+) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "d"]]:
+    """Return the gradients of `x` and `gain`; `inverse` is what `norm` returned."""
+    grad, rows = (_matrix(each).contiguous() for each in (grad, x))
+    x_grad = torch.empty_like(rows)
+    sums = torch.empty(-(-len(rows) // _core.NORM_ROWS), len(gain))
+    _core.norm_backward(
+        instructions or INSTRUCTIONS[0],
+        *(grad, rows, gain.detach().contiguous(), inverse, x_grad, sums),
+        torch.get_num_threads(),
+    )
+    return x_grad.view(x.shape), sums.sum(dim=0)
+
+
+def _matrix(x: Tensor) -> Float[Tensor, "rows d"]:
+    x = x.detach().reshape(-1, x.shape[-1])
+    return x if x.stride(-1) == 1 else x.contiguous()

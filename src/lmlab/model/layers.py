@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmlab.kernels.parts import join_rows, split_parts
 from lmlab.model.init import truncated_normal_
 from lmlab.model.products import Product, linear, upcasts
 from lmlab.processor import computed_here
@@ -63,8 +64,10 @@ def parallel_linear(
     joined = computed_here(x) and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
     if not joined or upcasts(x.device, dtype) or len(weights) < len(layers):
         return tuple(layer(x) for layer in layers)
-    y = linear(x, torch.cat([weight.to(dtype) for weight in weights]))
-    return y.split([len(weight) for weight in weights], dim=-1)
+    sizes = [len(weight) for weight in weights]
+    if torch.compiler.is_compiling():
+        return linear(x, torch.cat([weight.to(dtype) for weight in weights])).split(sizes, dim=-1)
+    return split_parts(linear(x, join_rows(dtype, *weights)), sizes)
 
 
 def _only_multiplies(layer: nn.Module) -> TypeGuard[Linear]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from lmlab.kernels import native
 from lmlab.model.config import NORM_EPS, NormKind
 from lmlab.processor import computed_here
 
@@ -65,7 +66,8 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        y, inverse = _rms_norm(x, weight, eps)
+        ctx.native = native.computes(x, weight) and x.dtype in native.DTYPES
+        y, inverse = (native.norm if ctx.native else _rms_norm)(x, weight, eps)
         ctx.save_for_backward(x, weight, inverse)
         return y
 
@@ -73,6 +75,8 @@ class _RMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, inverse = ctx.saved_tensors
+        if ctx.native:
+            return *native.norm_backward(grad, x, weight, inverse), None
         # The kernel reads memory in order, whatever the strides say.
         grad, x32, inverse = (each.contiguous() for each in (grad.float(), x.float(), inverse))
         # LayerNorm's gradient about a mean of 0, which also subtracts the mean of grad * weight.

@@ -26,7 +26,7 @@ def chunked(
     """Return `losses(hidden, targets)`, sums over tokens, computed on `size` tokens at a time.
 
     `parameters` are those that `losses` uses. Only the sum of all terms has a gradient: it is
-    carried by the first of them, and the others are detached.
+    carried by the first of them, and the others are detached. It can go backward once.
     """
     if not torch.is_grad_enabled():
         pieces = zip(hidden.split(size), targets.split(size), strict=True)
@@ -77,7 +77,7 @@ class _Chunked(torch.autograd.Function):
             else:
                 parameter_grads = [each.contiguous() for each in grads]
             sums = _add([sums, {name: value.detach() for name, value in terms.items()}])
-        ctx.save_for_backward(hidden_grad, *parameter_grads)
+        ctx.gradients = hidden_grad, *parameter_grads
         names.extend(sums)
         values = list(sums.values())
         ctx.mark_non_differentiable(*values)
@@ -85,5 +85,7 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        scaled = [saved * grads[0] for saved in ctx.saved_tensors]
-        return None, None, None, scaled[0], None, *scaled[1:]
+        hidden_grad, *parameter_grads = ctx.gradients
+        ctx.gradients = None  # they are scaled in place, the head's are the largest of all
+        torch._foreach_mul_([hidden_grad, *parameter_grads], grads[0])
+        return None, None, None, hidden_grad, None, *parameter_grads

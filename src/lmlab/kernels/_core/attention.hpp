@@ -47,6 +47,7 @@ template <class T>
 struct Forward {
     Shape shape;
     View<const T> q, k, v;
+    View<const float> rotation;  // (batch, 1, time, width) as in rows.hpp; without data: none
     View<T> out;
     float* normalisers;  // (batch, query heads, time): the log of each query's sum of exponentials
 };
@@ -55,6 +56,7 @@ template <class T>
 struct Backward {
     Shape shape;
     View<const T> q, k, v, out, grad;
+    View<const float> rotation;
     const float* normalisers;
     View<T> q_grad, k_grad, v_grad;
 };

@@ -5,20 +5,13 @@
 
 namespace lmlab {
 namespace {
-#include "simd.hpp"
-#include "attention_kernel.hpp"
-#include "single_kernel.hpp"
-#include "losses_kernel.hpp"
+#include "all_kernels.hpp"
 
 bool supported() {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 }  // namespace
 
-extern const Kernels avx2{
-    "avx2", supported, scratch_of, forward<float>, forward<std::uint16_t>, backward<float>,
-    backward<std::uint16_t>, scratch_of_single, forward_single<float>,
-    forward_single<std::uint16_t>, scratch_of_losses, losses<float>, losses<std::uint16_t>,
-};
+extern const Kernels avx2 = made("avx2", supported);
 
 }  // namespace lmlab

@@ -5,10 +5,7 @@
 
 namespace lmlab {
 namespace {
-#include "simd.hpp"
-#include "attention_kernel.hpp"
-#include "single_kernel.hpp"
-#include "losses_kernel.hpp"
+#include "all_kernels.hpp"
 
 bool supported() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -16,10 +13,6 @@ bool supported() {
 }
 }  // namespace
 
-extern const Kernels avx512{
-    "avx512", supported, scratch_of, forward<float>, forward<std::uint16_t>, backward<float>,
-    backward<std::uint16_t>, scratch_of_single, forward_single<float>,
-    forward_single<std::uint16_t>, scratch_of_losses, losses<float>, losses<std::uint16_t>,
-};
+extern const Kernels avx512 = made("avx512", supported);
 
 }  // namespace lmlab

@@ -1,26 +1,43 @@
 // The kernels for one set of instructions.
 #pragma once
 
+#include <type_traits>
+
 #include "attention.hpp"
+#include "layers.hpp"
 #include "losses.hpp"
 
 namespace lmlab {
 
-// A unit or row needs `scratch` floats of its own.
+// A function for each dtype; a unit, such as a row, is computed by itself.
+template <template <class> class Args>
+struct Pass {
+    void (*of_float)(const Args<float>&, Index unit, float* scratch);
+    void (*of_bfloat16)(const Args<std::uint16_t>&, Index unit, float* scratch);
+
+    template <class T>
+    auto of() const {
+        if constexpr (std::is_same_v<T, float>)
+            return of_float;
+        else
+            return of_bfloat16;
+    }
+};
+
 struct Kernels {
     const char* name;
     bool (*supported)();
-    Index (*scratch)(const Shape&);
-    void (*forward_float)(const Forward<float>&, Index unit, float* scratch);
-    void (*forward_bfloat16)(const Forward<std::uint16_t>&, Index unit, float* scratch);
-    void (*backward_float)(const Backward<float>&, Index unit, float* scratch);
-    void (*backward_bfloat16)(const Backward<std::uint16_t>&, Index unit, float* scratch);
-    Index (*scratch_single)(const Shape&);
-    void (*single_float)(const Single<float>&, Index unit, float* scratch);
-    void (*single_bfloat16)(const Single<std::uint16_t>&, Index unit, float* scratch);
-    Index (*scratch_losses)(Index vocab);
-    void (*losses_float)(const Losses<float>&, Index row, float* scratch);
-    void (*losses_bfloat16)(const Losses<std::uint16_t>&, Index row, float* scratch);
+    Pass<Forward> forward;
+    Pass<Backward> backward;
+    Pass<Single> single;
+    Pass<Losses> losses;
+    Pass<Gate> gate, gate_backward;
+    Pass<Norm> norm, norm_backward;
+    // Floats that a unit needs as scratch.
+    Index (*attention_scratch)(const Shape&);
+    Index (*single_scratch)(const Shape&);
+    Index (*losses_scratch)(Index vocab);
+    Index (*layer_scratch)(Index width);
 };
 
 }  // namespace lmlab

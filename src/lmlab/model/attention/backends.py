@@ -16,6 +16,7 @@ from lmlab.kernels.blocked_attention import blocked_attention
 from lmlab.kernels.flash_torch import tiled_attention
 from lmlab.model.attention.masks import AttentionPattern, Causal, Mask, SlidingWindow
 from lmlab.model.layers import scaled_dot_product_attention, softcap
+from lmlab.model.position import Rotation
 from lmlab.model.products import upcast
 
 Heads = Float[Tensor, "batch heads time d_k"]
@@ -83,8 +84,9 @@ def blocked(
     cap: float | None,
     dropout: float,
     sharing: native.Sharing | None = None,
+    rotation: Rotation | None = None,
 ) -> Heads:
-    """Return causal or windowed attention by the native core, on the CPU.
+    """Return causal or windowed attention by the native core, on the CPU, which rotates as well.
 
     With `sharing`, of tokens (1, heads, tokens, d_k) in the rows that they stand in.
     """
@@ -93,7 +95,9 @@ def blocked(
     assert isinstance(pattern.mask, Causal | SlidingWindow)
     window = pattern.mask.window if isinstance(pattern.mask, SlidingWindow) else None
     q, k, v = _in_autocast(q, k, v)
-    return blocked_attention(q, k, v, window, sharing)
+    if rotation is not None and rotation.ndim == 3:
+        rotation = rotation.unsqueeze(0)
+    return blocked_attention(q, k, v, window, sharing, rotation)
 
 
 def single(

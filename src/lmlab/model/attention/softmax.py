@@ -47,12 +47,12 @@ class SoftmaxAttention(HeadProjections):
     ) -> Float[Tensor, "batch time d_model"]:
         """Return the attention's output over the tokens of the cache and of `x`."""
         q, k, v = self.split(x)
-        q, k = rotate_heads(q, context.rotation), rotate_heads(k, context.rotation)
-        rows = context.rows
+        rotation, rows = context.rotation, context.rows
         positions = context.positions if rows is None else None
         pattern = AttentionPattern(self.mask, positions, positions, segments=context.segments)
         if context.cache is not None:
             assert isinstance(context.cache, KeyValueCache)
+            q, k, rotation = rotate_heads(q, rotation), rotate_heads(k, rotation), None
             k, v = context.cache.extend(k, v)
             pattern = context.cache.slots.pattern
         dropout = self.dropout if self.training else 0.0
@@ -68,9 +68,11 @@ class SoftmaxAttention(HeadProjections):
             v.dtype,
         )
         attend = partial(BACKENDS[backend], pattern=pattern, cap=cap, dropout=dropout)
+        if backend == "blocked":
+            sharing = None if rows is None else rows.sharing
+            return self.merge(attend(q, k, v, sharing=sharing, rotation=rotation))
+        q, k = rotate_heads(q, rotation), rotate_heads(k, rotation)
         if rows is None:
             return self.merge(attend(q, k, v))
-        if backend == "blocked":
-            return self.merge(attend(q, k, v, sharing=rows.sharing))
         whole = attend(*(in_rows(heads, rows) for heads in (q, k, v)))
         return self.merge(from_rows(whole, rows))

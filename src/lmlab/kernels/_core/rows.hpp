@@ -1,0 +1,51 @@
+// Rows of numbers, converted to float32 and back.
+
+void read(const float* __restrict from, Index width, float factor, float* __restrict to) {
+    for (Index i = 0; i < width; ++i) to[i] = from[i] * factor;
+}
+
+void read(const std::uint16_t* from, Index width, float factor, float* to) {
+    for (Index i = 0; i < width; ++i) {
+        const std::uint32_t bits = static_cast<std::uint32_t>(from[i]) << 16;
+        float x;
+        __builtin_memcpy(&x, &bits, sizeof x);
+        to[i] = x * factor;
+    }
+}
+
+void write(const float* __restrict from, Index width, float factor, float* __restrict to) {
+    for (Index i = 0; i < width; ++i) to[i] = from[i] * factor;
+}
+
+void write(const float* from, Index width, float factor, std::uint16_t* to) {
+    for (Index i = 0; i < width; ++i) {
+        const float x = from[i] * factor;
+        std::uint32_t bits;
+        __builtin_memcpy(&bits, &x, sizeof x);
+        const std::uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+        to[i] = static_cast<std::uint16_t>(x == x ? rounded : 0x7fc0);  // to even; NaN stays NaN
+    }
+}
+
+// What a row adds to the gradients of keys that it shares with earlier rows.
+void add(const float* __restrict from, Index width, float* __restrict to) {
+    for (Index i = 0; i < width; ++i) to[i] += from[i];
+}
+
+void add(const float* from, Index width, std::uint16_t* to) {
+    for (Index i = 0; i < width; ++i) {
+        float sum;
+        read(to + i, 1, 1, &sum);
+        sum += from[i];
+        write(&sum, 1, 1, to + i);
+    }
+}
+
+// Rotates adjacent pairs by angles whose (cosine, sine) `by` holds; a sign of -1 rotates back.
+void turn(float* __restrict x, const float* __restrict by, Index width, float sign) {
+    for (Index j = 0; j < width; j += 2) {
+        const float even = x[j], odd = x[j + 1], cos = by[j], sin = sign * by[j + 1];
+        x[j] = even * cos - odd * sin;
+        x[j + 1] = even * sin + odd * cos;
+    }
+}
