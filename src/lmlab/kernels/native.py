@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils.dlpack import to_dlpack  # type: ignore[attr-defined]
 
 from lmlab.kernels.parts import empty_parts_like
 from lmlab.processor import computed_here
@@ -45,8 +46,14 @@ def computes(*args: Tensor) -> bool:
     )
 
 
+def _call(kernel: Any, instructions: str | None, *args: object) -> None:
+    """Call a kernel of the core. Tensors become capsules: the core would make the same of them, in
+    ten times the time."""
+    capsules = (to_dlpack(x) if isinstance(x, Tensor) else x for x in args)
+    kernel(instructions or INSTRUCTIONS[0], *capsules, torch.get_num_threads())
+
+
 def _in_rows(x: Heads) -> Heads:
-    x = x.detach()
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
@@ -90,15 +97,9 @@ def attention(
     # Tokens in no row stay 0.
     out = empty_like(q) if sharing is None else empty_like(q).zero_()
     normalisers = torch.empty(rows, q.shape[1], time)
-    _core.attention(
-        instructions or INSTRUCTIONS[0],
-        *(q, k, v),
-        window or time,
-        sharing,
-        None if rotation is None else rotation.float().contiguous(),
-        *(out, normalisers),
-        torch.get_num_threads(),
-    )
+    rotation = None if rotation is None else rotation.float().contiguous()
+    args = (q, k, v, window or time, sharing, rotation, out, normalisers)
+    _call(_core.attention, instructions, *args)
     return out, normalisers
 
 
@@ -125,15 +126,10 @@ def attention_backward(
         for each in (dq, dk, dv):
             each.zero_()
     grad, q, k, v, out = (_in_rows(x) for x in (grad, q, k, v, out))
-    _core.attention_backward(
-        instructions or INSTRUCTIONS[0],
-        *(grad, q, k, v, out, normalisers),
-        window or rows_of(q, sharing)[1],
-        sharing,
-        None if rotation is None else rotation.float().contiguous(),
-        *(dq, dk, dv),
-        torch.get_num_threads(),
-    )
+    rotation = None if rotation is None else rotation.float().contiguous()
+    places = (window or rows_of(q, sharing)[1], sharing, rotation)
+    args = (grad, q, k, v, out, normalisers, *places, dq, dk, dv)
+    _call(_core.attention_backward, instructions, *args)
     return dq, dk, dv
 
 
@@ -160,8 +156,7 @@ def single_attention(
     """
     q, k, v = (_in_rows(x) for x in (q, k, v))
     out = empty_like(q)
-    threads = torch.get_num_threads()
-    _core.single(instructions or INSTRUCTIONS[0], q, k, v, allowed, cap or 0.0, out, threads)
+    _call(_core.single, instructions, q, k, v, allowed, cap or 0.0, out)
     return out
 
 
@@ -179,19 +174,10 @@ def token_losses(
 
     Raises IndexError for a target that is no column. A row's result depends on no other row.
     """
-    logits = logits.detach().contiguous()
+    logits, targets = logits.contiguous(), targets.contiguous()
     terms = torch.empty(len(logits), 3)
     grads = torch.empty_like(logits) if gradient else None
-    _core.losses(
-        instructions or INSTRUCTIONS[0],
-        logits,
-        targets.contiguous(),
-        z_loss,
-        label_smoothing,
-        grads,
-        terms,
-        torch.get_num_threads(),
-    )
+    _call(_core.losses, instructions, logits, targets, z_loss, label_smoothing, grads, terms)
     return terms, grads
 
 
@@ -205,8 +191,7 @@ def gate(
     Both have one dtype of DTYPES. Each number is computed by itself.
     """
     out = torch.empty(gate.shape, dtype=gate.dtype)
-    rows = (_matrix(x) for x in (gate, value, out))
-    _core.gate(instructions or INSTRUCTIONS[0], *rows, torch.get_num_threads())
+    _call(_core.gate, instructions, *map(_matrix, (gate, value, out)))
     return out
 
 
@@ -218,8 +203,7 @@ def gate_backward(
 ) -> tuple[Float[Tensor, "*batch d_ff"], Float[Tensor, "*batch d_ff"]]:
     """Return the gradients of `gate` and `value`: parts of one tensor where those are."""
     grads = empty_parts_like(gate, value)
-    rows = (_matrix(x) for x in (grad, gate, value, *grads))
-    _core.gate_backward(instructions or INSTRUCTIONS[0], *rows, torch.get_num_threads())
+    _call(_core.gate_backward, instructions, *map(_matrix, (grad, gate, value, *grads)))
     return grads[0], grads[1]
 
 
@@ -232,12 +216,10 @@ def norm(
     """Return `x / sqrt(mean(x^2) + eps) * gain` (Zhang and Sennrich 2019), in float32 inside, and
     the factor of each row. `x` has one dtype of DTYPES, `gain` is float32.
     """
-    rows = _matrix(x).contiguous()
-    out, inverse = torch.empty_like(rows), torch.empty(len(rows))
-    threads = torch.get_num_threads()
-    gain = gain.detach().contiguous()
-    _core.norm(instructions or INSTRUCTIONS[0], rows, gain, eps, out, inverse, threads)
-    return out.view(x.shape), inverse
+    x = x.contiguous()
+    out, inverse = torch.empty_like(x), torch.empty(x.shape[:-1].numel())
+    _call(_core.norm, instructions, x, gain.contiguous(), eps, out, inverse)
+    return out, inverse
 
 
 def norm_backward(
@@ -248,17 +230,17 @@ def norm_backward(
     instructions: str | None = None,
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "d"]]:
     """Return the gradients of `x` and `gain`; `inverse` is what `norm` returned."""
-    grad, rows = (_matrix(each).contiguous() for each in (grad, x))
-    x_grad = torch.empty_like(rows)
-    sums = torch.empty(-(-len(rows) // _core.NORM_ROWS), len(gain))
-    _core.norm_backward(
-        instructions or INSTRUCTIONS[0],
-        *(grad, rows, gain.detach().contiguous(), inverse, x_grad, sums),
-        torch.get_num_threads(),
-    )
-    return x_grad.view(x.shape), sums.sum(dim=0)
+    grad, x = grad.contiguous(), x.contiguous()
+    x_grad = torch.empty_like(x)
+    sums = torch.empty(-(-len(inverse) // _core.NORM_ROWS), len(gain))
+    args = (grad, x, gain.contiguous(), inverse, x_grad, sums)
+    _call(_core.norm_backward, instructions, *args)
+    return x_grad, sums.sum(dim=0)
 
 
-def _matrix(x: Tensor) -> Float[Tensor, "rows d"]:
-    x = x.detach().reshape(-1, x.shape[-1])
+def _matrix(x: Tensor) -> Float[Tensor, "*batch d"]:
+    """Return `x`, with its rows in a matrix if they do not follow one another."""
+    if x.is_contiguous():
+        return x
+    x = x.reshape(-1, x.shape[-1])
     return x if x.stride(-1) == 1 else x.contiguous()

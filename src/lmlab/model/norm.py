@@ -40,6 +40,8 @@ class RMSNorm(nn.Module):
             y = _RMSNorm.apply(x, self.weight, self.eps)
             assert isinstance(y, Tensor)
             return y
+        if not torch.is_grad_enabled() and _by_native_core(x, self.weight):
+            return native.norm(x, self.weight, self.eps)[0]
         return _rms_norm(x, self.weight, self.eps)[0]
 
 
@@ -48,6 +50,15 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     x32 = x.float()
     inverse = torch.rsqrt(x32.square().mean(dim=-1, keepdim=True) + eps)
     return (x32 * inverse * weight).to(x.dtype), inverse
+
+
+def _by_native_core(x: Tensor, weight: Tensor) -> bool:
+    return (
+        not torch.compiler.is_compiling()
+        and native.computes(x, weight)
+        and x.dtype in native.DTYPES
+        and weight.dtype == torch.float32
+    )
 
 
 def _trains_on_cpu(x: Tensor, weight: Tensor) -> bool:
@@ -66,7 +77,7 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        ctx.native = native.computes(x, weight) and x.dtype in native.DTYPES
+        ctx.native = _by_native_core(x, weight)
         y, inverse = (native.norm if ctx.native else _rms_norm)(x, weight, eps)
         ctx.save_for_backward(x, weight, inverse)
         return y

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from lmlab.model.ffn.glu import gated
 from lmlab.model.layers import full_precision
 from lmlab.model.products import Product, linear, multiplies_by_torch
 from lmlab.processor import computed_here
@@ -30,7 +31,7 @@ def looped_experts(
     sizes = _even(len(x), len(w1)) if without_data(x) else counts.tolist()
     return torch.cat(
         [
-            product(activation(product(part, a)) * product(part, c), b)
+            product(gated(activation, product(part, a), product(part, c)), b)
             for part, a, b, c in zip(
                 x.split(sizes), w1.unbind(), w2.unbind(), w3.unbind(), strict=True
             )
@@ -83,7 +84,7 @@ def joined_experts(
     x, w1, w2, w3 = (t.to(dtype) for t in (x, w1, w2, w3))
     with full_precision(x.device):
         gate, value = (_Products.apply(x, w, sizes) for w in (w1, w3))
-        y = _Products.apply(activation(gate) * value, w2, sizes)
+        y = _Products.apply(gated(activation, gate, value), w2, sizes)
     assert isinstance(y, Tensor)
     return y
 

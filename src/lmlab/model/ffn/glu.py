@@ -37,6 +37,8 @@ def gated(
         and gate.dtype in native.DTYPES
         and gate.shape == value.shape
     ):
+        if not torch.is_grad_enabled():
+            return native.gate(gate, value)
         out = _SiluGate.apply(gate, value)
         assert isinstance(out, Tensor)
         return out
