@@ -116,6 +116,14 @@ def test_chunks_equal_the_whole(chunk_tokens: int, choices: tuple[str, ...]) -> 
         torch.testing.assert_close(chunked(ids, ids)[0], NextToken(model, **options)(ids, ids)[0])
 
 
+def test_a_loss_in_chunks_goes_backward_once() -> None:
+    ids = torch.arange(64).reshape(2, 32)
+    total, _ = NextToken(build(composed(*TINY).model, 257), chunk_tokens=7)(ids, ids)
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="backward once"):
+        total.backward()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_chunks_equal_the_whole_in_half_precision(dtype: torch.dtype) -> None:
     torch.manual_seed(0)

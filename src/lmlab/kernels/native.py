@@ -4,12 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.dlpack import to_dlpack  # type: ignore[attr-defined]
 
 from lmlab.kernels.parts import empty_parts_like
-from lmlab.processor import computed_here
 
 if TYPE_CHECKING:
     _core: Any
@@ -36,13 +35,13 @@ With `Sharing`, of the tokens in place of the times."""
 
 
 def computes(*args: Tensor) -> bool:
-    """Return whether the core can be called with the tensors: they are data here, and no mode
-    counts or traces operators.
+    """Return whether the core can be called with the tensors: they are data here, of no subclass,
+    and no mode counts or traces operators.
     """
     return (
         bool(INSTRUCTIONS)
         and _get_current_dispatch_mode() is None
-        and all(computed_here(x) for x in args)
+        and all(x.is_cpu and type(x) in (Tensor, nn.Parameter) for x in args)
     )
 
 

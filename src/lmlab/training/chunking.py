@@ -85,7 +85,9 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        if ctx.gradients is None:
+            raise RuntimeError("a loss in chunks can go backward once")
         hidden_grad, *parameter_grads = ctx.gradients
-        ctx.gradients = None  # they are scaled in place, the head's are the largest of all
+        ctx.gradients = None  # they are scaled in place: the head's are the largest of all
         torch._foreach_mul_([hidden_grad, *parameter_grads], grads[0])
         return None, None, None, hidden_grad, None, *parameter_grads

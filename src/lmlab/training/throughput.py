@@ -51,7 +51,12 @@ def measure_peak(device: torch.device, precision: str) -> float:
     would take a minute.
     """
     largest, dtype = 8192 if device.type == "cuda" else 2048, _multiplied(device, precision)
-    size, began = 128, time.perf_counter()
+    size = 128
+    # The first product of a process loads its kernels, for longer than all that are measured.
+    a = torch.zeros(size, size, device=device, dtype=dtype)
+    linear(a, a)
+    synchronize(device)
+    began = time.perf_counter()
     while True:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         best, left, grows = float("inf"), SECONDS, False
