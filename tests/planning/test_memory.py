@@ -6,6 +6,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from lmlab.kernels import native
 from lmlab.model import build, layers, norm
 from lmlab.optim import build_optimizer
 from lmlab.planning.layout import Layout
@@ -110,6 +111,7 @@ def test_saved_bytes_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch) -> N
     """Counted by hooks on saved tensors of a real block, computed as on the device of the plan."""
     for module in (norm, layers):
         monkeypatch.setattr(module, "computed_here", lambda x: False)
+    monkeypatch.setattr(native, "computes", lambda *_: False)
     config = composed(*SHAPE, "model.attention.backend=sdpa").model
     model = build(config, 300)
     kept: dict[int, int] = {}

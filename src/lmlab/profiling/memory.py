@@ -46,7 +46,8 @@ def blocks_of(trace: Trace, step: Event) -> list[Block]:
     """Return the allocations of a step, each with its kind.
 
     What the forward pass leaves for the backward pass is an activation; what the backward pass
-    leaves is a gradient; what is freed in its own phase is temporary.
+    leaves is a gradient, wherever it was allocated: a loss in chunks makes those of the head in the
+    forward pass. What is freed in its own phase is temporary.
     """
     phases = [r for r in trace.ranges if r.name in PHASES and step.begin <= r.begin < step.end]
     where, operator = Innermost(trace.ranges), Innermost(trace.operators)
@@ -58,7 +59,10 @@ def blocks_of(trace: Trace, step: Event) -> list[Block]:
         phase = next((p for p in phases if p.begin <= begin < p.end), None)
         kind = TEMPORARY
         if phase is not None and phase.name != "optimizer" and end > phase.end:
-            kind = GRADIENTS if backward or phase.name == "backward" else ACTIVATIONS
+            later = (p for p in phases if p.name == "backward" and p.begin >= phase.begin)
+            own = next(later, None)  # the backward pass of the same micro-batch
+            left = backward or (own is not None and end > own.end)
+            kind = GRADIENTS if left else ACTIVATIONS
         blocks.append(Block(begin, end, size, kind, place, name))
 
     for each in trace.allocations:
