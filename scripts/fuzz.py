@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lmlab.cleaning.hashing import UNSPACED_RANGES
 from lmlab.cleaning.html import decode_html, main_content_extractor
 from lmlab.cleaning.native import html_depth, repetition, split_words
 from lmlab.errors import UserError
@@ -186,18 +187,27 @@ def repeated_ngrams(dice: Dice) -> None:
     text = some_text(dice)
     words, n = split_words(text), dice.randint(1, 6)
     assert "".join(words) == "".join(text.split())
-    counts = Counting(" ".join(words[i : i + n]) for i in range(len(words) - n + 1))
+    found = repetition(text, [n], [n])
+    top, duplicate = found[f"top_ngram_{n}"], found[f"duplicate_ngram_{n}"]
+    space = " "
+    if 2 * sum(map(is_unspaced, words)) > len(words):  # twice as many letters without spaces
+        n, space = 2 * n, ""
+    counts = Counting(space.join(words[i : i + n]) for i in range(len(words) - n + 1))
     seen, repeated, i = set(), 0, 0
     while i + n <= len(words):
         gram = "".join(words[i : i + n])
         repeated += len(gram) if gram in seen else 0
         i += n if gram in seen else 1
         seen.add(gram)
-    found = repetition(text, [n], [n])
     most = max(counts.values(), default=0)
     shares = {len(gram) * most / len(text) for gram, count in counts.items() if count == most}
-    assert found[f"top_ngram_{n}"] in (shares or {0.0})
-    assert found[f"duplicate_ngram_{n}"] == (repeated / len(text) if text else 0)
+    assert top in (shares or {0.0})
+    assert duplicate == (repeated / len(text) if text else 0)
+
+
+def is_unspaced(word: str) -> bool:
+    """Return whether a word begins with a letter of a script that puts no space between words."""
+    return word[0].isalpha() and any(low <= ord(word[0]) <= high for low, high in UNSPACED_RANGES)
 
 
 MARKUP = [
