@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from lmlab.errors import ConfigError
-from lmlab.kernels import measured, native, support
+from lmlab.kernels import measured, support
 from lmlab.model import build, layers, norm
 from lmlab.model.attention.choice import check_backends
+from lmlab.model.ffn import glu
 from lmlab.training import kernels as training_kernels
 from lmlab.training import losses as token_losses
+from lmlab.training import objective as training_objective
 from lmlab.training.device import resolve_precision
 from lmlab.training.kernels import check_kernels, check_widths, set_precision, use_kernels
 from lmlab.training.objective import NextToken
@@ -222,9 +224,10 @@ def test_low_precision_compiles_without_a_graph_break(
 ) -> None:
     # Eager takes the compiler's ways through norms, layers and losses: those for this processor sum
     # in another order, and low precision makes more of the last digits.
-    for module in (layers, norm, token_losses):
+    for module in (layers, norm):
         monkeypatch.setattr(module, "computed_here", lambda _: False)
-    monkeypatch.setattr(native, "computes", lambda *_: False)
+    monkeypatch.setattr(training_objective, "fused_token_losses", token_losses.token_losses)
+    monkeypatch.setattr(glu, "gated", lambda activation, gate, value: activation(gate) * value)
     if resolve_or_none(precision) is None:
         pytest.skip("this torch has no float8 product on the CPU")
     torch.manual_seed(0)
@@ -243,6 +246,4 @@ def test_low_precision_compiles_without_a_graph_break(
     compiled = gradient(torch.compile(objective, fullgraph=True, backend="aot_eager"))
     assert compiled.keys() == eager.keys()
     for name, theirs in eager.items():
-        # The gradients of queries, keys and values are added up in another order.
-        rounding = 1e-3 * float(theirs.abs().max())
-        torch.testing.assert_close(compiled[name], theirs, rtol=0, atol=rounding, msg=name)
+        assert torch.equal(compiled[name], theirs), name
