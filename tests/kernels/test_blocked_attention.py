@@ -286,14 +286,18 @@ def test_bfloat16_is_as_exact_as_torchs_kernel(window: int | None) -> None:
         assert mine < max(1.6 * theirs, 0.004)
 
 
-def test_it_is_an_operator_that_compiles() -> None:
+@pytest.mark.parametrize("rotated", [False, True])
+def test_it_is_an_operator_that_compiles(rotated: bool) -> None:
     shape = (1, 2, 2, 70, 8, 40)
     inputs = made(shape)
-    torch.library.opcheck(torch.ops.lmlab.blocked_attention, (*inputs, 40))
-    out = blocked_attention(*inputs, 40)
-    compiled = torch.compile(blocked_attention, backend="aot_eager", fullgraph=True)(*inputs, 40)
-    assert torch.equal(compiled, out)
-    for mine, other in zip(gradients(compiled, inputs), gradients(out, inputs), strict=True):
+    rotation = RotaryEmbedding(100.0, 8, 70).rotation(torch.arange(70)).unsqueeze(0)
+    places = (40, None, rotation if rotated else None)
+    torch.library.opcheck(torch.ops.lmlab.blocked_attention, (*inputs, *places))
+    out = blocked_attention(*inputs, *places)
+    compiled = torch.compile(blocked_attention, backend="aot_eager", fullgraph=True)
+    ours = compiled(*inputs, *places)
+    assert torch.equal(ours, out)
+    for mine, other in zip(gradients(ours, inputs), gradients(out, inputs), strict=True):
         assert torch.equal(mine, other)
 
 
