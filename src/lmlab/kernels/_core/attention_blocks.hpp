@@ -5,12 +5,6 @@ constexpr Index STRIP = 16;  // queries or keys of a block on the diagonal that 
 constexpr Index PREFETCH = 16;  // rows
 constexpr float LOWEST = -1e30f;  // stands for -inf, which less itself is not 0
 
-float* take(float** scratch, Index count) {
-    float* part = *scratch;
-    *scratch += count;
-    return part;
-}
-
 // Queries are multiplied in whole tiles; what is computed of those after the last is not read.
 Index tiled(Index queries) { return round_up(queries, 8); }
 

@@ -2,13 +2,13 @@
 
 constexpr Index SUMMED = 1024;  // floats that are added up before they join the sum: less rounding
 
-// The sum of the vectors value(j) of the columns from j = 0 on.
+// The sum of the vectors value(j, numbers) of a row.
 template <class Value>
-float sum_over(Index columns, Value value) {
+float sum_over(Index width, Value value) {
     Vec sum{};
-    for (Index at = 0; at < columns; at += SUMMED) {
+    for (Index at = 0; at < width; at += SUMMED) {
         Vec part{};
-        for (Index j = at; j < least(at + SUMMED, columns); j += LANES) part += value(j);
+        for_vectors(least(SUMMED, width - at), [&](Index j, Index n) { part += value(at + j, n); });
         sum += part;
     }
     return sum_of(sum);
@@ -17,25 +17,24 @@ float sum_over(Index columns, Value value) {
 Index scratch_of_losses(Index vocab) { return round_up(vocab, LANES); }
 
 template <class T>
-void losses(const Losses<T>& f, Index row, float* x) {
-    const Index vocab = f.vocab, padded = scratch_of_losses(vocab), target = f.targets[row];
-    const T* logits = f.logits + row * vocab;
-    read(logits, vocab, 1, x);
-    for (Index j = vocab; j < padded; ++j) x[j] = 2 * LOWEST;
-    const float aim = x[target];
+void losses(const Losses<T>& f, Index row, float* scratch) {
+    const Index vocab = f.vocab, target = f.targets[row];
+    Room inputs(scratch, vocab), outputs(scratch, vocab);
+    const float* logits = inputs.floats_of(f.logits + row * vocab);
+    float* p = f.grads ? outputs.floats_for(f.grads + row * vocab) : scratch;
+    const float aim = logits[target];
     Vec most_of = all(LOWEST);
-    for (Index j = 0; j < padded; j += LANES) most_of = larger(load(x + j), most_of);
+    for_vectors(vocab, [&](Index j, Index count) {
+        most_of = larger(load(logits + j, count, LOWEST), most_of);
+    });
     const float largest = largest_of(most_of);
     float total = 0;
-    if (f.smoothing > 0) {
-        const Index whole = vocab / LANES * LANES;
-        total = sum_over(whole, [&](Index j) { return load(x + j); });
-        for (Index j = whole; j < vocab; ++j) total += x[j];
-    }
-    const float sum = sum_over(padded, [&](Index j) {
-        const Vec p = exp_of(load(x + j) - largest);
-        store(x + j, p);
-        return p;
+    if (f.smoothing > 0)
+        total = sum_over(vocab, [=](Index j, Index count) { return load(logits + j, count); });
+    const float sum = sum_over(vocab, [=](Index j, Index count) {
+        const Vec e = exp_of(load(logits + j, count, 2 * LOWEST) - largest);
+        store(p + j, e, count);
+        return e;
     });
     const float normaliser = largest + __builtin_logf(sum);
     const auto columns = static_cast<float>(vocab);
@@ -47,13 +46,15 @@ void losses(const Losses<T>& f, Index row, float* x) {
     // The derivative of the z-loss is 2 z log Z times each probability.
     const float factor = (f.z_loss > 0 ? 1 + 2 * f.z_loss * normaliser : 1) / sum;
     const float everywhere = f.smoothing / columns;
-    const float there = x[target] * factor - everywhere + (f.smoothing - 1);
+    const float there = p[target] * factor - everywhere + (f.smoothing - 1);
     T* grads = f.grads + row * vocab;
     if (f.smoothing > 0) {
-        for (Index j = 0; j < padded; j += LANES) store(x + j, load(x + j) * factor - everywhere);
-        write(x, vocab, 1, grads);
+        for_vectors(vocab, [=](Index j, Index count) {
+            store(p + j, load(p + j, count) * factor - everywhere, count);
+        });
+        finish(p, vocab, grads);
     } else {
-        write(x, vocab, factor, grads);
+        finish(p, vocab, grads, factor);
     }
     write(&there, 1, 1, grads + target);
 }

@@ -27,6 +27,43 @@ void write(const float* from, Index width, float factor, std::uint16_t* to) {
     }
 }
 
+float* take(float** scratch, Index count) {
+    float* part = *scratch;
+    *scratch += count;
+    return part;
+}
+
+// Scratch for rows that are worked on as float32. Rows of float32 are so where they are.
+struct Room {
+    float* free;
+    Index width;
+
+    Room(float* scratch, Index row_width) : free(scratch), width(row_width) {}
+
+    const float* floats_of(const float* row) { return row; }
+    const float* floats_of(const std::uint16_t* row) {
+        float* x = next();
+        read(row, width, 1, x);
+        return x;
+    }
+
+    // Where to put what `finish` writes into a row.
+    float* floats_for(float* row) { return row; }
+    float* floats_for(std::uint16_t*) { return next(); }
+
+    float* next() { return take(&free, round_up(width, LANES)); }
+};
+
+// Writes a row times `factor`; a row of float32 is where it belongs.
+void finish(float* x, Index width, float*, float factor = 1) {
+    if (factor == 1) return;
+    for_vectors(width, [=](Index j, Index n) { store(x + j, load(x + j, n) * factor, n); });
+}
+
+void finish(const float* x, Index width, std::uint16_t* row, float factor = 1) {
+    write(x, width, factor, row);
+}
+
 // What a row adds to the gradients of keys that it shares with earlier rows.
 void add(const float* __restrict from, Index width, float* __restrict to) {
     for (Index i = 0; i < width; ++i) to[i] += from[i];

@@ -21,6 +21,27 @@ void store(float* to, Vec x) { __builtin_memcpy(to, &x, sizeof x); }
 
 Vec all(float x) { return Vec{} + x; }
 
+// Calls body(column, numbers) for each vector of a row, which may end within the last one.
+template <class Body>
+[[gnu::always_inline]] inline void for_vectors(Index width, Body body) {
+    Index j = 0;
+    for (; j + LANES <= width; j += LANES) body(j, LANES);
+    if (j < width) body(j, width - j);
+}
+
+// The first `count` numbers; the other lanes are `rest`.
+Vec load(const float* from, Index count, float rest = 0) {
+    if (count == LANES) return load(from);
+    Vec x = all(rest);
+    __builtin_memcpy(&x, from, count * sizeof(float));
+    return x;
+}
+
+void store(float* to, Vec x, Index count) {
+    if (count == LANES) return store(to, x);
+    __builtin_memcpy(to, &x, count * sizeof(float));
+}
+
 Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
 // Each lane holds what `combine` makes of all lanes.
