@@ -1,19 +1,5 @@
 // Cross-entropy of a row of logits and its gradient, with one exponential a logit.
 
-constexpr Index SUMMED = 1024;  // floats that are added up before they join the sum: less rounding
-
-// The sum of the vectors value(j, numbers) of a row.
-template <class Value>
-float sum_over(Index width, Value value) {
-    Vec sum{};
-    for (Index at = 0; at < width; at += SUMMED) {
-        Vec part{};
-        for_vectors(least(SUMMED, width - at), [&](Index j, Index n) { part += value(at + j, n); });
-        sum += part;
-    }
-    return sum_of(sum);
-}
-
 Index scratch_of_losses(Index vocab) { return round_up(vocab, LANES); }
 
 template <class T>

@@ -33,7 +33,8 @@ float* take(float** scratch, Index count) {
     return part;
 }
 
-// Scratch for rows that are worked on as float32. Rows of float32 are so where they are.
+// Scratch for rows that are worked on as float32; rows of float32 are used where they are. Inputs and
+// outputs have a room each of the same scratch: outputs take the place of inputs, vector by vector.
 struct Room {
     float* free;
     Index width;
@@ -85,4 +86,18 @@ void turn(float* __restrict x, const float* __restrict by, Index width, float si
         x[j] = even * cos - odd * sin;
         x[j + 1] = even * sin + odd * cos;
     }
+}
+
+constexpr Index SUMMED = 1024;  // floats that are added up before they join the sum: less rounding
+
+// The sum of the vectors value(j, numbers) of a row.
+template <class Value>
+float sum_over(Index width, Value value) {
+    Vec sum{};
+    for (Index at = 0; at < width; at += SUMMED) {
+        Vec part{};
+        for_vectors(least(SUMMED, width - at), [&](Index j, Index n) { part += value(at + j, n); });
+        sum += part;
+    }
+    return sum_of(sum);
 }
