@@ -24,6 +24,8 @@ import lmlab.training.cli
 from lmlab.command import exit_code
 from lmlab.errors import UserError
 
+OVERRIDE = re.compile(r"[^-=][^=]*=")
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are UserErrors: one line, exit code 1.
@@ -33,12 +35,27 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Return the options, and what is unknown; argparse takes one group of overrides alone."""
-        found, rest = super().parse_known_args(args, namespace)
-        if hasattr(found, "overrides"):
-            more = [argument for argument in rest if re.match(r"[^-=]+=", argument)]
-            found.overrides = [*found.overrides, *more]
+        given = sys.argv[1:] if args is None else list(args)
+        positional = [action.dest for action in self._actions if not action.option_strings]
+        # Beside other positional arguments, a path with `=` may be one of them.
+        first = self._overrides(given) if positional == ["overrides"] else []
+        found, rest = super().parse_known_args([a for a in given if a not in first], namespace)
+        if "overrides" in positional:
+            more = [argument for argument in rest if OVERRIDE.match(argument)]
+            found.overrides = [*found.overrides, *first, *more]
             rest = [argument for argument in rest if argument not in more]
         return found, rest
+
+    def _overrides(self, given: list[str]) -> list[str]:
+        """Return the overrides, also those behind an option of several values."""
+        options = self._option_string_actions
+        before = ["", *given]
+        return [
+            argument
+            for argument, option in zip(given, before, strict=False)
+            if OVERRIDE.match(argument)
+            and (option not in options or options[option].nargs is not None)
+        ]
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""

@@ -16,10 +16,17 @@ class ConfigError(UserError):
     """An invalid configuration; names the key, the value and what is allowed."""
 
     def __init__(self, path: str, problem: str) -> None:
-        self.problem = problem
+        self.path, self.problem = path, problem
         super().__init__(
             f"config error at '{path}': {problem}" if path else f"config error: {problem}"
         )
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, str]]:
+        return type(self), (self.path, self.problem)  # so that processes can raise it in each other
+
+
+class NotEnoughMemory(ConfigError):
+    """A run that certainly needs more memory than there is."""
 
 
 class DataError(UserError):

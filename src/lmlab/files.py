@@ -1,6 +1,7 @@
 """Publishing files atomically: a reader sees the old content or the new, nothing between."""
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -23,8 +24,7 @@ def atomic_write(path: Path, mode: str = "w", *, durable: bool = True) -> Iterat
             yield file
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    descriptor, temporary = _temporary(path)
     try:
         with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -38,6 +38,28 @@ def atomic_write(path: Path, mode: str = "w", *, durable: bool = True) -> Iterat
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _temporary(path: Path) -> tuple[int, Path]:
+    """Open a new file beside `path`; an OSError names `path`, not the new file."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return descriptor, Path(name)
+
+
+def require_writable(path: Path) -> None:
+    """Raise OSError unless `atomic_write` can write `path`: before work whose result it gets."""
+    path = Path(os.path.realpath(path))
+    if is_device_or_pipe(path):
+        return
+    if path.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = _temporary(path)
+    os.close(descriptor)
+    temporary.unlink()
 
 
 def is_plain_file(path: Path) -> bool:

@@ -131,6 +131,11 @@ LOCAL = "model.attention.members.local.backend"
         ([HYBRID, f"{LOCAL}=flex"], "cpu", f"'{LOCAL}': 'flex' trains on CUDA only"),
         ([FLEX, "model.head_dim=16"], "cuda", None),
         (["model.attention.backend=blocked"], "cuda", "'blocked' runs on the CPU only, the device"),
+        (
+            ["model.attention.backend=blocked", "trainer.precision=fp16"],
+            "cpu",
+            "'blocked' computes float32 and bfloat16, trainer.precision is 'fp16'",
+        ),
         ([HYBRID, f"{LOCAL}=eager"], "cpu", None),
         (["model/attention=linear"], "cpu", None),
     ],
@@ -138,9 +143,11 @@ LOCAL = "model.attention.members.local.backend"
 def test_a_backend_that_cannot_train_is_refused(
     overrides: list[str], device: str, message: str | None
 ) -> None:
+    config = composed(*overrides)
+    precision = config.trainer.precision
     refused = nullcontext() if message is None else pytest.raises(ConfigError, match=message)
     with refused:
-        check_backends(composed(*overrides).model, torch.device(device))
+        check_backends(config.model, torch.device(device), precision)
 
 
 def test_a_run_refuses_its_backend_before_it_prepares_data(

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from lmlab.cli import main
-from lmlab.errors import UserError
+from lmlab.errors import ConfigError, UserError
 from lmlab.gpu.names import Precision
 from lmlab.profiling import attention, benchmark, demos, measure
 from lmlab.profiling.benchmark import OUT_OF_MEMORY, Setting, Times, step_table, time_steps
@@ -68,6 +68,13 @@ def test_out_of_memory_is_a_row() -> None:
         "2_7b", composed("model=2_7b", "trainer.batch_size=10000", "trainer.device=cpu")
     )
     assert time_steps(large, 1).problem == OUT_OF_MEMORY
+
+
+@pytest.mark.slow
+def test_another_problem_is_no_row() -> None:
+    impossible = Setting("tiny", composed(*TINY, "model.attention.backend=flex"))
+    with pytest.raises(ConfigError, match="'flex' trains on CUDA only"):
+        benchmark.in_a_process(impossible, 1)
 
 
 @pytest.mark.slow
@@ -177,6 +184,18 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("benchmark steps --sizes gigantic", "gigantic"),
         ("benchmark steps optimizer=sgdd --sizes tiny", "sgdd"),
         ("benchmark steps trainer.device=cuda:99 --sizes tiny", "'cuda:99' is not available"),
+        (
+            "benchmark steps model=small",
+            "'model=small': the rows of the table say it; give --sizes",
+        ),
+        ("benchmark steps --sizes tiny +trainer.batch_size=2", "give --batch"),
+        ("benchmark steps --sizes tiny model.attention.backend=triton", "'triton'"),
+        ("benchmark steps --sizes tiny task=grpo", "grpo"),
+        ("benchmark steps --sizes tiny trainer.precision=fp8 model.d_model=136", "'fp8' needs"),
+        ("benchmark steps --sizes tiny --output /", "Is a directory: /"),
+        ("benchmark attention --output nowhere.md/x.md", "nowhere.md"),
+        ("benchmark attention --budget 0", "--budget must be a number of seconds above 0, got 0"),
+        ("benchmark attention --budget nan", "--budget must be a number of seconds above 0"),
         ("benchmark steps --steps 0", "--steps must be 1 or more, got 0"),
         ("benchmark steps --warmups -1", "--warmups must be 0 or more"),
         ("benchmark attention --widths 0", "--widths must be 1 or more, got 0"),
@@ -184,8 +203,14 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_mistakes_are_one_line(
-    command: str, message: str, capsys: pytest.CaptureFixture[str]
+    command: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (tmp_path / "nowhere.md").touch()
+    monkeypatch.chdir(tmp_path)
     assert main(command.split()) == 1
     error = capsys.readouterr().err
     assert message in error

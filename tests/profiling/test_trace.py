@@ -1,5 +1,6 @@
 """Traces made by hand: attribution, idle time, communication, memory."""
 
+import gzip
 import itertools
 import json
 from pathlib import Path
@@ -154,7 +155,24 @@ def test_a_trace_without_our_ranges_is_one_step() -> None:
     assert a.busy == pytest.approx(20 / 30)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"traceEvents": [{"ph": "X"}]}', "3"])
+ODD = [
+    event("aten::mm", 0, -5),
+    event("aten::mm", float("nan"), 5),
+    event("aten::mm", 0, 10**400),
+    event("aten::mm", 0, 5) | {"args": [1]},
+    event("aten::mm", 0, 5, Sequence_number="x"),
+    event("aten::mm", 0, 5, External_id=[1]),
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", "{}", '{"traceEvents": [{"ph": "X"}]}', "3", "[" * 100_000),
+        *(json.dumps({"traceEvents": [odd]}) for odd in ODD),
+    ],
+    ids=lambda content: content[:60],
+)
 def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     path.write_text(content)
@@ -162,11 +180,30 @@ def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
         read_trace(path)
 
 
-def test_an_empty_trace_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("events", [[], [event("aten::mm", 5, 0)]])
+def test_an_empty_trace_is_refused(events: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
-    path.write_text(json.dumps({"traceEvents": []}))
-    with pytest.raises(UserError, match="no operators"):
-        analyse(read_trace(path))
+    path.write_text(json.dumps({"traceEvents": events}))
+    with pytest.raises(UserError, match=r"trace\.json has no operators that took time"):
+        read_trace(path)
+
+
+def test_a_compressed_trace_with_odd_names_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json.gz"
+    events = [event("aten::mm", 0, 5) | {"name": 3, "args": None}]
+    path.write_bytes(gzip.compress(json.dumps({"traceEvents": events}).encode()))
+    assert [op.name for op in read_trace(path).operators] == ["3"]
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match="is not a trace"):
+        read_trace(path)
+
+
+def test_a_trace_without_modules_does_not_call_them_the_loss() -> None:
+    modules = ("block 0", "attention")
+    undivided = parse_trace([e for e in STEP if e["name"] not in modules])
+    assert {w.where for w in work(undivided)} == {"model and loss", "optimizer"}
+    assert not analyse(undivided).divided
+    assert analyse(parse_trace(STEP)).divided
 
 
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12)).map(lambda s: (s[0], sum(s))))

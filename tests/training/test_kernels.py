@@ -124,7 +124,7 @@ def test_a_backend_that_cannot_train_is_refused(
     monkeypatch.setattr(support, "INSTALLED", True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     with pytest.raises(ConfigError, match=message) as caught:
-        check_backends(composed(*TINY, *overrides).model, device)
+        check_backends(composed(*TINY, *overrides).model, device, "fp32")
     assert str(caught.value).startswith("config error at 'model.attention.backend'")
 
 
@@ -132,12 +132,12 @@ def test_old_devices_and_a_missing_triton_are_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(support, "INSTALLED", True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     with pytest.raises(ConfigError, match=r"needs compute capability 8.0, the device has 7.5"):
-        check_backends(composed(*TINY, TRITON).model, CUDA)
+        check_backends(composed(*TINY, TRITON).model, CUDA, "bf16")
     with pytest.raises(ConfigError, match=r"'triton' needs compute capability 8.0"):
         check_kernels("triton", CUDA)
     monkeypatch.setattr(support, "INSTALLED", False)
     for check in (
-        lambda: check_backends(composed(*TINY, TRITON).model, CUDA),
+        lambda: check_backends(composed(*TINY, TRITON).model, CUDA, "bf16"),
         lambda: check_kernels("triton", CUDA),
     ):
         with pytest.raises(ConfigError, match="which is not installed: pip install triton"):

@@ -7,7 +7,7 @@ import torch
 
 from lmlab.accounting.costs import Costs
 from lmlab.accounting.text import amount
-from lmlab.errors import ConfigError
+from lmlab.errors import NotEnoughMemory
 from lmlab.parallel.division import WHOLE, Division
 
 TOKEN = 2 * 8
@@ -27,7 +27,7 @@ def require_memory(
     processes: int = 1,
     division: Division = WHOLE,
 ) -> None:
-    """Raise ConfigError when training certainly needs more memory than is available.
+    """Raise NotEnoughMemory when training certainly needs more memory than is available.
 
     The estimate is a lower bound for one process: weights, gradients, optimizer state, linear
     layers' activations of one micro-batch, its logits or a chunk of them, and the batch. The batch
@@ -66,7 +66,7 @@ def require_memory(
         largest = max(parts, key=lambda name: parts[name])
         key, advice = _advice(largest, at_once, micro_batch_size, batch_size)
         listed = ", ".join(f"{name} {amount(size)}" for name, size in parts.items() if size)
-        raise ConfigError(
+        raise NotEnoughMemory(
             key,
             f"training needs at least {amount(sum(parts.values()))} ({listed}) for "
             f"micro_batch_size={at_once}, {amount(available)} are available on '{where}'; "

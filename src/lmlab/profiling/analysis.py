@@ -64,6 +64,8 @@ class Analysis:
     """Those of them during which something was computed too."""
     memory: Memory | None
     bars: list[Bar]
+    divided: bool
+    """Whether parts of the model have ranges of their own."""
 
 
 def analyse(trace: Trace) -> Analysis:
@@ -91,6 +93,7 @@ def analyse(trace: Trace) -> Analysis:
         hidden=overlap(talk, compute) / len(steps),
         memory=memory_of(trace, last),
         bars=_bars(trace, last),
+        divided=trace.divided,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from lmlab.config import RunConfig
-from lmlab.errors import ConfigError
+from lmlab.errors import NotEnoughMemory
 from lmlab.profiling.steps import require_fit, training_step
 from lmlab.text import markdown_table
 from lmlab.training.throughput import synchronize
@@ -40,6 +40,11 @@ class Setting:
         """Sequences."""
         return self.config.trainer.batch_size
 
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding."""
+        return self.config.model.vocab_size or VOCABULARY
+
 
 @dataclass
 class Times:
@@ -51,17 +56,17 @@ class Times:
 
 
 def time_steps(setting: Setting, steps: int) -> Times:
-    """Return the times of `steps` training steps of a new model; a problem is part of the result.
+    """Return the times of `steps` training steps of a new model; too little memory is a result.
 
     Nothing is warmed up: the first steps show what that costs.
     """
     times = Times(setting, {phase: [] for phase in PHASES})
     try:
-        require_fit(setting.config, VOCABULARY)
-    except ConfigError:
+        require_fit(setting.config, setting.vocabulary)
+    except NotEnoughMemory:
         return Times(setting, problem=OUT_OF_MEMORY)
     try:
-        step = training_step(setting.config, VOCABULARY)
+        step = training_step(setting.config, setting.vocabulary)
         device = step.runtime.device
         for _ in range(steps):
             step.optimizer.zero_grad(set_to_none=True)

@@ -1,6 +1,7 @@
 """`lmlab profile`, `lmlab benchmark` and `lmlab demo`: measurements of training steps."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,10 @@ examples:
 SIZES = {"GPU": ["small", "medium", "large", "xl", "2_7b"], "CPU": ["tiny", "small"]}
 CONTEXTS = {"GPU": [128, 256, 512, 1024], "CPU": [128, 256]}
 """What `benchmark steps` times by default; a CPU takes minutes for more."""
+ROWS = {"model": "--sizes", "model.context_length": "--contexts", "trainer.batch_size": "--batch"}
+"""Keys that `benchmark steps` sets itself."""
 CPU_BUDGET = 20.0
+STEPS = 3
 DEMOS = ("accumulation", "communication", "dtypes", "fusion", "recomputation")
 
 
@@ -39,9 +43,12 @@ def register(commands: Subcommands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     profile.add_argument(
-        "what", nargs="*", metavar="RUN | KEY=VALUE", help="a run directory, or as for train.py"
+        "overrides",
+        nargs="*",
+        metavar="RUN | KEY=VALUE",
+        help="a run directory, a trace.json, or as for train.py",
     )
-    profile.add_argument("--steps", type=int, default=3, metavar="N", help="recorded (3)")
+    profile.add_argument("--steps", type=int, metavar="N", help="recorded (3)")
     profile.add_argument(
         "--output", type=Path, metavar="DIR", help="default: RUN/profile, else runs/profiles"
     )
@@ -82,7 +89,11 @@ def register(commands: Subcommands) -> None:
     attention.add_argument("--repeats", type=int, default=10, metavar="N", help="averaged (10)")
     attention.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     attention.add_argument(
-        "--budget", type=float, metavar="SECONDS", help="longest row (CPU: 20, GPU: none)"
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="leave out lengths that would take longer, by the time of the one before "
+        "(CPU: 20, GPU: none)",
     )
     attention.set_defaults(run=run_attention)
     for parser in (steps, attention):
@@ -110,22 +121,27 @@ def _by_device(defaults: Mapping[str, Sequence[object]]) -> str:
 def run_profile(options: argparse.Namespace) -> None:
     """Profile, write the page, and print the main numbers."""
     _quiet()
-    from lmlab.profiling.page import write_page
+    from lmlab.profiling.page import PAGE, write_page
 
-    if options.steps < 1:
-        raise UserError(f"--steps must be 1 or more, got {options.steps}")
-    first = Path(options.what[0]) if options.what else None
-    if first is not None and first.suffix == ".json":
-        if len(options.what) > 1:
-            raise UserError(f"{first} is a trace; give it alone")
-        trace, directory = first, options.output or first.parent
+    if options.steps is not None:
+        _positive({"--steps": [options.steps]})
+    what = options.overrides
+    if what and what[0].endswith((".json", ".json.gz")):
+        trace = Path(what[0])
+        if len(what) > 1 or options.steps is not None:
+            raise UserError(f"{trace} is a trace; give it without --steps and KEY=VALUE")
+        directory = options.output or trace.parent
     else:
+        from lmlab.files import require_writable
         from lmlab.profiling.profile import record
+        from lmlab.profiling.steps import check_step
         from lmlab.training.watch import TRACE
 
-        config, vocab_size, folder = configured(options.what)
+        config, vocab_size, folder = configured(what)
         directory = options.output or folder
-        record(config, vocab_size, options.steps, directory)
+        check_step(config, vocab_size)
+        require_writable(directory / PAGE)
+        record(config, vocab_size, options.steps or STEPS, directory)
         trace = directory / TRACE
     from lmlab.profiling.text import summary
 
@@ -143,7 +159,7 @@ def configured(what: list[str]) -> "tuple[RunConfig, int, Path]":
     from lmlab.hydra_app import compose
     from lmlab.layout import CONFIG, TOKENIZER, run_of
 
-    if what and "=" not in what[0]:
+    if what and ("=" not in what[0] or Path(what[0]).expanduser().exists()):
         directory = run_of(Path(what[0]).expanduser())
         if len(what) > 1:
             raise UserError(
@@ -160,7 +176,9 @@ def configured(what: list[str]) -> "tuple[RunConfig, int, Path]":
             vocab_size = Tokenizer.load(directory / TOKENIZER).vocab_size
         return config, vocab_size, directory / "profile"
     config = compose(*what)
-    vocab_size = config.model.vocab_size or declared_vocab_size(config.tokenizer)
+    vocab_size = declared_vocab_size(config.tokenizer)
+    if config.tokenizer.kind == "bpe":  # which gets less on little text
+        vocab_size = config.model.vocab_size or vocab_size
     return config, vocab_size, Path("runs/profiles")
 
 
@@ -170,8 +188,12 @@ def run_steps(options: argparse.Namespace) -> None:
 
     from lmlab.hydra_app import compose
     from lmlab.profiling.benchmark import VOCABULARY, Setting, step_table
-    from lmlab.training.device import resolve_device
+    from lmlab.profiling.steps import check_step
 
+    for override in options.overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key in ROWS:
+            raise UserError(f"'{override}': the rows of the table say it; give {ROWS[key]}")
     counts = {"--steps": [options.steps], "--batch": [options.batch]}
     _positive(counts | {"--contexts": options.contexts or [1]})
     if min(options.warmups) < 0:
@@ -186,7 +208,8 @@ def run_steps(options: argparse.Namespace) -> None:
         for context in contexts
     ]
     for setting in settings:  # a mistake is said before anything is timed
-        resolve_device(setting.config.trainer.device)
+        check_step(setting.config, setting.vocabulary)
+    _require_writable(options.output)
     _write(step_table(settings, sorted(options.warmups), options.steps, _progress), options.output)
 
 
@@ -198,7 +221,12 @@ def run_attention(options: argparse.Namespace) -> None:
     counts = {"--widths": options.widths, "--lengths": options.lengths}
     _positive(counts | {"--batch": [options.batch], "--repeats": [options.repeats]})
     device = resolve_device(options.device)
-    budget = options.budget or (CPU_BUDGET if device.type == "cpu" else None)
+    budget = CPU_BUDGET if device.type == "cpu" else None
+    if options.budget is not None:
+        budget = options.budget
+        if not 0 < budget < math.inf:
+            raise UserError(f"--budget must be a number of seconds above 0, got {budget:g}")
+    _require_writable(options.output)
     table = attention_table(
         options.backend,
         options.widths,
@@ -225,6 +253,14 @@ def _positive(options: dict[str, list[int]]) -> None:
 
 def _progress(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _require_writable(output: Path | None) -> None:
+    """Say before long work that its result could not be kept."""
+    from lmlab.files import require_writable
+
+    if output is not None:
+        require_writable(output)
 
 
 def _write(table: str, output: Path | None) -> None:

@@ -51,6 +51,7 @@ def blocks_of(trace: Trace, step: Event) -> list[Block]:
     """
     phases = [r for r in trace.ranges if r.name in PHASES and step.begin <= r.begin < step.end]
     where, operator = Innermost(trace.ranges), Innermost(trace.operators)
+    divided = trace.divided
     open_blocks: dict[int, tuple[float, int, str, str, bool]] = {}
     blocks = []
 
@@ -74,7 +75,7 @@ def blocks_of(trace: Trace, step: Event) -> list[Block]:
             while outer is not None and not outer.name.startswith(BACKWARD):
                 outer = outer.parent
             name = op.name if op is not None else "outside of operators"
-            place = label(where(each.at, each.thread))
+            place = label(where(each.at, each.thread), divided)
             values = (each.at, each.bytes, place, name, outer is not None)
             if each.address in open_blocks:  # its end was not recorded
                 close(each.address, each.at)

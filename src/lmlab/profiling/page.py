@@ -1,14 +1,15 @@
 """profile.html: one page that shows a trace, and works without a network."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from lmlab.accounting.text import amount
 from lmlab.files import atomic_write
 from lmlab.profiling.analysis import Analysis, analyse
-from lmlab.profiling.profile import FACTS
+from lmlab.profiling.profile import FACTS, Facts
 from lmlab.profiling.trace import read_trace
 from lmlab.runs.page import environment, plotly
 
@@ -48,10 +49,9 @@ def write_page(trace: Path, directory: Path) -> tuple[Path, Analysis]:
 
 def _facts(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return asdict(TypeAdapter(Facts).validate_json(path.read_bytes()))
     except (OSError, ValueError):  # a trace from elsewhere
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def milliseconds(seconds: float) -> str:

@@ -18,6 +18,7 @@ from lmlab.model.ffn.mlp import MLP
 from lmlab.model.ffn.moe import MoE
 from lmlab.model.norm import LayerNorm, RMSNorm
 from lmlab.model.transformer import Transformer
+from lmlab.profiling.trace import BLOCK
 
 PRODUCTS = {torch.Tensor.__matmul__, torch.Tensor.matmul, torch.matmul}
 SCORES, SOFTMAX, PRODUCT = "attention scores", "attention softmax", "attention product"
@@ -54,7 +55,7 @@ def parts(model: Transformer) -> Iterator[tuple[nn.Module, str]]:
     yield model.token_embedding, "embedding"
     yield model.lm_head, "output head"
     for number, block in enumerate(model.blocks):
-        yield block, f"block {number}"
+        yield block, f"{BLOCK}{number}"
     for module in model.modules():
         if isinstance(module, HeadProjections):
             yield module, "attention"

@@ -64,7 +64,7 @@ class TrainingStep:
 
 
 def require_fit(config: RunConfig, vocab_size: int) -> None:
-    """Raise ConfigError when a training step certainly needs more memory than is available."""
+    """Raise NotEnoughMemory when a training step certainly needs more memory than is available."""
     trainer = config.trainer
     device = resolve_device(trainer.device)
     precision = resolve_precision(trainer.precision, device)
@@ -85,18 +85,30 @@ def _chunk_tokens(config: RunConfig, device: torch.device) -> int | None:
     return fastest_chunk(device) if chunk == "auto" else chunk
 
 
-def training_step(config: RunConfig, vocab_size: int) -> TrainingStep:
-    """Return the step of a configuration, on random tokens; it is compiled only when that says so.
+def check_step(config: RunConfig, vocab_size: int) -> tuple[torch.device, str]:
+    """Return the device and the precision of a training step.
 
     Raises ConfigError when the device is not there, or lacks what a backend, a kernel or the
-    precision needs.
+    precision needs, and for a task or a vocabulary that cannot be trained on such tokens.
     """
     trainer = config.trainer
     device = resolve_device(trainer.device)
-    check_backends(config.model, device)
-    check_kernels(trainer.kernels, device)
     precision = resolve_precision(trainer.precision, device)
+    check_backends(config.model, device, precision)
+    check_kernels(trainer.kernels, device)
     check_widths(config.model, precision)
+    config.next_token_objective()
+    build(config.model, vocab_size, device="meta")
+    return device, precision
+
+
+def training_step(config: RunConfig, vocab_size: int) -> TrainingStep:
+    """Return the step of a configuration, on random tokens; it is compiled only when that says so.
+
+    Raises ConfigError as `check_step`.
+    """
+    trainer = config.trainer
+    device, precision = check_step(config, vocab_size)
     if trainer.num_threads is not None:
         torch.set_num_threads(trainer.num_threads)
     torch.backends.cuda.matmul.allow_tf32 = True

@@ -1,8 +1,11 @@
 """A trace of torch's profiler, read: named ranges, operators, kernels, allocations."""
 
 import bisect
+import gzip
 import json
+import math
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +15,17 @@ from lmlab.errors import UserError
 
 PHASES = ("forward", "backward", "optimizer")
 STEP = "step"
+BLOCK = "block "
+"""Begins the names of the blocks' ranges."""
 KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")
 BACKWARD = "autograd::engine::evaluate_function"
 COMMUNICATION = re.compile(r"nccl|gloo|c10d", re.IGNORECASE)
 MICROSECONDS = 1e-6
+NOT_A_TRACE = (
+    *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
+    *(gzip.BadGzipFile, EOFError, zlib.error),
+)
+"""Errors that content which is no trace leads to."""
 CUDA = 1
 """Number of CUDA among torch's types of devices."""
 
@@ -76,36 +86,44 @@ class Trace:
         if steps:
             return steps
         events = [*self.ranges, *self.operators, *self.kernels]
-        if not events:
-            raise UserError("the trace has no operators: was anything profiled?")
-        begin, end = min(e.begin for e in events), max(e.end for e in events)
+        begin = min((e.begin for e in events), default=0.0)
+        end = max((e.end for e in events), default=0.0)
         return [Event(STEP, begin, end, "", {})]
+
+    @property
+    def divided(self) -> bool:
+        """Whether parts of the model have ranges of their own."""
+        return any(r.name.startswith(BLOCK) for r in self.ranges)
 
 
 def read_trace(path: Path) -> Trace:
-    """Return a trace.json of torch's profiler; raises UserError for another file."""
+    """Return a trace.json or trace.json.gz of torch's profiler; UserError for another file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        events = content["traceEvents"]
-        return parse_trace(events)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        content = path.read_bytes()
+        text = gzip.decompress(content) if path.suffix == ".gz" else content
+        trace = parse_trace(json.loads(text)["traceEvents"])
+    except NOT_A_TRACE as error:
         raise UserError(f"{path} is not a trace of torch's profiler ({error})") from error
+    if sum(step.seconds for step in trace.steps()) <= 0:
+        raise UserError(f"{path} has no operators that took time: was anything profiled?")
+    return trace
 
 
 def parse_trace(events: Iterable[dict[str, Any]]) -> Trace:
     """Return the events of a Chrome trace, with operators and ranges nested in each other."""
     trace = Trace()
     timed = [e for e in events if e.get("ph") == "X" or e.get("name") == "[memory]"]
-    zero = min((float(e["ts"]) for e in timed), default=0.0)
+    zero = min((_time(e["ts"]) for e in timed), default=0.0)
     for e in timed:
-        begin = (float(e["ts"]) - zero) * MICROSECONDS
-        thread, args, kind = f"{e['pid']}/{e['tid']}", e.get("args", {}), e.get("cat")
+        begin = (_time(e["ts"]) - zero) * MICROSECONDS
+        thread, args, kind = f"{e['pid']}/{e['tid']}", _arguments(e), e.get("cat")
         if e["name"] == "[memory]":
             size, address = int(args["Bytes"]), int(args["Addr"])
             on_gpu = args.get("Device Type", 0) == CUDA
             trace.allocations.append(Allocation(begin, size, address, thread, on_gpu))
             continue
-        event = Event(e["name"], begin, begin + float(e["dur"]) * MICROSECONDS, thread, args)
+        duration = _time(e["dur"], least=0) * MICROSECONDS
+        event = Event(str(e["name"]), begin, begin + duration, thread, args)
         if kind == "cpu_op":
             trace.operators.append(event)
         elif kind == "user_annotation" and not event.name.startswith("Optimizer."):
@@ -120,6 +138,23 @@ def parse_trace(events: Iterable[dict[str, Any]]) -> Trace:
     _nest(trace.ranges)
     _nest(trace.operators)
     return trace
+
+
+def _time(microseconds: Any, least: float = -math.inf) -> float:
+    """Return a moment or a duration; ValueError unless it is one."""
+    value = float(microseconds)
+    if not (math.isfinite(value) and value >= least):
+        raise ValueError(f"{microseconds!r} is not a time")
+    return value
+
+
+def _arguments(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an event; ValueError unless numbers that refer to others are so."""
+    args: dict[str, Any] = event.get("args") or {}
+    for name in ("Sequence number", "External id"):
+        if not isinstance(args.get(name, 0), int):
+            raise ValueError(f"{name!r} is {args[name]!r}")
+    return args
 
 
 def _nest(events: list[Event]) -> None:
@@ -177,7 +212,7 @@ def work(trace: Trace) -> list[Work]:
     An operator of the backward pass belongs to the range whose operator it differentiates: both
     have one sequence number. A kernel belongs to the operator that launched it.
     """
-    where = Innermost(trace.ranges)
+    where, divided = Innermost(trace.ranges), trace.divided
     phases = [r for r in trace.ranges if r.name in PHASES]
     phase_begins = [phase.begin for phase in phases]
     made: dict[int, str] = {}
@@ -198,7 +233,7 @@ def work(trace: Trace) -> list[Work]:
                 break
             root = root.parent
         inner = where(op.begin, op.thread)
-        place = label(inner)
+        place = label(inner, divided)
         number = op.args.get("Sequence number", -1)
         if backward:
             place = made.get(root.args.get("Sequence number", -1), "gradients added up")
@@ -216,17 +251,19 @@ def work(trace: Trace) -> list[Work]:
     return found
 
 
-def label(event: Event | None) -> str:
+def label(event: Event | None, divided: bool) -> str:
     """Return the name of a range in tables.
 
-    What is in a block, but in none of its parts, are residual sums; what is in the forward pass,
-    but in no module, is the loss.
+    What is in a block, but in none of its parts, are residual sums. What is in the forward pass,
+    but in no module, is the loss where the trace is `divided` into modules, else all of the model.
     """
     if event is None or event.name == STEP or event.name.startswith("ProfilerStep#"):
         return "between the phases"
-    if event.name.startswith("block "):
+    if event.name.startswith(BLOCK):
         return "residual sums"
-    return {"forward": "loss"}.get(event.name, event.name)
+    if event.name == "forward":
+        return "loss" if divided else "model and loss"
+    return event.name
 
 
 def merged(spans: Iterable[tuple[float, float]]) -> Iterator[tuple[float, float]]:

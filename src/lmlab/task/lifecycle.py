@@ -55,8 +55,8 @@ def _run(config: RunConfig, run: Run, distributed: DistributedContext, build: Bu
     if finished and complete:
         return
     device = resolve_device(config.trainer.device, distributed)
-    check_backends(config.model, device)
     precision = resolve_precision(config.trainer.precision, device)
+    check_backends(config.model, device, precision)
     check_kernels(config.trainer.kernels, device)
     check_widths(config.model, precision)
     strategy = build_strategy(config.parallel, distributed.size, device, precision)

@@ -32,8 +32,8 @@ LONGEST_WINDOW = 512
 """Windows that are faster by `blocked` in any sequence: `sdpa` computes all scores."""
 
 
-def check_backends(config: ModelConfig, device: torch.device) -> None:
-    """Raise ConfigError when a configured backend cannot train on the device."""
+def check_backends(config: ModelConfig, device: torch.device, precision: str) -> None:
+    """Raise ConfigError when a configured backend cannot train on the device in a precision."""
     key = "model.attention"
     attentions: dict[str, AttentionConfig] = {key: config.attention}
     if isinstance(config.attention, HybridAttentionConfig):
@@ -42,14 +42,14 @@ def check_backends(config: ModelConfig, device: torch.device) -> None:
         if not isinstance(attention, SoftmaxAttentionConfig):
             continue
         name = attention.backend
-        problem = PROBLEMS[name](config, device) if name in PROBLEMS else None
+        problem = PROBLEMS[name](config, device, precision) if name in PROBLEMS else None
         if problem:
             raise ConfigError(
                 f"{key}.backend", f"'{attention.backend}' {problem}; use auto or eager"
             )
 
 
-def _flex_problem(config: ModelConfig, device: torch.device) -> str | None:
+def _flex_problem(config: ModelConfig, device: torch.device, precision: str) -> str | None:
     if device.type != "cuda":
         return f"trains on CUDA only, the device is '{device}'"
     if config.attention_width < FLEX_HEAD_DIM:
@@ -57,15 +57,17 @@ def _flex_problem(config: ModelConfig, device: torch.device) -> str | None:
     return None
 
 
-def _blocked_problem(config: ModelConfig, device: torch.device) -> str | None:
+def _blocked_problem(config: ModelConfig, device: torch.device, precision: str) -> str | None:
     if device.type != "cpu":
         return f"runs on the CPU only, the device is '{device}'"
     if not INSTRUCTIONS:
         return "needs the native core, which `pip install -e .` builds"
+    if precision == "fp16":
+        return "computes float32 and bfloat16, trainer.precision is 'fp16'"
     return None
 
 
-def _tiled_problem(config: ModelConfig, device: torch.device) -> str | None:
+def _tiled_problem(config: ModelConfig, device: torch.device, precision: str) -> str | None:
     if config.context_length < SMALLEST_TILE:
         return (
             f"computes tiles of {SMALLEST_TILE} tokens or more, "
@@ -74,8 +76,8 @@ def _tiled_problem(config: ModelConfig, device: torch.device) -> str | None:
     return None
 
 
-def _triton_problem(config: ModelConfig, device: torch.device) -> str | None:
-    own = head_width_problem(config.attention_width) or _tiled_problem(config, device)
+def _triton_problem(config: ModelConfig, device: torch.device, precision: str) -> str | None:
+    own = head_width_problem(config.attention_width) or _tiled_problem(config, device, precision)
     return triton_problem(device) or own
 
 
