@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 Number = TypeVar("Number", int, float)
@@ -52,3 +53,10 @@ def number(kind: type[Number]) -> Callable[[str], Number]:
 
     parse.__name__ = "number"
     return parse
+
+
+def png_file(text: str) -> Path:
+    """Return the path of a picture that an option names."""
+    if Path(text).suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"the name must end in .png, got '{text}'")
+    return Path(text)

@@ -5,7 +5,9 @@ import errno
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The disk, the quota or the file system's limit is full."""
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
-_WRONG_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY)
+_WRONG_PATH = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
+)
 
 
 class UserError(Exception):

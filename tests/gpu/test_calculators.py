@@ -12,9 +12,10 @@ from lmlab.accounting.count import count_parameters, flops_by_part
 from lmlab.cli import main
 from lmlab.errors import UserError
 from lmlab.gpu.alignment import alignment
-from lmlab.gpu.cli import shape_of
+from lmlab.gpu.cli import PATTERNS
 from lmlab.gpu.coalescing import WIDTHS, access
 from lmlab.gpu.roofline import Work, matmul, predict, ridge
+from lmlab.gpu.roofline_cli import shape_of
 from lmlab.gpu.sheets import load_sheet
 from lmlab.gpu.tiling import tiling
 from lmlab.gpu.transformer import operations
@@ -45,7 +46,7 @@ def test_a_product_reads_and_writes_each_element_once() -> None:
 
 @pytest.mark.parametrize("work", [Work("kernel", 0, 0, "bf16"), Work("kernel", -1, 5, "bf16")])
 def test_a_kernel_that_does_nothing_is_refused(work: Work) -> None:
-    with pytest.raises(UserError, match="above 0"):
+    with pytest.raises(UserError, match=r"from 1 to 1e\+30"):
         predict(work, H100)
 
 
@@ -60,6 +61,8 @@ def test_a_precision_that_the_gpu_lacks_is_refused() -> None:
         ["model=small"],
         ["model=xl", "model.attention.num_kv_heads=5"],
         ["model=small", "model/ffn=mlp"],
+        ["model=small", "model.tie_embeddings=true", "model/position=learned"],
+        ["model=small", "model.block=parallel", "model.norm_placement=none"],
     ],
 )
 def test_the_shape_counts_what_the_model_has(choices: list[str]) -> None:
@@ -89,6 +92,47 @@ def test_operations_of_a_forward_pass_add_up_to_its_flops() -> None:
     step = {w.name: w for w in operations(shape, "training", 2, tokens, "bf16")}
     assert step["output head"].flops == 6 * counted["head"]
     assert step["AdamW"].bytes == 28 * shape.parameters
+
+
+def names(*choices: str) -> set[str]:
+    works = operations(shape_of(composed(*choices).model), "training", 1, 64, "bf16")
+    return {work.name for work in works}
+
+
+def test_what_a_model_does_not_do_is_not_counted() -> None:
+    assert {"norms", "rotations"} <= names()
+    assert "rotations" not in names("model/position=none")
+    assert "norms" not in names("model.norm_placement=none")
+    norms = {
+        (block, placement): next(
+            work.flops
+            for work in operations(
+                shape_of(
+                    composed(f"model.block={block}", f"model.norm_placement={placement}").model
+                ),
+                "prefill", 1, 64, "bf16",
+            )
+            if work.name == "norms"
+        )
+        for block in ("serial", "parallel")
+        for placement in ("pre", "post", "double")
+    }  # fmt: skip
+    one = norms["parallel", "pre"]
+    assert [flops / one for flops in norms.values()] == [2, 2, 4, 1, 1, 2]
+    step = [{w.name for w in operations(shape_of(composed().model), "training", 1, 64, p)}
+            for p in ("bf16", "tf32", "fp32")]  # fmt: skip
+    assert ["weights cast" in each for each in step] == [True, False, False]
+
+
+def test_a_window_counts_the_token_itself() -> None:
+    for window, seen in ((1, 1), (64, 64), (65, 65), (66, 65)):
+        choices = ("model/attention=sliding_window", f"model.attention.window={window}")
+        model = composed(*choices).model
+        (decoded,) = (
+            w for w in operations(shape_of(model), "decode", 1, 64, "bf16") if w.name == "attention"
+        )
+        width = model.num_heads * model.attention_width
+        assert decoded.flops == model.num_layers * 4 * width * seen
 
 
 def test_decoding_is_bound_by_the_memory() -> None:
@@ -235,6 +279,23 @@ def test_every_tool_prints_and_draws(
         ("roofline --batch 0", "1 or more, got 0"),
         ("roofline --measure", "give --matmul"),
         ("tiling 5 6", "three sizes"),
+        ("roofline --tokens 0", "1 or more, got 8 and 0"),
+        ("roofline --phase decode --batch 2 --tokens 0", "1 or more, got 2 and 0"),
+        ("roofline --kernel nan 1", "from 1 to 1e+30, got nan and 1"),
+        ("roofline --kernel 1 inf", "from 1 to 1e+30, got 1 and inf"),
+        ("roofline --kernel 1e-320 1e-320", "from 1 to 1e+30"),
+        ("roofline --kernel 0 5 --plot kernel.png", "has no place in a picture"),
+        (f"roofline --matmul 1{'0' * 130} 1 1", "sizes up to 1000000000"),
+        ("roofline --kernel 5 5 --tokens 8", "--tokens is for a model"),
+        ("roofline --matmul 5 5 5 --phase decode", "--phase is for a model"),
+        ("roofline trainer.batch_size=2", "model keys alone; give --batch"),
+        ("roofline model=small optimizer=muon", "'optimizer=muon': the roofline depends on model"),
+        ("coalescing --offset 8", "give --stride N with it"),
+        ("alignment 33 --precision fp4 --gpu B200", "33 fp4 elements is no number of bytes"),
+        ("alignment 32 --precision fp4", "no peak for fp4"),
+        ("alignment 1 2 --plot a.png", "give one"),
+        ("waves 5 --plot waves.pdf", "the name must end in .png, got 'waves.pdf'"),
+        ("waves 10000000000", "sizes go up to"),
         ("waves 0", "1 or more, got a result of 0 x 0"),
         ("alignment 0", "1 or more"),
         ("occupancy --threads x", "invalid int"),
@@ -247,6 +308,18 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_patterns_fit_every_width(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gpu", "coalescing", "--width", str(width)]) == 0
+    assert capsys.readouterr().out.count("\n") == 2 + len(PATTERNS)
+
+
+def test_a_block_with_too_many_threads_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "gpu occupancy --threads 1025 --registers 16 --shared-memory 0"
+    assert main(line.split()) == 0
+    assert "cannot start: a block has up to 1,024 threads" in capsys.readouterr().out
 
 
 def test_the_calculators_need_no_torch_and_the_command_line_no_pydantic() -> None:

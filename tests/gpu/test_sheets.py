@@ -58,6 +58,10 @@ def test_a_sheet_of_ones_own_needs_no_sources(tmp_path: Path) -> None:
         ({"sms": None, "l2": None}, "missing sms, l2"),
         ({"sms": 0}, "sms: input should be greater than or equal to 1, got 0"),
         ({"sms": "many"}, "sms: .* got 'many'"),
+        ({"sms": True}, "sms: .*valid integer, got True"),
+        ({"sms": "132"}, "sms: .*valid integer, got '132'"),
+        ({"max_threads_per_sm": 16}, "max_threads_per_block 1024 is more than max_threads_per_sm"),
+        ({"warp_size": 2048}, "warp_size 2048 is more than max_threads_per_block 1024"),
         ({"smss": 3}, "unknown field smss, did you mean sms"),
         ({"flops": {"bf17": 1.0}}, "flops.bf17: "),
         ({"flops": {}}, "flops: "),
@@ -73,6 +77,21 @@ def test_a_wrong_field_is_one_line(
         read_sheet(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+def test_a_small_sheet_is_drawn(tmp_path: Path) -> None:
+    path = own(tmp_path / "mine.yaml", shared_memory_per_block=100, shared_memory_unit=1)
+    line = ["gpu", "occupancy", "--gpu", str(path), "--plot", str(tmp_path / "o.png")]
+    assert main([*line, "--shared-memory", "50"]) == 0
+
+
+def test_a_sheet_that_leads_to_itself_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = tmp_path / "loop.yaml"
+    loop.symlink_to(loop)
+    assert main(["gpu", "waves", "--gpu", str(loop)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from lmlab.arguments import number
+from lmlab.arguments import number, png_file
 
 DESCRIPTION = """\
 Measure runs on the same text: loss, perplexity and bits per byte, with 95 % confidence intervals
@@ -196,7 +196,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         help="of the table (default: by the name of the file, or markdown)",
     )
     output.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="draw the values with their intervals as well"
+        "--plot",
+        type=png_file,
+        metavar="FILE.png",
+        help="draw the values with their intervals as well",
     )
     output.add_argument("--quiet", action="store_true", help="no progress bars")
 

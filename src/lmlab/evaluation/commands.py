@@ -17,6 +17,7 @@ from lmlab.evaluation.results import Report, report_choices, report_text
 from lmlab.evaluation.scorer import Scorer
 from lmlab.evaluation.text import TextResult, evaluate_text
 from lmlab.evaluation.windows import check_stride
+from lmlab.files import require_writable
 from lmlab.io.progress import bar
 from lmlab.layout import CONFIG
 from lmlab.loading import TrainedRun, load
@@ -34,8 +35,6 @@ MODES = ("multiple_choice", "tasks", "problems")
 def evaluate(options: argparse.Namespace) -> None:
     """Print or write the table, and the picture when it is wanted."""
     format = output_format(options.output, options.format)
-    if options.plot is not None and options.plot.suffix.lower() != ".png":
-        raise UserError(f"--plot {options.plot}: the name must end in .png")
     chosen = next((name for name in MODES if getattr(options, name)), None)
     mode = chosen and "--" + chosen.replace("_", "-")
     _refuse(options, ONLY_TEXT, mode)
@@ -44,6 +43,9 @@ def evaluate(options: argparse.Namespace) -> None:
     if mode is None and not options.data:
         _refuse(options, ("separator", "jsonl_field", "data_format"), "the held-out text")
     candidates = find_candidates(options.runs)
+    for path in (options.plot, options.output):
+        if path is not None:
+            require_writable(path)
     keep_freed_memory()
     run = {"multiple_choice": _choices, "tasks": _tasks, "problems": _problems}.get(
         chosen or "", _text

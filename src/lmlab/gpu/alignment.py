@@ -33,10 +33,17 @@ class Alignment:
 
 
 def alignment(sheet: Sheet, size: int, precision: Precision = "bf16") -> Alignment:
-    """Return what the number of columns of a row-major matrix does; UserError below 1."""
+    """Return what the number of columns of a row-major matrix does.
+
+    Raises UserError for sizes below 1, and for a precision that the GPU lacks.
+    """
     if size < 1:
         raise UserError(f"a size must be 1 or more, got {size}")
-    row = int(size * BYTES[precision])
+    sheet.peak(precision)
+    row = size * BYTES[precision]
+    if row != int(row):
+        raise UserError(f"a row of {size} {precision} elements is no number of bytes; pad it")
+    row = int(row)
     offsets = [number * row % sheet.sector for number in range(sheet.sector)]  # they repeat
     touched = [ceil_div(offset + SEGMENT, sheet.sector) for offset in offsets]
     return Alignment(

@@ -3,17 +3,16 @@
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lmlab.accounting.vocabulary import GPT2_VOCABULARY
+from lmlab.arguments import png_file
 from lmlab.errors import UserError
 from lmlab.gpu.names import Precision, sheet_names
+from lmlab.gpu.roofline_cli import add_roofline_options, roofline
 
 if TYPE_CHECKING:
     from lmlab.gpu.sheets import Sheet
-    from lmlab.gpu.transformer import Shape
-    from lmlab.model.config import ModelConfig
 
 Subcommands = Any
 Tool = Callable[[argparse.Namespace, "Sheet"], None]
@@ -27,9 +26,8 @@ examples:
   lmlab gpu tiling 4096 4096 4096
   lmlab gpu alignment 50257
 """
-PATTERNS = ((1, 0), (2, 0), (4, 0), (8, 0), (32, 0), (0, 0), (1, 4))
-"""Strides and offsets that are shown when none is asked for."""
-DEFAULT_MODEL = "model=small"
+PATTERNS = ((1, 0), (2, 0), (4, 0), (8, 0), (32, 0), (0, 0), (1, 1))
+"""Strides and offsets, in elements, that are shown when none is asked for."""
 TILES = (1, 8, 16, 32, 64, 128, 256)
 
 
@@ -53,24 +51,8 @@ def register(commands: Subcommands) -> None:
         "--shared-memory", type=int, default=16384, metavar="BYTES", help="of a block (16384)"
     )
 
-    tool = _add(tools, "roofline", _roofline, "least time of a kernel, or of a model's operations")
-    tool.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help=f"the model, as for train.py ({DEFAULT_MODEL})",
-    )
-    tool.add_argument("--phase", choices=("training", "prefill", "decode"), default="training")
-    tool.add_argument("--batch", type=int, default=8, metavar="N", help="sequences (8)")
-    tool.add_argument(
-        "--tokens", type=int, metavar="N", help="of a sequence (default: model.context_length)"
-    )
-    tool.add_argument(
-        "--matmul", type=int, nargs=3, metavar=("M", "N", "K"), help="one matrix product instead"
-    )
-    tool.add_argument(
-        "--kernel", type=float, nargs=2, metavar=("FLOPS", "BYTES"), help="one kernel instead"
-    )
+    tool = _add(tools, "roofline", roofline, "least time of a kernel, or of a model's operations")
+    add_roofline_options(tool)
     _precision(tool)
     _measure(tool)
 
@@ -87,7 +69,9 @@ def register(commands: Subcommands) -> None:
 
     tool = _add(tools, "coalescing", _coalescing, "sectors of memory that a warp's addresses touch")
     tool.add_argument("--stride", type=int, metavar="N", help="elements between two threads")
-    tool.add_argument("--offset", type=int, default=0, metavar="BYTES", help="of the first one (0)")
+    tool.add_argument(
+        "--offset", type=int, metavar="BYTES", help="of the first one, with --stride (0)"
+    )
     tool.add_argument("--width", type=int, default=4, metavar="BYTES", help="of an element (4)")
     _measure(tool)
 
@@ -121,7 +105,7 @@ def _add(
         metavar="NAME",
         help=f"{', '.join(sheet_names())}, or a sheet of your own: FILE.yaml (default: {gpu})",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it as well")
+    parser.add_argument("--plot", type=png_file, metavar="FILE.png", help="draw it as well")
     parser.set_defaults(run=partial(_with_sheet, run))
     return parser
 
@@ -153,82 +137,6 @@ def _occupancy(options: argparse.Namespace, sheet: "Sheet") -> None:
         plots.plot_occupancy(kernel, options.plot)
 
 
-def _roofline(options: argparse.Namespace, sheet: "Sheet") -> None:
-    from lmlab.gpu import plots
-    from lmlab.gpu.roofline import Work, matmul, predict
-    from lmlab.gpu.tables import roofline_table
-
-    precision = options.precision
-    kinds = [options.overrides, options.matmul, options.kernel]
-    if sum(bool(kind) for kind in kinds) > 1:
-        raise UserError("give a model, --matmul or --kernel, not two of them")
-    measured: list[float] = []
-    end: list[str] = []
-    if options.matmul:
-        m, n, k = options.matmul
-        works = [matmul(m, n, k, precision)]
-        if options.measure:
-            from lmlab.profiling.measure import matmul_seconds, measured_on
-
-            measured, end = [matmul_seconds(m, n, k, precision)], [measured_on(sheet)]
-    elif options.measure:
-        raise UserError("--measure measures one matrix product; give --matmul M N K")
-    elif options.kernel:
-        flops, size = options.kernel
-        works = [Work("kernel", flops, size, precision)]
-    else:
-        works, end = _model(options, sheet)
-    predictions = [predict(work, sheet) for work in works]
-    print("\n".join([*roofline_table(predictions, sheet, precision, measured), *end]))
-    if options.plot:
-        of_model = f"{' '.join(options.overrides) or DEFAULT_MODEL}, {options.phase}"
-        what = works[0].name if len(works) == 1 else of_model
-        plots.plot_roofline(predictions, sheet, precision, what, options.plot)
-
-
-def _model(options: argparse.Namespace, sheet: "Sheet") -> tuple[list[Any], list[str]]:
-    """Return the operations of the composed model, and what follows from their time."""
-    from lmlab.gpu.roofline import total_seconds
-    from lmlab.gpu.transformer import operations
-    from lmlab.hydra_app import compose
-
-    model = compose(*(options.overrides or [DEFAULT_MODEL])).model
-    tokens = options.tokens or model.context_length
-    shape = shape_of(model)
-    works = operations(shape, options.phase, options.batch, tokens, options.precision)
-    seconds = total_seconds(works, sheet)
-    made = options.batch * (1 if options.phase == "decode" else tokens)
-    end = [f"{shape.parameters / 1e6:,.1f} M parameters, {made / seconds:,.0f} tokens/s at most"]
-    if options.phase == "training":
-        flops = 3 * shape.forward_flops(options.batch, tokens)
-        mfu = flops / seconds / sheet.peak(options.precision)
-        end[0] += f", MFU at most {mfu:.2f} (scores counted in full, causal or not)"
-    return works, end
-
-
-def shape_of(model: "ModelConfig") -> "Shape":
-    """Return the shape of a configured model; raises UserError for what has no simple roofline."""
-    from lmlab.gpu.transformer import Shape
-
-    attention, ffn = model.attention, model.ffn
-    if attention.kind not in ("full", "sliding_window") or ffn.kind == "moe":
-        key = "model/ffn=moe" if ffn.kind == "moe" else f"model/attention={attention.kind}"
-        raise UserError(
-            f"the roofline knows full and sliding_window attention with glu or mlp, not {key}"
-        )
-    return Shape(
-        d_model=model.d_model,
-        num_layers=model.num_layers,
-        num_heads=model.num_heads,
-        num_kv_heads=attention.num_kv_heads or model.num_heads,
-        head_dim=model.attention_width,
-        d_ff=model.ffn_width,
-        gated=ffn.kind == "glu",
-        vocab_size=model.vocab_size or GPT2_VOCABULARY,
-        window=attention.window if attention.kind == "sliding_window" else None,
-    )
-
-
 def _waves(options: argparse.Namespace, sheet: "Sheet") -> None:
     from lmlab.gpu import plots
     from lmlab.gpu.tables import waves_table
@@ -252,7 +160,11 @@ def _coalescing(options: argparse.Namespace, sheet: "Sheet") -> None:
     from lmlab.gpu.coalescing import access
     from lmlab.gpu.tables import coalescing_table
 
-    patterns = PATTERNS if options.stride is None else ((options.stride, options.offset),)
+    patterns = [(stride, offset * options.width) for stride, offset in PATTERNS]
+    if options.stride is not None:
+        patterns = [(options.stride, options.offset or 0)]
+    elif options.offset is not None:
+        raise UserError("--offset is of one pattern; give --stride N with it")
     found = [access(sheet, stride, offset, options.width) for stride, offset in patterns]
     measured: list[float] = []
     if options.measure:
@@ -262,7 +174,7 @@ def _coalescing(options: argparse.Namespace, sheet: "Sheet") -> None:
         print(measured_on(sheet))
     print("\n".join(coalescing_table(sheet, found, measured)))
     if options.plot:
-        plots.plot_coalescing(sheet, options.plot)
+        plots.plot_coalescing(sheet, found, options.plot)
 
 
 def _tiling(options: argparse.Namespace, sheet: "Sheet") -> None:
@@ -288,4 +200,6 @@ def _alignment(options: argparse.Namespace, sheet: "Sheet") -> None:
     found = [alignment(sheet, size, options.precision) for size in options.sizes]
     print("\n".join(alignment_table(sheet, found)))
     if options.plot:
+        if len(options.sizes) > 1:
+            raise UserError("--plot draws the sizes around one size; give one")
         plots.plot_alignment(sheet, options.sizes[0], options.precision, options.plot)

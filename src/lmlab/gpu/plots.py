@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lmlab.figures import BLUE, COLORS, FAINT, INK, ORANGE, picture
 from lmlab.gpu.alignment import alignment
-from lmlab.gpu.coalescing import WIDTHS, access
+from lmlab.gpu.coalescing import WIDTHS, Access, access
 from lmlab.gpu.names import Precision
 from lmlab.gpu.occupancy import Occupancy, occupancy
 from lmlab.gpu.roofline import Prediction, ridge
@@ -14,13 +14,18 @@ from lmlab.gpu.tiling import Tiling
 from lmlab.gpu.waves import Waves, waves
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def plot_occupancy(kernel: Occupancy, path: Path) -> None:
     """Draw the occupancy against threads, registers and shared memory; the kernel is a dot."""
     sheet = kernel.sheet
     now = (kernel.threads, kernel.registers, kernel.shared_memory)
-    step = sheet.shared_memory_per_block // 128
+    step = max(1, sheet.shared_memory_per_block // 128)
     axes = {
-        "threads of a block": range(32, sheet.max_threads_per_block + 1, 32),
+        "threads of a block": range(1, sheet.max_threads_per_block + 1),
         "registers of a thread": range(8, sheet.registers_per_thread + 1),
         "shared memory of a block (KiB)": range(0, sheet.shared_memory_per_block + 1, step),
     }
@@ -34,7 +39,7 @@ def plot_occupancy(kernel: Occupancy, path: Path) -> None:
                 shares.append(100 * occupancy(sheet, *changed).share)
             scale = 1024 if index == 2 else 1
             panel = panels[index]
-            panel.plot([v / scale for v in values], shares, color=BLUE, drawstyle="steps-post")
+            panel.plot([v / scale for v in values], shares, color=BLUE, drawstyle="steps-pre")
             panel.plot(now[index] / scale, 100 * kernel.share, "o", color=ORANGE, zorder=3)
             panel.set(xlabel=label, ylim=(0, 105))
         panels[0].set_ylabel("occupancy (%)")
@@ -57,7 +62,7 @@ def plot_roofline(
             panel.annotate(
                 label,
                 (high, top),
-                xytext=(0, 3),
+                xytext=(0, 8),
                 textcoords="offset points",
                 ha="right",
                 color=color,
@@ -83,33 +88,44 @@ def plot_waves(
 ) -> None:
     """Draw the share of busy SMs against the size of a square result; the sizes asked for: dots."""
     end = max(each.m for each in found) * 2
-    sizes = range(64, end + 1, max(1, end // 2000))
+    sizes = range(1, end + 1, max(1, end // 2000))
     busy = [100 * waves(sheet, size, size, tile, per_sm).busy for size in sizes]
     with picture(path, f"Waves of {tile[0]} x {tile[1]} tiles on {sheet.name}") as (panel,):
         panel.plot(list(sizes), busy, color=BLUE, linewidth=1.0)
         for each in found:
             panel.plot(each.m, 100 * each.busy, "o", color=ORANGE, zorder=3)
-        shown = sorted(found, key=lambda each: -each.busy)[:4]
+        shown = sorted(found, key=lambda each: -each.busy)[:6]
         for index, each in enumerate(shown):
             panel.annotate(
-                f"{each.m}: {each.tiles} tiles, {each.waves} wave{'s' if each.waves > 1 else ''}",
+                f"{each.m}: {counted(each.tiles, 'tile')}, {counted(each.waves, 'wave')}",
                 (each.m, 100 * each.busy),
-                xytext=((-8, 4), (8, -12))[index % 2],
+                xytext=((-8, 4), (8, -12))[index % 2] if each.m > end / 4 else (8, -12),
                 textcoords="offset points",
-                ha=("right", "left")[index % 2],
+                ha=("right", "left")[index % 2] if each.m > end / 4 else "left",
                 fontsize=8.5,
                 color=INK,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
             )
         panel.set(xlabel="size of the square result", ylabel="SMs busy (%)", ylim=(0, 105))
 
 
-def plot_coalescing(sheet: Sheet, path: Path) -> None:
-    """Draw the share of useful bytes against the stride, for each width of an element."""
+def plot_coalescing(sheet: Sheet, found: Sequence[Access], path: Path) -> None:
+    """Draw the share of useful bytes against the stride for each width; `found` are marked."""
     strides = range(1, 33)
     with picture(path, f"Coalescing on {sheet.name}: one warp") as (panel,):
         for width, color in zip(WIDTHS, COLORS, strict=False):
             shares = [100 * access(sheet, stride, 0, width).efficiency for stride in strides]
-            panel.plot(list(strides), shares, color=color, marker=".", label=f"{width} bytes each")
+            panel.plot(
+                list(strides),
+                shares,
+                color=color,
+                marker=".",
+                label=f"{counted(width, 'byte')} each",
+            )
+        panel.plot(
+            [abs(a.stride) for a in found], [100 * a.efficiency for a in found], "D", color=INK,
+            label="printed", markersize=4, zorder=3,
+        )  # fmt: skip
         panel.set(xlabel="stride (elements)", ylabel="useful bytes (%)", ylim=(0, 105))
         panel.legend(edgecolor="none")
 
@@ -158,4 +174,5 @@ def plot_alignment(sheet: Sheet, size: int, precision: Precision, path: Path) ->
                     ha="center",
                     fontsize=8.5,
                 )
-        panel.set(xlabel="elements of a row", ylabel="sectors for 128 bytes", ylim=(3.88, 5.08))
+        panel.set(xlabel="elements of a row", ylabel="sectors for 128 bytes")
+        panel.margins(y=0.12)

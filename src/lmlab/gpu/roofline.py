@@ -8,6 +8,12 @@ from lmlab.errors import UserError
 from lmlab.gpu.names import BYTES, Precision
 from lmlab.gpu.sheets import Sheet
 
+LEAST, LARGEST = 1.0, 1e30
+"""FLOPs and bytes of a kernel that somebody means."""
+
+LARGEST_SIZE = 10**9
+"""Rows or columns of a matrix that somebody means."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -48,9 +54,11 @@ def predict(work: Work, sheet: Sheet) -> Prediction:
 
     Raises UserError when there is nothing to do or the GPU has no such precision.
     """
-    if min(work.flops, work.bytes) < 0 or work.flops + work.bytes == 0:
+    some = work.flops + work.bytes >= LEAST
+    if not some or min(work.flops, work.bytes) < 0 or max(work.flops, work.bytes) > LARGEST:
         raise UserError(
-            f"{work.name} needs FLOPs or bytes above 0, got {work.flops:g} and {work.bytes:g}"
+            f"{work.name} needs FLOPs or bytes from {LEAST:g} to {LARGEST:g}, "
+            f"got {work.flops:g} and {work.bytes:g}"
         )
     compute = work.flops / sheet.peak(work.precision)
     memory = work.bytes / sheet.bandwidth
@@ -68,6 +76,8 @@ def matmul(m: int, n: int, k: int, precision: Precision, name: str = "") -> Work
     """Return the work of an (m, k) by (k, n) product that reads and writes every element once."""
     if min(m, n, k) < 1:
         raise UserError(f"a matrix product needs sizes of 1 or more, got {m} x {n} x {k}")
+    if max(m, n, k) > LARGEST_SIZE:
+        raise UserError(f"a matrix product needs sizes up to {LARGEST_SIZE}, got {max(m, n, k)}")
     size = BYTES[precision]
     traffic = (m * k + k * n + m * n) * size
     return Work(name or f"({m}, {k}) x ({k}, {n})", 2.0 * m * n * k, traffic, precision)

@@ -4,17 +4,27 @@ import difflib
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from lmlab.errors import UserError
 from lmlab.gpu.names import SHEETS, Precision, sheet_names
 from lmlab.schema import Config
 
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Rate = Annotated[float, Field(gt=0, lt=1e30)]
+PARTS = (
+    ("warp_size", "max_threads_per_block"),
+    ("max_threads_per_block", "max_threads_per_sm"),
+    ("register_unit", "registers_per_block"),
+    ("registers_per_block", "registers_per_sm"),
+    ("schedulers_per_sm", "registers_per_sm"),
+    ("shared_memory_per_block", "shared_memory_per_sm"),
+    ("shared_memory_unit", "shared_memory_per_sm"),
+)
+"""Fields of which the first cannot be more than the second."""
 OTHER_PEAKS = Path(__file__).parent / "other_peaks.yaml"
 
 
@@ -65,6 +75,15 @@ class Sheet(Config):
     """Peak FLOP/s by precision, without sparsity."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Where the figures are from: words of the field names -> document."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        for part, whole in PARTS:
+            if getattr(self, part) > getattr(self, whole):
+                raise ValueError(
+                    f"{part} {getattr(self, part)} is more than {whole} {getattr(self, whole)}"
+                )
+        return self
 
     @property
     def warps_per_sm(self) -> int:
@@ -132,7 +151,8 @@ def _problems(error: ValidationError) -> str:
             wrong.append(f"unknown field {field}" + (f", did you mean {near[0]}?" if near else ""))
         else:
             message = detail["msg"][:1].lower() + detail["msg"][1:]
-            wrong.append(f"{field}: {message}, got {detail['input']!r}")
+            got = f", got {detail['input']!r}" if field else ""
+            wrong.append(f"{field}: {message}{got}" if field else message)
     parts = [f"missing {', '.join(missing)}"] if missing else []
     return "; ".join(parts + wrong)
 

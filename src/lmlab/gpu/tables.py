@@ -36,6 +36,9 @@ def occupancy_table(kernel: Occupancy) -> list[str]:
     )
     if kernel.blocks == 0:
         end = f"the kernel cannot start: one block needs more {' and '.join(limited)} than there is"
+        if kernel.threads > sheet.max_threads_per_block:
+            most = f"{sheet.max_threads_per_block:,}"
+            end = f"the kernel cannot start: a block has up to {most} threads"
     title = (
         f"{sheet.name}: blocks of {kernel.threads} threads, {kernel.registers} registers a thread, "
         f"{kernel.shared_memory:,} bytes of shared memory a block"

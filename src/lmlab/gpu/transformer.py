@@ -32,7 +32,15 @@ class Shape:
     """Whether the feed-forward has a third matrix, for its gate."""
     vocab_size: int
     window: int | None = None
-    """Tokens that a token attends to; None: all before it."""
+    """Tokens that a token attends to, itself included; None: all up to itself."""
+    norms: int = 2
+    """Norms over d_model in a layer."""
+    rotated: bool = True
+    """Whether queries and keys are rotated."""
+    tied: bool = False
+    """Whether the head's weight is that of the embedding."""
+    positions: int = 0
+    """Learned vectors of positions."""
 
     @property
     def layer_parameters(self) -> int:
@@ -43,8 +51,9 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """Weights of all matrices, embedding and head apart, without the norms' gains."""
-        return self.num_layers * self.layer_parameters + 2 * self.vocab_size * self.d_model
+        """Weights of all matrices, without the norms' gains."""
+        rows = (1 if self.tied else 2) * self.vocab_size + self.positions
+        return self.num_layers * self.layer_parameters + rows * self.d_model
 
     def forward_flops(self, batch: int, tokens: int) -> float:
         """Return the FLOPs of a forward pass by the convention of MFU: scores count in full."""
@@ -87,14 +96,16 @@ def _forward(
         matmul(rows, d, width, precision, "attention output"),
         matmul(rows, ups * f, d, precision, "feed-forward up" + (" and gate" if ups == 2 else "")),
         matmul(rows, d, f, precision, "feed-forward down"),
-        elementwise("norms", 2.0 * rows * d, 1, 1, size, 5),
+        elementwise("norms", 1.0 * shape.norms * rows * d, 1, 1, size, 5),
         elementwise("residual sums", 2.0 * rows * d, 2, 1, size, 1),
         elementwise("rotations", 1.0 * rows * (width + kv / 2), 1, 1, size, 3),
         elementwise("activations", 1.0 * rows * f, ups, 1, size, 6),
     ]
+    without = {"norms"} if not shape.norms else set()
+    without |= {"rotations"} if not shape.rotated else set()
     return [
         elementwise("embedding", 1.0 * rows * d, 1, 1, size, 0),
-        *(_times(work, shape.num_layers) for work in layer),
+        *(_times(work, shape.num_layers) for work in layer if work.name not in without),
         matmul(logits, shape.vocab_size, d, precision, "output head"),
     ]
 
@@ -116,7 +127,7 @@ def _pairs(tokens: int, window: int | None) -> float:
 
 def _cached(shape: Shape, batch: int, tokens: int, precision: Precision) -> Work:
     """Return attention of one query a sequence to its cache."""
-    seen = min(shape.window or tokens, tokens) + 1
+    seen = min(shape.window or tokens + 1, tokens + 1)
     flops = 4.0 * batch * shape.num_heads * shape.head_dim * seen
     moved = 2.0 * batch * shape.num_kv_heads * shape.head_dim * seen
     return Work("attention", flops, moved * BYTES[precision], precision)
@@ -130,7 +141,7 @@ def _training(shape: Shape, rows: int, precision: Precision, attention: Work) ->
         works.append(replace(work, flops=work.flops * (1 + more), bytes=work.bytes * (1 + more)))
     vocab = 1.0 * rows * shape.vocab_size
     works.append(elementwise("loss over the vocabulary", vocab, 2, 1, size, 5))
-    if precision != "fp32":
+    if precision not in ("fp32", "tf32"):
         casts = Work("weights cast", 0.0, parameters * (BYTES["fp32"] + size), "fp32")
         works.append(casts)
     step = Work("AdamW", parameters * ADAMW_FLOPS, parameters * ADAMW_BYTES, "fp32")

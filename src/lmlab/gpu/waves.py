@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from lmlab.errors import UserError
 from lmlab.gpu.occupancy import ceil_div
+from lmlab.gpu.roofline import LARGEST_SIZE
 from lmlab.gpu.sheets import Sheet
 
 TILE = (256, 128)
@@ -46,5 +47,7 @@ def waves(
             f"sizes must be 1 or more, got a result of {m} x {n}, tiles of {tile[0]} x {tile[1]} "
             f"and {blocks_per_sm} blocks on an SM"
         )
+    if max(m, n) > LARGEST_SIZE:
+        raise UserError(f"sizes go up to {LARGEST_SIZE}, got {max(m, n)}")
     tiles = ceil_div(m, tile[0]) * ceil_div(n, tile[1])
     return Waves(m, n, tiles, sheet.sms * blocks_per_sm)

@@ -3,11 +3,10 @@
 import argparse
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmlab.accounting.vocabulary import GPT2_VOCABULARY, declared_vocab_size
-from lmlab.arguments import number
+from lmlab.arguments import number, png_file
 from lmlab.errors import UserError
 from lmlab.gpu.names import sheet_names
 
@@ -78,7 +77,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     parser.add_argument("--every", action="store_true", help="print every micro-batch")
     parser.add_argument("--json", action="store_true", help="print every plan as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it as well")
+    parser.add_argument("--plot", type=png_file, metavar="FILE.png", help="draw it as well")
     parser.set_defaults(run=run)
 
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from lmlab.arguments import png_file
 from lmlab.errors import UserError
 
 
@@ -20,7 +21,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     collect.add_argument("--format", choices=("markdown", "csv"), default="markdown")
     collect.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
     collect.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="draw the metric of each setting as well"
+        "--plot", type=png_file, metavar="FILE.png", help="draw the metric of each setting as well"
     )
     collect.set_defaults(run=write_table)
 

@@ -2,10 +2,11 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from lmlab.arguments import png_file
 from lmlab.errors import UserError
+from lmlab.files import require_writable
 from lmlab.scaling.arguments import count
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def register_coordinates(tools: Subcommands) -> None:
     parser.add_argument(
         "--head-dim", type=count(2), default=64, metavar="N", help="of all widths (default: 64)"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw a picture as well")
+    parser.add_argument("--plot", type=png_file, metavar="FILE.png", help="draw a picture as well")
     parser.add_argument("--json", action="store_true", help="print the changes as JSON")
     parser.add_argument(
         "overrides",
@@ -74,6 +75,8 @@ def run_coordinates(options: argparse.Namespace) -> None:
             raise UserError(f"the check sets {key}; leave it out, and use --widths and --head-dim")
     from lmlab.model.config import Parametrization
 
+    if options.plot:
+        require_writable(options.plot)
     checks = [_measure(kind, widths, options) for kind in get_args(Parametrization)]
     if options.plot:
         from lmlab.scaling.coordinates import draw_coordinates

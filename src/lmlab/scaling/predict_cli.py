@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lmlab.accounting.vocabulary import GPT2_VOCABULARY
+from lmlab.arguments import png_file
 from lmlab.errors import UserError
 from lmlab.gpu.names import Precision, sheet_names
 from lmlab.scaling.arguments import add_table, load_other, load_runs, positive
@@ -72,7 +73,7 @@ def register_report(tools: Subcommands) -> None:
     report.add_argument(
         "--output", type=Path, metavar="FILE", help="default: scaling.html beside the table"
     )
-    report.add_argument("--plot", type=Path, metavar="FILE.png", help="draw a picture as well")
+    report.add_argument("--plot", type=png_file, metavar="FILE.png", help="draw a picture as well")
     report.add_argument(
         "--target", type=positive, metavar="FLOPS", help="predict this budget on the page"
     )
