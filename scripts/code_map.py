@@ -110,7 +110,7 @@ def _imports(package: Path, packages: dict[str, Path]) -> set[str]:
     """Return the packages that the modules of one import."""
     found: set[str] = set()
     for path in package.rglob("*.py"):
-        if path.name == "cli.py":  # commands stand above all packages
+        if path.name.endswith("cli.py"):  # commands stand above all packages
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names: list[str] = []

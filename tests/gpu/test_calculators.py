@@ -92,6 +92,8 @@ def test_operations_of_a_forward_pass_add_up_to_its_flops() -> None:
     step = {w.name: w for w in operations(shape, "training", 2, tokens, "bf16")}
     assert step["output head"].flops == 6 * counted["head"]
     assert step["AdamW"].bytes == 28 * shape.parameters
+    multiplied = shape.parameters - shape.vocab_size * shape.d_model  # not the embedding's rows
+    assert step["weights cast"].bytes == (4 + 2) * multiplied
 
 
 def names(*choices: str) -> set[str]:
@@ -290,6 +292,11 @@ def test_every_tool_prints_and_draws(
         ("roofline --matmul 5 5 5 --phase decode", "--phase is for a model"),
         ("roofline trainer.batch_size=2", "model keys alone; give --batch"),
         ("roofline model=small optimizer=muon", "'optimizer=muon': the roofline depends on model"),
+        ("roofline --kernel 1e30 1e-300", "from 1 to 1e+30"),
+        (f"roofline --tokens 1{'0' * 400}", "go up to 1000000000"),
+        (f"tiling 1{'0' * 400} 1 1", "go up to 1000000000"),
+        ("roofline experiment=tinystories", "model keys alone"),
+        ("roofline model.attention.backend=eager", "counts fused attention"),
         ("coalescing --offset 8", "give --stride N with it"),
         ("alignment 33 --precision fp4 --gpu B200", "33 fp4 elements is no number of bytes"),
         ("alignment 32 --precision fp4", "no peak for fp4"),
@@ -316,10 +323,18 @@ def test_the_patterns_fit_every_width(width: int, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.count("\n") == 2 + len(PATTERNS)
 
 
-def test_a_block_with_too_many_threads_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    line = "gpu occupancy --threads 1025 --registers 16 --shared-memory 0"
-    assert main(line.split()) == 0
+def test_a_block_that_cannot_start_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "gpu occupancy --threads 1025 --registers 16 --shared-memory"
+    assert main([*line.split(), "0"]) == 0
     assert "cannot start: a block has up to 1,024 threads" in capsys.readouterr().out
+    assert main([*line.split(), "999999"]) == 0
+    both = "a block needs more shared memory than there is and has up to 1,024 threads"
+    assert both in capsys.readouterr().out
+
+
+def test_rows_of_half_bytes_are_drawn(tmp_path: Path) -> None:
+    line = "gpu alignment 64 --precision fp4 --gpu B200 --plot"
+    assert main([*line.split(), str(tmp_path / "a.png")]) == 0
 
 
 def test_the_calculators_need_no_torch_and_the_command_line_no_pydantic() -> None:

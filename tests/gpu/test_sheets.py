@@ -62,6 +62,8 @@ def test_a_sheet_of_ones_own_needs_no_sources(tmp_path: Path) -> None:
         ({"sms": "132"}, "sms: .*valid integer, got '132'"),
         ({"max_threads_per_sm": 16}, "max_threads_per_block 1024 is more than max_threads_per_sm"),
         ({"warp_size": 2048}, "warp_size 2048 is more than max_threads_per_block 1024"),
+        ({"sector": 10**12}, "sector: .*less than or equal to 65536"),
+        ({"shared_memory_per_block": 233000}, "234024, is more than shared_memory_per_sm 233472"),
         ({"smss": 3}, "unknown field smss, did you mean sms"),
         ({"flops": {"bf17": 1.0}}, "flops.bf17: "),
         ({"flops": {}}, "flops: "),

@@ -6,6 +6,7 @@ from statistics import mean
 from lmlab.errors import UserError
 from lmlab.gpu.names import BYTES, Precision
 from lmlab.gpu.occupancy import ceil_div, round_up
+from lmlab.gpu.roofline import LARGEST_SIZE
 from lmlab.gpu.sheets import Sheet
 
 SEGMENT = 128
@@ -32,18 +33,23 @@ class Alignment:
     """Share of the columns of all tiles of 128 columns that exist."""
 
 
+def row_bytes(size: int, precision: Precision) -> int | None:
+    """Return the bytes of a row; None when they are no whole number."""
+    row = size * BYTES[precision]
+    return int(row) if row == int(row) else None
+
+
 def alignment(sheet: Sheet, size: int, precision: Precision = "bf16") -> Alignment:
     """Return what the number of columns of a row-major matrix does.
 
     Raises UserError for sizes below 1, and for a precision that the GPU lacks.
     """
-    if size < 1:
-        raise UserError(f"a size must be 1 or more, got {size}")
+    if not 1 <= size <= LARGEST_SIZE:
+        raise UserError(f"a size must be 1 or more, up to {LARGEST_SIZE}, got {size}")
     sheet.peak(precision)
-    row = size * BYTES[precision]
-    if row != int(row):
+    row = row_bytes(size, precision)
+    if row is None:
         raise UserError(f"a row of {size} {precision} elements is no number of bytes; pad it")
-    row = int(row)
     offsets = [number * row % sheet.sector for number in range(sheet.sector)]  # they repeat
     touched = [ceil_div(offset + SEGMENT, sheet.sector) for offset in offsets]
     return Alignment(

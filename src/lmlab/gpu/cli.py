@@ -168,6 +168,8 @@ def _coalescing(options: argparse.Namespace, sheet: "Sheet") -> None:
     found = [access(sheet, stride, offset, options.width) for stride, offset in patterns]
     measured: list[float] = []
     if options.measure:
+        if min(a.stride for a in found) < 0:
+            raise UserError(f"--measure needs a stride of 0 or more, got {options.stride}")
         from lmlab.profiling.measure import measured_on, read_bandwidth
 
         measured = [read_bandwidth(a.stride, a.offset, a.width) for a in found]

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmlab.figures import BLUE, COLORS, FAINT, INK, ORANGE, picture
-from lmlab.gpu.alignment import alignment
+from lmlab.gpu.alignment import alignment, row_bytes
 from lmlab.gpu.coalescing import WIDTHS, Access, access
 from lmlab.gpu.names import Precision
 from lmlab.gpu.occupancy import Occupancy, occupancy
-from lmlab.gpu.roofline import Prediction, ridge
+from lmlab.gpu.roofline import LARGEST_SIZE, Prediction, ridge
 from lmlab.gpu.sheets import Sheet
 from lmlab.gpu.tiling import Tiling
 from lmlab.gpu.waves import Waves, waves
@@ -87,7 +87,7 @@ def plot_waves(
     sheet: Sheet, found: Sequence[Waves], tile: tuple[int, int], per_sm: int, path: Path
 ) -> None:
     """Draw the share of busy SMs against the size of a square result; the sizes asked for: dots."""
-    end = max(each.m for each in found) * 2
+    end = min(max(each.m for each in found) * 2, LARGEST_SIZE)
     sizes = range(1, end + 1, max(1, end // 2000))
     busy = [100 * waves(sheet, size, size, tile, per_sm).busy for size in sizes]
     with picture(path, f"Waves of {tile[0]} x {tile[1]} tiles on {sheet.name}") as (panel,):
@@ -123,7 +123,7 @@ def plot_coalescing(sheet: Sheet, found: Sequence[Access], path: Path) -> None:
                 label=f"{counted(width, 'byte')} each",
             )
         panel.plot(
-            [abs(a.stride) for a in found], [100 * a.efficiency for a in found], "D", color=INK,
+            [a.stride for a in found], [100 * a.efficiency for a in found], "D", color=INK,
             label="printed", markersize=4, zorder=3,
         )  # fmt: skip
         panel.set(xlabel="stride (elements)", ylabel="useful bytes (%)", ylim=(0, 105))
@@ -156,7 +156,7 @@ def plot_tiling(sheet: Sheet, tilings: Sequence[Tiling], precision: Precision, p
 
 def plot_alignment(sheet: Sheet, size: int, precision: Precision, path: Path) -> None:
     """Draw the sectors of 128 bytes of a row for the sizes around one size."""
-    sizes = range(max(1, size - 40), size + 72)
+    sizes = [n for n in range(max(1, size - 40), size + 72) if row_bytes(n, precision) is not None]
     sectors = [alignment(sheet, each, precision).sectors for each in sizes]
     with picture(path, f"Rows around {size} {precision} elements on {sheet.name}") as (panel,):
         for each, touched in zip(sizes, sectors, strict=True):

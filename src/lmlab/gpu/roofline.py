@@ -54,8 +54,8 @@ def predict(work: Work, sheet: Sheet) -> Prediction:
 
     Raises UserError when there is nothing to do or the GPU has no such precision.
     """
-    some = work.flops + work.bytes >= LEAST
-    if not some or min(work.flops, work.bytes) < 0 or max(work.flops, work.bytes) > LARGEST:
+    meant = [each == 0 or LEAST <= each <= LARGEST for each in (work.flops, work.bytes)]
+    if not all(meant) or work.flops == work.bytes == 0:
         raise UserError(
             f"{work.name} needs FLOPs or bytes from {LEAST:g} to {LARGEST:g}, "
             f"got {work.flops:g} and {work.bytes:g}"

@@ -85,7 +85,7 @@ def _model(options: argparse.Namespace, sheet: "Sheet") -> tuple[list[Any], list
 
     for override in options.overrides:
         key = override.lstrip("+~").partition("=")[0]
-        if key.partition("@")[0].partition("/")[0].partition(".")[0] not in ("model", "experiment"):
+        if key.partition("@")[0].partition("/")[0].partition(".")[0] != "model":
             advice = f"; give {INSTEAD[key]}" if key in INSTEAD else ""
             raise UserError(f"'{override}': the roofline depends on model keys alone{advice}")
     model = compose(*(options.overrides or [DEFAULT_MODEL])).model
@@ -114,6 +114,8 @@ def shape_of(model: "ModelConfig") -> "Shape":
         raise UserError(
             f"the roofline knows full and sliding_window attention with glu or mlp, not {key}"
         )
+    if attention.backend == "eager":
+        raise UserError("the roofline counts fused attention, not model.attention.backend=eager")
     branches = 1 if model.block == "parallel" else 2
     norms = branches * {"pre": 1, "post": 1, "double": 2, "none": 0}[model.norm_placement]
     norms = 0 if model.norm == "none" else norms

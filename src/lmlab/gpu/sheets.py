@@ -14,14 +14,15 @@ from lmlab.gpu.names import SHEETS, Precision, sheet_names
 from lmlab.schema import Config
 
 Count = Annotated[int, Field(ge=1, strict=True)]
+Small = Annotated[int, Field(ge=1, le=65536, strict=True)]
 Rate = Annotated[float, Field(gt=0, lt=1e30)]
 PARTS = (
     ("warp_size", "max_threads_per_block"),
     ("max_threads_per_block", "max_threads_per_sm"),
     ("register_unit", "registers_per_block"),
     ("registers_per_block", "registers_per_sm"),
+    ("registers_per_thread", "registers_per_block"),
     ("schedulers_per_sm", "registers_per_sm"),
-    ("shared_memory_per_block", "shared_memory_per_sm"),
     ("shared_memory_unit", "shared_memory_per_sm"),
 )
 """Fields of which the first cannot be more than the second."""
@@ -39,27 +40,27 @@ class Sheet(Config):
     """As text: "9.0"."""
     sms: Count
     """Streaming multiprocessors that are enabled."""
-    warp_size: Count
+    warp_size: Small
     """Threads that execute one instruction together."""
-    schedulers_per_sm: Count
+    schedulers_per_sm: Small
     """Parts of an SM that have their own scheduler and registers."""
-    max_threads_per_block: Count
-    max_threads_per_sm: Count
-    max_blocks_per_sm: Count
+    max_threads_per_block: Small
+    max_threads_per_sm: Small
+    max_blocks_per_sm: Small
     registers_per_sm: Count
     """Registers of 32 bits."""
     registers_per_block: Count
-    registers_per_thread: Count
+    registers_per_thread: Small
     register_unit: Count
     """Registers are allocated to a warp in multiples of this."""
     shared_memory_per_sm: Count
     shared_memory_per_block: Count
     """Largest that a block can ask for, beyond 48 KiB with an opt-in."""
-    reserved_shared_memory: Annotated[int, Field(ge=0)]
+    reserved_shared_memory: Annotated[int, Field(ge=0, strict=True)]
     """Taken by the system in each block."""
     shared_memory_unit: Count
     """Shared memory is allocated to a block in multiples of this."""
-    sector: Count
+    sector: Small
     """Bytes that memory transfers at least."""
     l2: Count
     memory: Count
@@ -83,6 +84,12 @@ class Sheet(Config):
                 raise ValueError(
                     f"{part} {getattr(self, part)} is more than {whole} {getattr(self, whole)}"
                 )
+        of_block = self.shared_memory_per_block + self.reserved_shared_memory
+        if of_block > self.shared_memory_per_sm:
+            raise ValueError(
+                f"shared_memory_per_block with reserved_shared_memory, {of_block}, is more than "
+                f"shared_memory_per_sm {self.shared_memory_per_sm}"
+            )
         return self
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lmlab.gpu.alignment import UNITS, Alignment
 from lmlab.gpu.coalescing import Access
 from lmlab.gpu.names import Precision
-from lmlab.gpu.occupancy import Occupancy
+from lmlab.gpu.occupancy import Occupancy, ceil_div
 from lmlab.gpu.roofline import Prediction, ridge
 from lmlab.gpu.sheets import Sheet
 from lmlab.gpu.tiling import Tiling
@@ -35,10 +35,11 @@ def occupancy_table(kernel: Occupancy) -> list[str]:
         f"occupancy {kernel.share:.1%}, limited by {' and '.join(limited)}"
     )
     if kernel.blocks == 0:
-        end = f"the kernel cannot start: one block needs more {' and '.join(limited)} than there is"
+        needed = [name for name in limited if name != "warps"]
+        problems = [f"needs more {' and '.join(needed)} than there is"] if needed else []
         if kernel.threads > sheet.max_threads_per_block:
-            most = f"{sheet.max_threads_per_block:,}"
-            end = f"the kernel cannot start: a block has up to {most} threads"
+            problems.append(f"has up to {sheet.max_threads_per_block:,} threads")
+        end = f"the kernel cannot start: a block {' and '.join(problems)}"
     title = (
         f"{sheet.name}: blocks of {kernel.threads} threads, {kernel.registers} registers a thread, "
         f"{kernel.shared_memory:,} bytes of shared memory a block"
@@ -148,7 +149,7 @@ def alignment_table(sheet: Sheet, sizes: Sequence[Alignment]) -> list[str]:
     ]
     return [
         f"{sheet.name}: padding is to multiples of 64; 128 bytes of an aligned row are "
-        f"{128 // sheet.sector} sectors",
+        f"{ceil_div(128, sheet.sector)} sectors",
         *aligned_table(rows),
     ]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lmlab.errors import UserError
 from lmlab.gpu.names import BYTES, Precision
 from lmlab.gpu.occupancy import ceil_div
-from lmlab.gpu.roofline import Work, ridge
+from lmlab.gpu.roofline import LARGEST_SIZE, Work, ridge
 from lmlab.gpu.sheets import Sheet
 
 DEPTH = 32
@@ -44,6 +44,8 @@ def tiling(
         raise UserError(
             f"sizes must be 1 or more, got {m} x {n} x {k}, tile {tile} and {stages} stages"
         )
+    if max(m, n, k, stages) > LARGEST_SIZE:
+        raise UserError(f"sizes and stages go up to {LARGEST_SIZE}, got {max(m, n, k, stages)}")
     size = BYTES[precision]
     reads = ceil_div(n, tile) * m * k + ceil_div(m, tile) * k * n
     name = f"tiles of {tile}" if tile > 1 else "naive"

@@ -9,7 +9,7 @@ from typing import Literal
 
 from lmlab.errors import UserError
 from lmlab.gpu.names import BYTES, Precision
-from lmlab.gpu.roofline import Work, elementwise, matmul
+from lmlab.gpu.roofline import LARGEST_SIZE, Work, elementwise, matmul
 
 Phase = Literal["training", "prefill", "decode"]
 ADAMW_FLOPS, ADAMW_BYTES = 14, 28
@@ -73,6 +73,8 @@ def operations(
     """
     if min(batch, tokens) < 1:
         raise UserError(f"batch and tokens must be 1 or more, got {batch} and {tokens}")
+    if max(batch, tokens) > LARGEST_SIZE:
+        raise UserError(f"batch and tokens go up to {LARGEST_SIZE}, got {batch} and {tokens}")
     if phase == "decode":
         return _forward(shape, batch, precision, batch, _cached(shape, batch, tokens, precision))
     rows = batch * tokens
@@ -142,7 +144,8 @@ def _training(shape: Shape, rows: int, precision: Precision, attention: Work) ->
     vocab = 1.0 * rows * shape.vocab_size
     works.append(elementwise("loss over the vocabulary", vocab, 2, 1, size, 5))
     if precision not in ("fp32", "tf32"):
-        casts = Work("weights cast", 0.0, parameters * (BYTES["fp32"] + size), "fp32")
+        multiplied = shape.num_layers * shape.layer_parameters + shape.vocab_size * shape.d_model
+        casts = Work("weights cast", 0.0, multiplied * (BYTES["fp32"] + size), "fp32")
         works.append(casts)
     step = Work("AdamW", parameters * ADAMW_FLOPS, parameters * ADAMW_BYTES, "fp32")
     clip = Work("gradient norm", 2 * parameters, 4 * parameters, "fp32")

@@ -55,8 +55,8 @@ def read_bandwidth(stride: int, offset: int, width: int) -> float:
     dtypes = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     if width not in dtypes:
         raise UserError(f"--measure reads 1, 2, 4 or 8 bytes at a time, got {width}")
-    count = ELEMENTS // max(abs(stride), 1)
-    begin, step = offset // width, abs(stride)
+    count = ELEMENTS // max(stride, 1)
+    begin, step = offset // width, stride
     data = torch.zeros(begin + count * max(step, 1), device=device, dtype=dtypes[width])
     view = torch.as_strided(data, (count,), (step,), begin)
     out = torch.empty(count, device=device, dtype=dtypes[width])
