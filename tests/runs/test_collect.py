@@ -131,11 +131,12 @@ def test_a_file_that_cannot_be_written_is_one_line(
 ) -> None:
     folder = lr_sweep(tmp_path / "sweep", seeds=1)
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").touch()
     (folder / "sweep.html").mkdir()
     for arguments, text in (
         (["collect", str(folder), "--output", str(tmp_path / "folder")], "Is a directory: "),
-        (["collect", str(folder), "--plot", str(tmp_path / "folder")], "Is a directory: "),
+        (["collect", str(folder), "--plot", str(tmp_path / "folder.png")], "Is a directory: "),
         (["collect", str(folder), "--output", str(tmp_path / "file" / "a")], "File exists: "),
         (["collect", str(folder), "--output", "/dev/null/a"], "File exists: "),
         (["report", str(folder)], "Is a directory: "),
