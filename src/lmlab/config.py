@@ -34,7 +34,7 @@ class RunConfig(Config):
 
     NOT_IDENTITY = frozenset({"name", "resume", "logger", "slurm", "parallel"})
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Annotated[str, Field(pattern=r"^\.*[\w-][\w.-]*$")]
     """Name of the run's folder; letters, digits, '_', '-' and '.'."""
     seed: Annotated[int, Field(ge=0)]
     """Seed of the initial weights, the batches and the samples."""

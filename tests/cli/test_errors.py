@@ -22,6 +22,7 @@ MISTAKES = {
     "added group": (["+experimnt=x"], "unknown key, did you mean 'experiment'?"),
     "no experiment": (["experiment=nope"], "'cpu_scale'", "'architectures/", "'tinystories'"),
     "large seed": (["seed=99999999999999999999999"], "config error at 'seed': must be below 2**63"),
+    "only dots": (["name=.."], "config error at 'name'"),
     "null group": (["logger=null"], "a group cannot be null"),
     "environment": (["lr=${oc.env:NOPE}"], "Environment variable 'NOPE' not found"),
     "name": (["name=${oc.env:NOPE}"], "Environment variable 'NOPE' not found"),

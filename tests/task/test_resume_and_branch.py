@@ -311,3 +311,27 @@ def test_composing_in_python_is_what_the_command_line_does() -> None:
     assert set(dir(lmlab)) >= {"RunConfig", "compose", "load"}
     with pytest.raises(ConfigError, match=r"model\.dropuot"):
         lmlab.compose("+model.dropuot=0.1")
+
+
+@pytest.mark.parametrize("name", ["result.json", "environment.json", "data.json"])
+def test_a_damaged_record_is_one_line(name: str, unfinished: Path) -> None:
+    (unfinished / name).write_text('{"val_loss": 2.')
+    with pytest.raises(UserError, match=rf"{name}: damaged \(.*\); repair it or remove it"):
+        train(composed(f"resume={quoted(unfinished)}"), unfinished)
+    (unfinished / name).write_text("[]")
+    with pytest.raises(UserError, match=rf"{name}: expected keys and values, got list"):
+        train(composed(f"resume={quoted(unfinished)}"), unfinished)
+
+
+def test_starting_again_without_a_checkpoint_is_said(
+    parent: Path, unfinished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = sorted((unfinished / "checkpoints").glob("step_*.pt"))
+    for path in (first, second):
+        path.write_bytes(path.read_bytes()[:100])
+    train(composed(f"resume={quoted(unfinished)}"), unfinished)
+    said = capsys.readouterr().err
+    assert re.search(rf"{second.name} is damaged \(.*\): trying the previous one", said)
+    assert re.search(rf"{first.name} is damaged \(.*\): there is no earlier one", said)
+    assert "checkpoints has no checkpoint to continue from: starting at step 0" in said
+    assert rows(unfinished) == rows(parent)

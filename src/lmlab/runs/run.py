@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from lmlab.errors import NO_SPACE, UserError
+from lmlab.errors import NO_SPACE, DataError, UserError
 from lmlab.files import atomic_write, fsync_directory, remove_if_empty
 from lmlab.layout import CONFIG, TOKENIZER
 
@@ -146,7 +146,7 @@ class Run:
         """Write config.yaml and environment.json; a resumed run keeps both and notes the resume."""
         path = self.directory / ENVIRONMENT
         if path.exists() and (self.directory / CONFIG).exists():
-            first = json.loads(path.read_text(encoding="utf-8"))
+            first = read_json(path)
             first.setdefault("resumed", []).append(environment)
             environment = first
         else:
@@ -164,7 +164,7 @@ class Run:
         """
         path = self.directory / DATA
         if path.exists():
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = read_json(path)
             changed = [k for k in before if k != "fingerprint" and before[k] != record.get(k)]
             if changed:
                 raise UserError(
@@ -188,10 +188,18 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """Return the result of a finished or diverged run, None for any other."""
         path = self.directory / RESULT
-        if not path.exists():
-            return None
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return values
+        return read_json(path) if path.exists() else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the keys and values of a file in a run directory; DataError when it is damaged."""
+    try:
+        values = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); repair it or remove it") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path}: expected keys and values, got {type(values).__name__}")
+    return values
 
 
 def _finite(value: Any) -> Any:

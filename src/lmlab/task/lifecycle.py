@@ -1,5 +1,6 @@
 """The life of a run, the same for every task: begin or resume, train, publish the result."""
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -102,7 +103,7 @@ def _exit_stopped(run: Run, outcome: Outcome, distributed: DistributedContext) -
     if distributed.is_main_process and run.stop_signal is signal.SIGINT:
         _write_pictures(run.directory)  # a cluster job has no time for them
     run.say(f"stopped after step {outcome.state.step}; continue with:")
-    run.say(f"  python train.py resume={run.directory}")
+    run.say(f"  python train.py resume={shlex.quote(str(run.directory))}")
     sys.exit(128 + outcome.stop_signal)
 
 

@@ -108,7 +108,8 @@ class Checkpoints:
         It is the newest that is sound in all processes. `like` is as for `read_checkpoint`.
         """
         warnings: list[str] = []
-        for path in self.distributed.from_main(lambda: checkpoints_in(self.folder)):
+        paths = self.distributed.from_main(lambda: checkpoints_in(self.folder))
+        for path in paths:
             state, problem = None, None
             try:
                 state = _read(path, like or {}, distributed=self.distributed)
@@ -117,7 +118,8 @@ class Checkpoints:
             problems = [found for found in self.distributed.gather(problem) if found is not None]
             if not problems:
                 return state, warnings
-            warnings.append(f"{path} is damaged ({problems[0]}): trying the previous one")
+            then = "there is no earlier one" if path == paths[-1] else "trying the previous one"
+            warnings.append(f"{path} is damaged ({problems[0]}): {then}")
         return None, warnings
 
     def quarantine(self, after: int, suffix: str = ".damaged") -> None:

@@ -62,6 +62,8 @@ def resume(setup: "TrainingSetup", checkpoints: Checkpoints, log: "RunLog") -> T
     if distributed.is_main_process:
         checkpoints.quarantine(after=-1 if values is None else values["step"])
     if values is None:
+        if warnings or any(log.position().values()):
+            log.say(f"{checkpoints.folder} has no checkpoint to continue from: starting at step 0")
         log.rewind({})
         return None
     given = f"the checkpoint of step {values['step']} in {checkpoints.folder}"
