@@ -83,11 +83,13 @@ def clean_config(*overrides: str) -> CleanConfig:
 def _clean(config: CleanConfig) -> None:
     """Clean; errors from here on are not explained as those of a configuration."""
     from lmlab.cleaning.run import clean
-    from lmlab.cleaning.text import summary
+    from lmlab.cleaning.text import first_problem, summary
 
     manifest = clean(config)
     if manifest is not None:
         print(summary(manifest, config.output))
+        if manifest["problems"] and not manifest["documents"]:
+            raise UserError(f"nothing of the input could be read: {first_problem(manifest)}")
 
 
 def _explain(error: Exception) -> str | None:

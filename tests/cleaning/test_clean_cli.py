@@ -73,3 +73,21 @@ def test_every_recipe_composes(recipe: str, executor: str) -> None:
 def test_two_steps_of_one_name_are_refused() -> None:
     with pytest.raises(UserError, match="two steps write scores as 'minhash'"):
         clean_config("+cleaning.steps.again=${cleaning.steps.minhash}", "input=[x]")
+
+
+def test_an_input_that_cannot_be_read_fails_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "web.jsonl").write_text('{"text": "some words"}\n{"text": "others"}\n')
+    command = [sys.executable, str(ROOT / "clean.py"), "input=[web.jsonl]", *RECIPE]
+    options = {"capture_output": True, "text": True, "cwd": tmp_path}
+    done = subprocess.run([*command, "output=out", "read.field=nope"], **options)
+    reason = "web.jsonl at byte 0: no text in field 'nope' (other fields: 'text'); set read.field"
+    assert done.returncode == 1
+    assert "could not be read: 2 parts" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("nothing of the input could be read: ")
+    assert done.stderr.rstrip().endswith(reason)
+    with (tmp_path / "web.jsonl").open("a") as file:
+        file.write('{"words": 3}\n')
+    done = subprocess.run([*command, "output=other"], **options)
+    assert done.returncode == 0
+    assert "could not be read: 1 part of the input" in done.stdout
+    assert "web.jsonl at byte 42: no text in field 'text' (other fields: 'words')" in done.stdout

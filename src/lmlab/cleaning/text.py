@@ -21,9 +21,17 @@ def summary(manifest: Manifest, directory: Path) -> str:
     if manifest["problems"]:
         lines.append(
             f"passed over, because it could not be read: {manifest['problems']:,} "
-            f"part{'s' * (manifest['problems'] != 1)} of the input (offsets in manifest.json)"
+            f"part{'s' * (manifest['problems'] != 1)} of the input (offsets in manifest.json), "
+            f"first {first_problem(manifest)}"
         )
     lines.append(
         f"{directory}: {manifest['kept']:,} documents, {manifest['kept_characters']:,} characters"
     )
     return "\n".join(lines)
+
+
+def first_problem(manifest: Manifest) -> str:
+    """Return the file, the offset and the reason of the first part that could not be read."""
+    file = next(file for file in manifest["files"] if file["first_problems"])
+    offset, reason = file["first_problems"][0]
+    return f"{file['path']} at byte {offset:,}: {reason}"
