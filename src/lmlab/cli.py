@@ -38,24 +38,25 @@ class Parser(argparse.ArgumentParser):
         given = sys.argv[1:] if args is None else list(args)
         positional = [action.dest for action in self._actions if not action.option_strings]
         # Beside other positional arguments, a path with `=` may be one of them.
-        first = self._overrides(given) if positional == ["overrides"] else []
-        found, rest = super().parse_known_args([a for a in given if a not in first], namespace)
+        first = self._overrides(given) if positional == ["overrides"] else set()
+        others = [argument for place, argument in enumerate(given) if place not in first]
+        found, rest = super().parse_known_args(others, namespace)
         if "overrides" in positional:
             more = [argument for argument in rest if OVERRIDE.match(argument)]
-            found.overrides = [*found.overrides, *first, *more]
+            found.overrides = [*found.overrides, *(given[place] for place in sorted(first)), *more]
             rest = [argument for argument in rest if argument not in more]
         return found, rest
 
-    def _overrides(self, given: list[str]) -> list[str]:
-        """Return the overrides, also those behind an option of several values."""
+    def _overrides(self, given: list[str]) -> set[int]:
+        """Return the places of the overrides, also behind an option of several values."""
         options = self._option_string_actions
         before = ["", *given]
-        return [
-            argument
-            for argument, option in zip(given, before, strict=False)
+        return {
+            place
+            for place, argument in enumerate(given)
             if OVERRIDE.match(argument)
-            and (option not in options or options[option].nargs is not None)
-        ]
+            and (before[place] not in options or options[before[place]].nargs is not None)
+        }
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""

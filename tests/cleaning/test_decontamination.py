@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 from corpus import text
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lmlab.cleaning.decontamination import Decontaminate
+from lmlab.cleaning.decontamination import _WORD, Decontaminate
 from lmlab.cleaning.document import Document
+from lmlab.cleaning.hashing import ngram_hashes, normalize
 from lmlab.cleaning.pipeline_config import DecontaminateConfig
 from lmlab.errors import ConfigError, DataError
 
@@ -63,3 +66,22 @@ def test_evaluation_files_that_give_nothing_are_refused(questions: Path, tmp_pat
         Decontaminate(config(tmp_path / "missing.jsonl"))
     with pytest.raises(ConfigError, match="is empty"):
         Decontaminate(config(questions).model_copy(update={"paths": []}))
+
+
+def test_letters_that_are_words_are_marked_where_they_stand(tmp_path: Path) -> None:
+    line = "\u5982\u679c\u706b\u8f66\u4e2d\u5348\u79bb\u5f00\u8f66\u7ad9"
+    path = tmp_path / "test.jsonl"
+    path.write_text(json.dumps({"question": line}) + "\n")
+    clean = " ".join(f"word{i}" for i in range(40))
+    texts = (f"\u524d\u8a00{line}", f"{line} {clean}", f"{clean} {line}")
+    marked = []
+    for document in Decontaminate(config(path))([Document(t, t) for t in texts]):
+        assert document.removal is not None
+        marked.append([document.text[start:end] for start, end in document.removal.spans])
+    assert marked == [[texts[0]], [line], [line]]
+
+
+@given(st.text(st.sampled_from("ab \n\t\x1c\x85.\u00e9\u0301\u4e2d\u0e01\u3042"), max_size=30))
+def test_words_of_spans_are_those_of_ngrams(text: str) -> None:
+    words = [word for m in _WORD.finditer(text) for word in normalize(m[0]).split()]
+    assert len(ngram_hashes(text, 1)) == len(words)

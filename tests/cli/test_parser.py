@@ -25,5 +25,7 @@ def test_overrides_stand_before_between_and_after_options(line: list[str]) -> No
 def test_a_value_with_an_equals_sign_is_no_override() -> None:
     found = build_parser().parse_args(["profile", "--output", "lr=1/profile", "lr=2"])
     assert (str(found.output), found.overrides) == ("lr=1/profile", ["lr=2"])
+    found = build_parser().parse_args(["profile", "--output", "lr=1", "lr=1"])
+    assert (str(found.output), found.overrides) == ("lr=1", ["lr=1"])
     found = build_parser().parse_args(["sweep", "resume", "runs/sweeps/lr=1", "slurm.gpus=2"])
     assert (str(found.directory), found.overrides) == ("runs/sweeps/lr=1", ["slurm.gpus=2"])

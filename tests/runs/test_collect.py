@@ -204,3 +204,23 @@ def test_plots_show_numbers_against_the_metric_and_names_in_rows(tmp_path: Path)
         picture = write_sweep_plot(sweep, tmp_path / "plot.png").read_bytes()
         assert picture.startswith(b"\x89PNG")
         assert len(picture) > 5000
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"),
+    [
+        *((m, "lr=0.1") for m in ("val_accuracy", "val_sampled_accuracy", "val_margin")),
+        *((m, "lr=0.1") for m in ("val_reward", "val_format", "val_pass_at_8")),
+        *((m, "lr=0.01") for m in ("val_loss", "val_kl", "val_reward_failures")),
+    ],
+)
+def test_metrics_beside_the_tasks_own_have_their_direction(
+    metric: str, best: str, tmp_path: Path
+) -> None:
+    for lr, value in ((0.01, 0.2), (0.1, 0.9)):
+        for seed in range(2):
+            run = write_sweep_run(tmp_path, {"seed": seed, "lr": lr}, 3.0)
+            result = json.loads((run / "result.json").read_text())
+            result[metric] = value + seed / 100
+            (run / "result.json").write_text(json.dumps(result))
+    assert str(judge(collect(tmp_path, metric)).best) == best

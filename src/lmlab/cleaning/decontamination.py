@@ -47,8 +47,11 @@ class Decontaminate:
         return known
 
     def _spans(self, text: str, ngrams: list[int]) -> tuple[tuple[int, int], ...]:
-        """Return where n-grams, known by their first word, are in the text, joined."""
-        words = [m.span() for m in _WORD.finditer(text) if normalize(m[0]).strip()]
+        """Return where n-grams, known by their first word, are in the text, joined.
+
+        What stands between white space is marked as a whole, also where each letter is a word.
+        """
+        words = [m.span() for m in _WORD.finditer(text) for _ in normalize(m[0]).split()]
         spans: list[tuple[int, int]] = []
         for first in ngrams:
             start, end = words[first][0], words[min(first + self._n, len(words)) - 1][1]

@@ -164,7 +164,7 @@ class Planner:
 
     def _row(self, layout: Layout, sequences: int, count: int, checkpointed: bool) -> Row:
         training = self.training
-        cast = layout.sharded and training.precision in ("bf16", "fp8")
+        cast = layout.sharded and training.precision == "bf16"  # as FSDP gathers
         pieces = self._traced(sequences, layout.tensor, cast)
         work, _, optimizer = self._count(layout.tensor)
         # Updates of whole matrices gather those that tensor parallelism divides.

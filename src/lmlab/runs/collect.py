@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,10 @@ METRICS = {
     "best_val_loss": "best validation loss",
 }
 """Names of metrics in sentences, where they differ from the key."""
-HIGHER_IS_BETTER = ("tokens_per_second",)
+HIGHER_IS_BETTER = re.compile(
+    r"(^|_)(tokens_per_second|accuracy|margin|reward|format|pass_at_\d+)$"
+)
+"""Metrics beside a task's own of which more is better; of all others less is."""
 Settings = tuple[tuple[str, Any], ...]
 
 
@@ -141,7 +145,8 @@ def _judged_by(runs: Sequence[RunRecord], metric: str | None) -> tuple[str, bool
     known = [*RESULTS, *sorted(numbers.difference(RESULTS))]
     if chosen not in known:
         raise UserError(f"'{chosen}' is not one of {', '.join(known)}")
-    return chosen, own.get(chosen.removeprefix("best_"), chosen in HIGHER_IS_BETTER)
+    maximize = bool(HIGHER_IS_BETTER.search(chosen))
+    return chosen, own.get(chosen.removeprefix("best_"), maximize)
 
 
 def find_axes(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
