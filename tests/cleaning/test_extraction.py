@@ -84,6 +84,39 @@ def test_encodings(encoding: str, text: str) -> None:
     assert text in decode_html(html.encode(encoding))
 
 
+KOREAN = "오늘은 날씨가 좋습니다. 내일은 비가 올 것입니다. 똠방각하"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("cp949", KOREAN), ("iso2022_jp", "今日は天気がいいです。"), ("cp932", "①今日は天気がいい")],
+)
+def test_encodings_of_more_characters(encoding: str, text: str) -> None:
+    assert decode_html(f"<p>{text}".encode(encoding)) == f"<p>{text}"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("utf-8", "Où est la bibliothèque ? L’hôtel"), ("utf-8", KOREAN), ("cp949", KOREAN)],
+)
+@pytest.mark.parametrize("end", [b"\xff", b"\xe9", None])
+def test_a_damaged_byte_costs_one_character(encoding: str, text: str, end: bytes | None) -> None:
+    html = f"<p>{text}</p>" * 5
+    raw = html.encode(encoding)
+    raw = raw + text[-1].encode(encoding)[:-1] if end is None else raw + end + b"<p>"
+    assert decode_html(raw).startswith(html)
+
+
+def test_declared_encodings() -> None:
+    text = "Вчора я був у місті і зустрів друзів."
+    page = f"<html><head><meta charset='KOI8-U'></head><p>{text}"
+    assert decode_html(page.encode("koi8-u")) == page  # detected as KOI8-R
+    assert decode_html(text.encode("koi8-u"), "koi8-u") == text
+    for wrong in ("utf-8", "iso-8859-1", "utf-16", "shift_jis", "no such", ""):
+        assert decode_html(f"<meta charset={wrong}>{text}".encode("cp1251"))[-9:] == text[-9:]
+        assert decode_html(f"<p>{text}".encode(), wrong) == f"<p>{text}"
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_decode(raw: bytes) -> None:
     decode_html(raw).encode("utf-8", "replace").decode()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from cleaning_support import step
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -33,8 +34,14 @@ def record(kind: str, body: bytes, content_type: str, url: str = "https://exampl
     return head.encode() + body + b"\r\n\r\n"
 
 
-def response(html: bytes, headers: str = "", status: str = "200 OK", url: str = "u") -> bytes:
-    http = f"HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\n{headers}\r\n".encode()
+def response(
+    html: bytes,
+    headers: str = "",
+    status: str = "200 OK",
+    url: str = "u",
+    kind: str = "text/html; charset=utf-8",
+) -> bytes:
+    http = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{headers}\r\n".encode()
     return record("response", http + html, "application/http; msgtype=response", url)
 
 
@@ -101,6 +108,40 @@ def test_http_bodies_are_decoded(tmp_path: Path) -> None:
     (tmp_path / "a.warc").write_bytes(b"".join(parts))
     found, problems = read(tmp_path / "a.warc")
     assert ([document.raw for document in found], problems) == ([page] * 3, [])
+
+
+def test_http_bodies_that_cannot_be_decoded_are_no_pages(tmp_path: Path) -> None:
+    page = b"<html>hello" * 20
+    packed = gzip.compress(page)
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(page), page)
+    parts = [
+        response(packed[:30] + b"\xff\xff" + packed[32:], "Content-Encoding: gzip\r\n"),
+        response(packed, "Content-Encoding: x-gzip\r\n"),
+        response(zlib.compress(page)[2:-4], "Content-Encoding: deflate\r\n"),
+        response(chunked[:-20], "Transfer-Encoding: chunked\r\n"),
+        response(packed, kind="application/gzip"),
+        response(page),
+    ]
+    (tmp_path / "a.warc").write_bytes(b"".join(parts))
+    found, problems = read(tmp_path / "a.warc")
+    assert [document.raw for document in found] == [page]
+    assert [problem.offset for problem in problems] == [
+        sum(map(len, parts[:i])) for i in range(4)
+    ]
+    assert {problem.reason for problem in problems} == {
+        "a page whose Content- or Transfer-Encoding cannot be decoded"
+    }
+
+
+def test_the_servers_encoding_is_read(tmp_path: Path) -> None:
+    text = "Вчора я був у місті і зустрів друзів."
+    body = text.encode("koi8-u")
+    kinds = ("text/html", "text/plain")
+    parts = [response(b"<p>" + body, kind=f'{kind}; charset="koi8-u"') for kind in kinds]
+    (tmp_path / "a.warc").write_bytes(b"".join(parts))
+    found, _ = read(tmp_path / "a.warc")
+    (page,) = step("course", "extract")(found[:1])
+    assert (page.text, found[1].text) == (text, f"<p>{text}")
 
 
 def test_an_http_bomb_is_passed_over(tmp_path: Path) -> None:

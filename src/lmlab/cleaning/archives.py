@@ -2,16 +2,18 @@
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from lmlab.cleaning.document import Document
+from lmlab.cleaning.html import decode_html
 from lmlab.cleaning.pieces import Problem, Report, decode, without_surrogates
 from lmlab.cleaning.pipeline_config import ReadConfig
 from lmlab.errors import UserError
-from lmlab.io.compression import BLOCK
+from lmlab.io.compression import BLOCK, compression_of
 
 try:
     from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
@@ -25,6 +27,10 @@ _PLAIN = b"WARC/"
 _GZIP = b"\x1f\x8b\x08"
 _MARKS = (_GZIP, b"\x28\xb5\x2f\xfd", _PLAIN)
 """How a record can begin: a gzip member, a zstd frame, plain."""
+_CHUNK = re.compile(rb"[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?\r?\n")
+_BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
+"""Bytes that no text has (MIME Sniffing Standard, section 3)."""
+_SNIFFED = 1445  # bytes, by the same standard
 
 
 def read_archive(
@@ -149,11 +155,15 @@ def _document(offset: int, record: Any, config: ReadConfig, report: Report) -> D
         if response is None:
             report(Problem(offset, "an HTTP response that cannot be read"))
             return None
-        parsed, body = response
+        parsed, body, decoded = response
         if len(body) > limit:
             report(Problem(offset, f"decodes to more than read.max_document_bytes={limit:,}"))
             return None
-        return _page(parsed, body, metadata)
+        page = _page(parsed, body, metadata)
+        if page is not None and _is_encoded(body, decoded):
+            report(Problem(offset, "a page whose Content- or Transfer-Encoding cannot be decoded"))
+            return None
+        return page
     if record.record_type == WarcRecordType.metadata:
         return _wat(block, metadata)
     document = Document("", metadata=metadata)
@@ -161,8 +171,8 @@ def _document(offset: int, record: Any, config: ReadConfig, report: Report) -> D
     return document
 
 
-def _response(block: bytes, limit: int) -> tuple[Any, bytes] | None:
-    """Return the record with its HTTP headers parsed, and the body as it is sent to a browser.
+def _response(block: bytes, limit: int) -> tuple[Any, bytes, str] | None:
+    """Return the record with its HTTP headers parsed, the body, and which encodings were decoded.
 
     A body that is not encoded as the headers say is returned as it is.
     """
@@ -173,10 +183,20 @@ def _response(block: bytes, limit: int) -> tuple[Any, bytes] | None:
         record.is_http = True
         try:
             record.parse_http(auto_decode=encodings, quirks_mode=True)
-            return record, record.reader.read(limit + 1)
+            body = record.reader.read(limit + 1)
         except (OSError, ValueError, RuntimeError):
             continue
+        return record, body, encodings
     return None
+
+
+def _is_encoded(body: bytes, decoded: str) -> bool:
+    """Return whether a page is still compressed or in chunks."""
+    if compression_of(body):
+        return True
+    if decoded == "none" and _CHUNK.match(body):
+        return True
+    return decoded != "all" and _BINARY.search(body, 0, _SNIFFED) is not None
 
 
 def _page(record: Any, body: bytes, metadata: dict[str, Any]) -> Document | None:
@@ -184,12 +204,17 @@ def _page(record: Any, body: bytes, metadata: dict[str, Any]) -> Document | None
         return None
     kind = (record.http_content_type or "").lower()
     if kind in _HTML_TYPES or (not kind and b"<" in body[:1024]):
-        return Document("", raw=body, metadata=metadata)
+        return Document("", raw=body, metadata=metadata, charset=_charset(record))
     if kind == "text/plain":
-        document = Document("", metadata=metadata)
-        document.text = decode(body, metadata)
+        document = Document("", decode_html(body, _charset(record)), metadata=metadata)
+        if replaced := document.text.count("\ufffd"):
+            metadata["replaced_characters"] = replaced
         return document
     return None
+
+
+def _charset(record: Any) -> str | None:
+    return str(record.http_charset or "").strip("\"' ") or None
 
 
 def _wat(body: bytes, metadata: dict[str, Any]) -> Document | None:

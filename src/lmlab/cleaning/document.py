@@ -33,6 +33,8 @@ class Document:
     scores: dict[str, float] = field(default_factory=dict)
     """`<step>.<name>` -> value."""
     removal: Removal | None = None
+    charset: str | None = None
+    """The encoding of `raw` that the web server declared."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,20 +30,17 @@ LIBRARIES: dict[str, Callable[[], Extractor]] = {
 
 
 def extract_text(html_bytes: bytes) -> str:
-    """Return all text of a page as resiliparse extracts it.
-
-    The bytes are UTF-8, or in the encoding that is detected.
-    """
+    """Return all text of a page, decoded by `decode_html`, as resiliparse extracts it."""
     return _resiliparse(main_content=False)(decode_html(html_bytes))
 
 
 def extract_main_content(html_bytes: bytes, max_depth: int = 512) -> str:
     """Return the main content of a page, one block a line; empty where elements nest deeper."""
-    return main_content_extractor().extract(_utf8(html_bytes), max_depth)[1]
+    return main_content_extractor().extract(_utf8(decode_html(html_bytes)), max_depth)[1]
 
 
-def _utf8(raw: bytes) -> bytes:
-    return decode_html(raw).encode("utf-8", "replace")
+def _utf8(html: str) -> bytes:
+    return html.encode("utf-8", "replace")
 
 
 class Extract:
@@ -70,16 +67,15 @@ class Extract:
             size = len(document.text.encode("utf-8", "replace")) if raw is None else len(raw)
             document.scores[f"{self.name}.bytes"] = float(size)
             if size <= self._max_bytes and raw is not None:
-                depth, document.text = self._extract(raw)
+                depth, document.text = self._extract(decode_html(raw, document.charset))
                 document.scores[f"{self.name}.depth"] = float(depth)
             document.raw = None
             document.scores[f"{self.name}.characters"] = float(len(document.text))
             decide(self.name, self.criteria, document)
         return list(documents)
 
-    def _extract(self, raw: bytes) -> tuple[int, str]:
+    def _extract(self, html: str) -> tuple[int, str]:
         if self._library is None:
-            return main_content_extractor().extract(_utf8(raw), self._max_depth)
-        html = decode_html(raw)
-        depth = html_depth(html.encode("utf-8", "replace"), self._max_depth)
+            return main_content_extractor().extract(_utf8(html), self._max_depth)
+        depth = html_depth(_utf8(html), self._max_depth)
         return depth, self._library(html) if depth <= self._max_depth else ""

@@ -2,6 +2,7 @@
 
 import html.entities
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -14,18 +15,48 @@ WEIGHTS = Path(__file__).with_name("block_weights.json")
 """Written by scripts/extraction_weights.py."""
 
 
-def decode_html(raw: bytes) -> str:
-    """Return the bytes as text: UTF-8 where they are valid, else in the encoding detected.
+_META = re.compile(rb"<meta\b[^>]{0,1000}?\bcharset\s*=\s*[\"']?\s*([\w.:-]+)", re.I)
+_PRESCAN = 4096  # bytes in which a page may declare its encoding
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_UNSURE = (None, "utf-8", "utf-16-le", "utf-16-be", "cp1252")
+"""Encodings that many pages declare and do not have: the bytes decide."""
+_WIDER = {"euc_kr": "cp949", "gbk": "gb18030", "shift_jis": "cp932"}
+"""The Encoding Standard means more by these names than Python."""
 
-    Bytes that the encoding does not have become U+FFFD.
+
+def decode_html(raw: bytes, declared: str | None = None) -> str:
+    """Return the bytes as text; those that the encoding does not have become U+FFFD.
+
+    The encoding is UTF-8 where the bytes are, but for single ones; else the one that the server
+    (`declared`) or the page's <meta> declares, where it has nearly all of the bytes; else the one
+    that is detected.
     """
     try:
-        return raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+        if not (raw.isascii() and b"\x1b$" in raw):  # which ISO-2022-JP has
+            return raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError:
-        encoding = package("resiliparse.parse.encoding", "resiliparse")
-        return str(
-            encoding.bytes_to_str(raw, encoding.detect_encoding(raw) or "utf-8", errors="replace")
-        )
+        pass
+    encoding = package("resiliparse.parse.encoding", "resiliparse")
+    detected = encoding.detect_encoding(raw, html5_compatible=False)
+    if detected != "utf-8" and not raw.startswith(_BYTE_ORDER_MARKS):
+        meta = _META.search(raw, 0, _PRESCAN)
+        for label in (declared, meta and meta[1].decode("ascii", "replace")):
+            text = _decode_as(raw, encoding.map_encoding_to_html5(label or "", fallback_utf8=False))
+            if text is not None:
+                return text
+    name = encoding.map_encoding_to_html5(detected or "cp1252", fallback_utf8=False) or detected
+    name = _WIDER.get(name, name)
+    # Without fallbacks, which read all of a page as cp1252 for a single byte.
+    return str(encoding.bytes_to_str(raw, name, errors="replace", fallback_encodings=()))
+
+
+def _decode_as(raw: bytes, name: str | None) -> str | None:
+    """Return the text in a declared encoding; None where it is unknown, unsure or refuted."""
+    if name in _UNSURE:
+        return None
+    text = raw.decode(_WIDER.get(str(name), str(name)), "replace")
+    others = len(raw) - len(raw.translate(None, bytes(range(128, 256))))
+    return text if text.count("\ufffd") <= 1 + others // 100 else None
 
 
 @cache
