@@ -125,9 +125,7 @@ def test_http_bodies_that_cannot_be_decoded_are_no_pages(tmp_path: Path) -> None
     (tmp_path / "a.warc").write_bytes(b"".join(parts))
     found, problems = read(tmp_path / "a.warc")
     assert [document.raw for document in found] == [page]
-    assert [problem.offset for problem in problems] == [
-        sum(map(len, parts[:i])) for i in range(4)
-    ]
+    assert [problem.offset for problem in problems] == [sum(map(len, parts[:i])) for i in range(4)]
     assert {problem.reason for problem in problems} == {
         "a page whose Content- or Transfer-Encoding cannot be decoded"
     }

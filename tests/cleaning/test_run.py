@@ -203,6 +203,23 @@ def test_another_configuration_is_refused(corpus: Path, tmp_path: Path) -> None:
         clean(config(corpus, full), progress=False)
 
 
+def test_other_evaluation_files_are_refused(corpus: Path, tmp_path: Path) -> None:
+    tests = tmp_path / "tests.jsonl"
+    tests.write_text(json.dumps({"text": text(random.Random(1))}) + "\n")
+    steps = ",".join(["kind: decontaminate", f"paths: [{tests}]", "field: text", "ngrams: 13"])
+    step = f"+cleaning.steps.decontaminate={{{steps}, max_shared_ngrams: 0}}"
+    settings = config(corpus / "part-0.jsonl", tmp_path / "out", "executor.workers=1", step)
+    first = clean(settings, progress=False)
+    assert clean(settings, progress=False) == first
+    tests.write_text(json.dumps({"text": text(random.Random(2))}) + "\n")
+    begun = json.loads((tmp_path / "out" / "job.json").read_text())
+    with pytest.raises(UserError, match=r"other models or evaluation files \(first: .*tests.jsonl"):
+        clean(settings, progress=False)
+    del begun["step_files"]  # as earlier versions began runs
+    (tmp_path / "out" / "job.json").write_text(json.dumps(begun))
+    assert clean(settings, progress=False) == first
+
+
 def test_parquet_holds_the_same_documents(corpus: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     for format in ("jsonl", "parquet"):

@@ -22,6 +22,10 @@ class StepBase(Config):
         """The name in scores, reasons and reports."""
         return str(getattr(self, "kind"))  # noqa: B009
 
+    def files(self) -> list[str]:
+        """Return the files, folders and patterns of what the step reads beside the documents."""
+        return []
+
     def criteria(self) -> list[Criterion]:
         """Return the criteria in the order in which they decide."""
         return []

@@ -251,6 +251,10 @@ class ClassifierConfig(StepBase):
         self.ordered("min_score", "max_score")
         return self
 
+    def files(self) -> list[str]:
+        """The model."""
+        return [str(self.path)]
+
     def criteria(self) -> list[Criterion]:
         """The probability of the label."""
         return self.criterion("score", "min_score", "max_score")

@@ -15,6 +15,7 @@ from typing import Any
 from lmlab.cleaning.partitions import count_partitions
 from lmlab.cleaning.pipeline_config import CleanConfig
 from lmlab.cleaning.written import SUFFIXES
+from lmlab.data.paths import find_files
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
 from lmlab.schema import flatten
@@ -42,6 +43,8 @@ class Job:
     config: CleanConfig
     inputs: tuple[InputFile, ...]
     directory: Path
+    step_files: tuple[InputFile, ...] | None
+    """Models and evaluation texts, as they were when the run began; None: not recorded."""
 
     @property
     def work(self) -> Path:
@@ -95,8 +98,7 @@ def start(config: CleanConfig, inputs: Sequence[Path]) -> Job:
     Raises UserError when it was begun with another configuration or other files.
     """
     directory = config.output
-    files = tuple(_stamp(path) for path in inputs)
-    job = Job(config, files, directory)
+    job = Job(config, _stamps(inputs), directory, _step_files(config))
     if (directory / JOB).exists():
         _check_same(directory, job)
         return job
@@ -123,12 +125,15 @@ def open_job(directory: Path) -> Job:
     try:
         values = json.loads((directory / JOB).read_text(encoding="utf-8"))
         config = CleanConfig.model_validate(values["config"])
-        files = tuple(InputFile(Path(path), *stamp) for path, *stamp in values["inputs"])
+        inputs, step_files = (
+            tuple(InputFile(Path(path), *stamp) for path, *stamp in rows)
+            for rows in (values["inputs"], values.get("step_files", ()))
+        )
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{directory} holds no cleaning run: it has no {JOB}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory / JOB} cannot be read: {str(error).splitlines()[0]}") from None
-    return Job(config, files, directory)
+    return Job(config, inputs, directory, step_files if "step_files" in values else None)
 
 
 def remove_leftovers(job: Job) -> None:
@@ -143,15 +148,33 @@ def remove_work(job: Job) -> None:
     shutil.rmtree(job.work, ignore_errors=True)
 
 
-def _stamp(path: Path) -> InputFile:
-    stat = path.stat()
-    return InputFile(path, stat.st_size, stat.st_mtime_ns)
+def _step_files(config: CleanConfig) -> tuple[InputFile, ...]:
+    """Return what the steps read beside the documents."""
+    paths = [
+        path
+        for name, step in config.cleaning.steps.items()
+        if (patterns := step.files())
+        for path in find_files(f"cleaning.steps.{name}", patterns, Path()).paths
+    ]
+    return _stamps(sorted(set(paths)))
+
+
+def _stamps(paths: Sequence[Path]) -> tuple[InputFile, ...]:
+    stats = [path.stat() for path in paths]
+    return tuple(
+        InputFile(path, stat.st_size, stat.st_mtime_ns)
+        for path, stat in zip(paths, stats, strict=True)
+    )
 
 
 def _description(job: Job) -> dict[str, Any]:
+    def rows(files: tuple[InputFile, ...]) -> list[list[str | int]]:
+        return [[str(file.path), file.size, file.modified] for file in files]
+
     return {
         "fingerprint": job.config.fingerprint(),
-        "inputs": [[str(file.path), file.size, file.modified] for file in job.inputs],
+        "inputs": rows(job.inputs),
+        "step_files": rows(job.step_files or ()),
         "config": job.config.model_dump(mode="json"),
     }
 
@@ -170,9 +193,13 @@ def _check_same(directory: Path, job: Job) -> None:
         raise UserError(
             f"{directory} was begun with another configuration ({', '.join(changed[:5])}); {advice}"
         )
-    if began.inputs != job.inputs:
-        before, now = ({f.path: f for f in j.inputs} for j in (began, job))
-        different = sorted(p for p in {**before, **now} if before.get(p) != now.get(p))
-        raise UserError(
-            f"{directory} was begun with other input files (first: {different[0]}); {advice}"
-        )
+    for what, old_files, new_files in (
+        ("input files", began.inputs, job.inputs),
+        ("models or evaluation files", began.step_files, job.step_files),
+    ):
+        if old_files is not None and new_files is not None and old_files != new_files:
+            before, now = ({f.path: f for f in files} for files in (old_files, new_files))
+            different = sorted(p for p in {**before, **now} if before.get(p) != now.get(p))
+            raise UserError(
+                f"{directory} was begun with other {what} (first: {different[0]}); {advice}"
+            )

@@ -83,6 +83,10 @@ class DecontaminateConfig(StepBase):
     def _one_path(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
+    def files(self) -> list[str]:
+        """The evaluation texts."""
+        return self.paths
+
     def criteria(self) -> list[Criterion]:
         """How many n-grams are shared."""
         return self.criterion("shared_ngrams", high="max_shared_ngrams")
