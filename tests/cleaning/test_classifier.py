@@ -9,7 +9,11 @@ from cleaning_support import run
 from pydantic import TypeAdapter, ValidationError
 
 from lmlab.cleaning.build import build
-from lmlab.cleaning.classifier_training import evaluate_classifier
+from lmlab.cleaning.classifier_training import (
+    TrainingOptions,
+    evaluate_classifier,
+    train_classifier,
+)
 from lmlab.cleaning.config import ClassifierConfig, StepConfig
 from lmlab.cleaning.fasttext import load_classifier
 from lmlab.cleaning.labelled import read_examples, split_examples
@@ -93,6 +97,24 @@ def test_formats_of_labelled_texts(tmp_path: Path) -> None:
     assert read_examples([str(tmp_path / "both.txt")]) == [
         *[("1", "x"), ("0", "some text"), ("0", "y"), ("1", "z")]
     ]
+
+
+def test_words_are_cut_in_training_as_in_prediction(tmp_path: Path) -> None:
+    """fastText cuts at ASCII white space alone; a no-break space is a part of a word."""
+    texts = {"a": "one\u00a0two", "b": "three\u00a0four"}
+    rows = [
+        {"text": f"{text} \t{i}", "label": name} for name, text in texts.items() for i in range(50)
+    ]
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    examples = read_examples([str(path)])
+    assert examples[0] == ("a", "one\u00a0two 0")
+    options = TrainingOptions(dim=8, epochs=30, word_ngrams=1)
+    train_classifier(examples, tmp_path / "model.bin", options)
+    predict = load_classifier(tmp_path / "model.bin")
+    for name, text in texts.items():
+        ((label, score),) = predict(text, 1)
+        assert (label, score > 0.9) == (name, True)
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,14 @@ def test_near_duplicate_licences(tmp_path: Path) -> None:
     assert len(list((tmp_path / "strict").iterdir())) == 5
 
 
+def test_a_similarity_of_exactly_the_threshold(tmp_path: Path) -> None:
+    """55 of 100 words: 0.55 * 100 is more than 55 in floating point."""
+    words = [f"word{i}" for i in range(100)]
+    paths = write(tmp_path / "in", [" ".join(words), " ".join(words[:55])])
+    minhash_deduplication(paths, 64, 64, 1, 0.55, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["000.txt"]
+
+
 def test_clusters_are_those_of_all_pairs(tmp_path: Path) -> None:
     """With bands of one hash nearly every similar pair is a candidate."""
     generator = random.Random(5)

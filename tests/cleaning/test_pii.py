@@ -16,14 +16,16 @@ def test_phone_numbers(number: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", ["(283) 182-3829", "283.182.3829", "+1 283 182 3829", "1-283-182-3829"]
+    "number",
+    ["(283) 182-3829", "283.182.3829", "+1 283 182 3829", "1-283-182-3829", "+12831823829"],
 )
 def test_other_common_phone_numbers(number: str) -> None:
     assert mask_phone_numbers(f"at {number}, please") == ("at |||PHONE_NUMBER|||, please", 1)
 
 
 @pytest.mark.parametrize(
-    "text", ["28318238291", "183-182-38291", "a2831823829", "12-345-678", "2020-10-11"]
+    "text",
+    ["28318238291", "+128318238291", "183-182-38291", "a2831823829", "12-345-678", "2020-10-11"],
 )
 def test_other_numbers_stay(text: str) -> None:
     assert mask_phone_numbers(text) == (text, 0)

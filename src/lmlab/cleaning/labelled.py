@@ -14,6 +14,8 @@ from lmlab.io.compression import read_blocks
 Example = tuple[str, str]
 """(label, text)."""
 
+_WORD = re.compile(r"[^ \t\v\f\r\n\0]+")
+"""What fastText takes for a word: other white space, such as U+00A0, is a part of it."""
 _FORMATS = (
     "give lines of `__label__NAME text`, JSON lines with `text` and `label`, or LABEL=FILE for a "
     "file of one label"
@@ -54,7 +56,7 @@ def _read(source: str) -> Iterator[Example]:
             label, text = _parse(text, fixed)
         except ValueError as error:
             raise DataError(f"{path}:{number}: {error}; {_FORMATS}") from None
-        if text := " ".join(one_line(text).split()):
+        if text := " ".join(_WORD.findall(one_line(text))):
             yield label, text
 
 

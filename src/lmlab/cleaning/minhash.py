@@ -179,7 +179,7 @@ class MinHashStore:
         """Return the Jaccard similarity; 0 where the sizes exclude that it is high enough."""
         other = self._shingles(text)
         small, large = sorted((len(mine), len(other)))
-        if small < self.config.jaccard_threshold * large:
+        if small / large < self.config.jaccard_threshold:  # as jaccard rounds it
             return 0.0
         return jaccard(mine, other)
 

@@ -14,7 +14,7 @@ _EMAIL = re.compile(
 )
 _PHONE = re.compile(
     r"[0-9(+](?:(?<=\()[0-9]{3}\)|(?<![A-Za-z0-9_].)(?<![0-9][-.].)"
-    r"(?:(?<=\+)1[-. ][0-9]{3}|(?<=1)[-. ][0-9]{3}|(?<=[0-9])[0-9]{2}))"
+    r"(?:(?<=\+)1[-. ]?[0-9]{3}|(?<=1)[-. ][0-9]{3}|(?<=[0-9])[0-9]{2}))"
     r"[-. ]?[0-9]{3}[-. ]?[0-9]{4}"
     r"(?![A-Za-z0-9_])(?![-.][0-9])"
 )
@@ -34,7 +34,8 @@ def mask_emails(text: str) -> tuple[str, int]:
 def mask_phone_numbers(text: str) -> tuple[str, int]:
     """Return the text with US phone numbers as |||PHONE_NUMBER|||, and how many there were.
 
-    2831823829, (283)-182-3829, (283) 182 3829, 283-182-3829, and the like with full stops or +1.
+    2831823829, (283)-182-3829, (283) 182 3829, 283-182-3829, and the like with full stops, 1 or +1,
+    as in +12831823829.
     """
     return _PHONE.subn("|||PHONE_NUMBER|||", text)
 
