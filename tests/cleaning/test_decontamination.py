@@ -68,6 +68,14 @@ def test_evaluation_files_that_give_nothing_are_refused(questions: Path, tmp_pat
         Decontaminate(config(questions).model_copy(update={"paths": []}))
 
 
+def test_evaluation_texts_in_html_are_refused(questions: Path, tmp_path: Path) -> None:
+    page = tmp_path / "more.html"
+    page.write_text(f"<p>{QUESTION}")
+    paths = [str(questions), str(page)]
+    with pytest.raises(DataError, match=r"more.html:0: is HTML"):
+        Decontaminate(config(questions).model_copy(update={"paths": paths}))
+
+
 def test_letters_that_are_words_are_marked_where_they_stand(tmp_path: Path) -> None:
     line = "\u5982\u679c\u706b\u8f66\u4e2d\u5348\u79bb\u5f00\u8f66\u7ad9"
     path = tmp_path / "test.jsonl"

@@ -4,6 +4,7 @@ import pytest
 from cleaning_support import run, step
 
 from lmlab.cleaning import identify_language
+from lmlab.errors import ConfigError
 
 SENTENCES = {
     "en": "All human beings are born free and equal in dignity and rights.",
@@ -68,6 +69,14 @@ def test_lone_surrogates_are_no_error() -> None:
 def test_what_is_kept(changes: dict[str, Any], reason: str | None) -> None:
     removal = run(step("gopher", "language", **changes), SENTENCES["en"]).removal
     assert (removal.reason if removal else None) == reason
+
+
+@pytest.mark.parametrize("identifier", ["fasttext", "langid"])
+def test_languages_that_are_never_found_are_refused(identifier: str) -> None:
+    """fastText's least likely labels, such as ug, are languages that it finds, too."""
+    step("gopher", "language", identifier=identifier, languages=["en", "ug", "und"])
+    with pytest.raises(ConfigError, match=r"steps.language.languages.*never finds eng;"):
+        step("gopher", "language", identifier=identifier, languages=["en", "eng"])
 
 
 def test_only_the_beginning_is_read() -> None:

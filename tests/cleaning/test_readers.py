@@ -11,6 +11,7 @@ import zstandard
 from cleaning_support import step
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from lmlab.cleaning.document import Document
 from lmlab.cleaning.pieces import Problem, bounded_pieces
@@ -252,6 +253,15 @@ def test_plain_text_with_and_without_separator(tmp_path: Path) -> None:
     assert document.text.startswith("one<|endoftext|>two")
 
 
+def test_separators_have_escapes(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n\nthree")
+    config = ReadConfig(field="text", separator=r"\n\n", max_document_bytes=100)
+    found, _ = read(tmp_path / "a.txt", config)
+    assert [document.text for document in found] == ["one", "two", "three"]
+    with pytest.raises(ValidationError, match="not an escape"):
+        ReadConfig(field="text", separator=r"\q", max_document_bytes=100)
+
+
 def test_html_files(tmp_path: Path) -> None:
     (tmp_path / "a.html.gz").write_bytes(gzip.compress(b"<p>x"))
     (document,), _ = read(tmp_path / "a.html.gz")
@@ -274,6 +284,23 @@ def test_parquet(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     found, (problem,) = read(path)
     assert (found, problem.offset) == ([], 0)
+
+
+def test_text_in_parquet_that_is_not_utf8_costs_its_row(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    column = pyarrow.array([b"one", b"two \xff", b"three"], pyarrow.binary())
+    texts = pyarrow.StringArray.from_buffers(3, *column.buffers()[1:])
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
+    found, (problem,) = read(tmp_path / "a.parquet")
+    assert [document.text for document in found] == ["one", "three"]
+    assert (problem.offset, problem.reason) == (1, "a row with text that is not UTF-8")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl.gz", "a.parquet", "a.warc.gz", "a.html"])
+def test_a_file_that_the_disk_does_not_give_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize(

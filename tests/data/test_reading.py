@@ -195,3 +195,8 @@ def test_parquet_is_read_by_its_content(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DataError, match="cannot be read"):
         read(path)
+    column = pyarrow.array([b"one", b"two \xff"], pyarrow.binary())
+    texts = pyarrow.StringArray.from_buffers(2, *column.buffers()[1:])
+    parquet.write_table(pyarrow.table({"text": texts}), path)
+    with pytest.raises(DataError, match="'text' is not UTF-8 in one of the rows 1 to 64; convert"):
+        read(path)

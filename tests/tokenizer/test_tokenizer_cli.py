@@ -418,6 +418,16 @@ def test_documents_in_rows(tmp_path: Path, folder: Path, name: str) -> None:
     assert f"{size / (len(expected) - len(texts)):.2f}" in done.stdout
 
 
+def test_special_tokens_in_rows_are_never_parsed(tmp_path: Path, folder: Path) -> None:
+    path, out = write_rows(tmp_path / "a.jsonl", [f"three {END} four"]), tmp_path / "ids.bin"
+    encode = ("tokenizer", "encode", folder, path, "--out", out, "--quiet")
+    for special in ("parse", "error"):
+        refused(lmlab(*encode, "--special", special), f"--special {special}", "rows", "--raw")
+    assert not out.exists()
+    assert lmlab(*encode, "--special", "text").returncode == 0
+    refused(lmlab(*encode, "--special", "error", "--raw"), "special token", "at byte")
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.zst", "a.parquet"])
 def test_training_on_documents_in_rows(tmp_path: Path, name: str) -> None:
     texts = ["hello hello low lower", "lowest newer hello", "hello low low"] * 3

@@ -16,11 +16,11 @@ class Classifier:
         self.criteria = config.criteria()
         self._label = config.label
         self._predict = load_classifier(config.path)
-        labels = sorted(label for label, _ in self._predict("", -1))
+        labels = self._predict.labels
         if config.label not in labels:
             raise ConfigError(
                 f"cleaning.steps.{config.name}.label",
-                f"{config.path} has no label {config.label!r}; it has {', '.join(labels)}",
+                f"{config.path} has no label {config.label!r}; it has {', '.join(sorted(labels))}",
             )
 
     def __call__(self, documents: Sequence[Document]) -> list[Document]:

@@ -69,6 +69,8 @@ def _index(config: DecontaminateConfig) -> Hashes:
     found: list[Hashes] = []
     for path in find_files("cleaning.steps.decontaminate.paths", config.paths, Path()).paths:
         for document in read_documents(path, read, partial(_fail, path)):
+            if document.raw is not None:
+                raise DataError(f"{document.id}: is HTML; give evaluation texts as text")
             if len(normalize(document.text).split()) >= config.ngrams:
                 found.append(ngram_hashes(document.text, config.ngrams))
     if not found:

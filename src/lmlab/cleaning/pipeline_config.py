@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from lmlab.cleaning.config import StepBase, StepConfig
 from lmlab.cleaning.document import Criterion
+from lmlab.data.config import Separator
+from lmlab.data.separator import decode_separator
 from lmlab.schema import Config, identity
 
 Positive = Annotated[int, Field(ge=1)]
@@ -19,15 +21,16 @@ class ReadConfig(Config):
 
     field: Annotated[str, Field(min_length=1)]
     """The field of JSON lines, or column of Parquet files, that holds the text."""
-    separator: Annotated[str, Field(min_length=1)] | None
-    """What stands between two documents of a plain text file; null: each file is one document."""
+    separator: Separator | None
+    """What stands between two documents of a plain text file; null: each file is one document.
+    Escapes as for `python train.py data=text`: \\n, \\r, \\t, \\f, \\\\, \\xHH, \\uHHHH."""
     max_document_bytes: Positive
     """Longer documents are passed over and counted, so that memory stays bounded."""
 
     @property
     def separator_bytes(self) -> bytes | None:
         """The separator as UTF-8."""
-        return None if self.separator is None else self.separator.encode()
+        return None if self.separator is None else decode_separator(self.separator).encode()
 
 
 class ExactLinesConfig(StepBase):

@@ -1,6 +1,7 @@
 """Documents of one input file: web archives, HTML, JSON lines, Parquet and plain text.
 
-What cannot be read is passed over and reported with its offset; it never ends the work.
+What cannot be read is passed over and reported with its offset; it does not end the work. An error
+of the disk does: the file may be intact.
 """
 
 from collections.abc import Callable, Iterator
@@ -52,6 +53,7 @@ def read_documents(
     try:
         kind = input_format(path)
     except DataError as error:
+        _raise_of_disk(error)
         report(Problem(0, _reason(path, error)))
         return
     if kind == "arc":
@@ -99,9 +101,14 @@ def _blocks(path: Path, report: Report, advance: Advance) -> Iterator[bytes]:
             yield block
             done += len(block)
     except DataError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
+        _raise_of_disk(error)
         report(Problem(done, _reason(path, error)))
+
+
+def _raise_of_disk(error: DataError) -> None:
+    """Raise the OSError behind an error, if any: the file may be intact, and is read again."""
+    if isinstance(error.__context__, OSError):
+        raise error.__context__ from None
 
 
 def _reason(path: Path, error: DataError) -> str:

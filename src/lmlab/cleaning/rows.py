@@ -47,6 +47,7 @@ def read_parquet(
     try:
         file = parquet.ParquetFile(path)
     except (ArrowException, OSError, ValueError) as error:
+        _raise_of_disk(error)
         report(Problem(0, f"no intact Parquet file: {_line(error)}"))
         return
     with file:
@@ -57,19 +58,43 @@ def read_parquet(
             number = first
             try:
                 for batch in file.iter_batches(_ROWS, [group], use_threads=False):
-                    for row in batch.to_pylist():
+                    for row in _rows(batch):
                         yield from _parquet_row(path, number, row, config, report)
                         number += 1
             except (ArrowException, OSError, ValueError) as error:
+                _raise_of_disk(error)
                 report(Problem(number, f"a damaged row group: {_line(error)}"))
             first += row_count
             advance(path.stat().st_size // total)
 
 
+def _rows(batch: Any) -> Iterator[dict[str, Any] | None]:
+    """Yield the rows of a batch; None for one with text that is not UTF-8."""
+    try:
+        rows = batch.to_pylist()
+    except UnicodeDecodeError:
+        for place in range(len(batch)):
+            try:
+                yield from batch.slice(place, 1).to_pylist()
+            except UnicodeDecodeError:
+                yield None
+        return
+    yield from rows
+
+
+def _raise_of_disk(error: Exception) -> None:
+    """Raise an error of the operating system again: the file may be intact, and is read again."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+
+
 def _parquet_row(
-    path: Path, number: int, row: dict[str, Any], config: ReadConfig, report: Report
+    path: Path, number: int, row: dict[str, Any] | None, config: ReadConfig, report: Report
 ) -> Iterator[Document]:
-    document = _from_row(path, number, row, config)
+    if row is None:
+        document: Document | Problem = Problem(number, "a row with text that is not UTF-8")
+    else:
+        document = _from_row(path, number, row, config)
     if isinstance(document, Problem):
         report(document)
     else:

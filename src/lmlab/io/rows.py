@@ -132,6 +132,11 @@ def parquet_texts(
                             )
                         yield value
                 advance(path.stat().st_size // groups)
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{path}: column {field!r} is not UTF-8 in one of the rows {number + 1} to "
+            f"{number + _ROWS}; convert it, or leave the file out"
+        ) from None
     except (ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: cannot be read after row {number}: {reason}") from None

@@ -65,9 +65,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     encode.add_argument(
         "--special",
         choices=("parse", "text", "error"),
-        default="parse",
         help="special tokens in the text stay whole, are ordinary text, or are an error "
-        "(default: parse)",
+        "(default: parse; text in JSON lines and Parquet, which know no other)",
     )
     encode.add_argument("--out", type=Path, required=True, metavar="FILE.bin", help="the ids")
 

@@ -48,13 +48,18 @@ def train(options: argparse.Namespace) -> None:
 def encode(options: argparse.Namespace) -> None:
     """Encode files to one file of ids."""
     texts = _row_texts(options.inputs, options)
+    if texts is not None and options.special not in (None, "text"):
+        raise UserError(
+            f"--special {options.special}: special tokens in rows are ordinary text; leave it out, "
+            "or give --raw to read the files as plain text"
+        )
     tokenizer = _open(options.tokenizer)
     start = time.perf_counter()
     if texts is None:
         count, size = tokenizer.measure_file(
             options.inputs,
             options.out,
-            special=options.special,
+            special=options.special or "parse",
             errors=options.errors,
             num_threads=_threads(options),
             progress=not options.quiet,
