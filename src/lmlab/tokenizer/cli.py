@@ -66,7 +66,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--special",
         choices=("parse", "text", "error"),
         help="special tokens in the text stay whole, are ordinary text, or are an error "
-        "(default: parse; text in JSON lines and Parquet, which know no other)",
+        "(default: parse; in JSON lines and Parquet always text)",
     )
     encode.add_argument("--out", type=Path, required=True, metavar="FILE.bin", help="the ids")
 
