@@ -43,6 +43,21 @@ def test_predictions(
     assert not mfu.strip() or f"MFU at most {mfu.strip()} " in out
 
 
+def test_shares_of_the_first_prediction(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(shlex.split(PREDICTED[0][0])) == 0
+    out = capsys.readouterr().out
+    shares = {name: float(share) for name, share in re.findall(r"(?m)^(\S.*?)  .* ([\d.]+)%", out)}
+    bound = re.findall(r"(?m)^(\S.*?)  .*memory$", out)
+    assert f"{sum(shares[name] for name in bound):.0f} % of the time is memory traffic" in PAGE
+    for name, work in (
+        ("AdamW", "AdamW"),
+        ("activation functions", "activations"),
+        ("the loss", "loss over the vocabulary"),
+        ("residual sums", "residual sums"),
+    ):
+        assert f"{name} {shares[work]:.0f} %" in PAGE
+
+
 def test_the_page_has_them_all() -> None:
     assert len(BLOCKS) == 7
     assert len(PREDICTED) == 7

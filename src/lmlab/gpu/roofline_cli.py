@@ -118,19 +118,33 @@ def shape_of(model: "ModelConfig") -> "Shape":
         raise UserError("the roofline counts fused attention, not model.attention.backend=eager")
     branches = 1 if model.block == "parallel" else 2
     norms = branches * {"pre": 1, "post": 1, "double": 2, "none": 0}[model.norm_placement]
-    norms = 0 if model.norm == "none" else norms
+    heads, kv_heads = model.num_heads, attention.num_kv_heads or model.num_heads
+    biases = 0
+    if attention.bias != "none":
+        biases += (heads + 2 * kv_heads) * model.attention_width
+    if attention.bias == "all":
+        biases += model.d_model
+    if ffn.kind == "mlp" and ffn.bias:
+        biases += model.ffn_width + model.d_model
     return Shape(
         d_model=model.d_model,
         num_layers=model.num_layers,
-        num_heads=model.num_heads,
-        num_kv_heads=attention.num_kv_heads or model.num_heads,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
         head_dim=model.attention_width,
         d_ff=model.ffn_width,
         gated=ffn.kind == "glu",
         vocab_size=model.vocab_size or GPT2_VOCABULARY,
         window=attention.window if attention.kind == "sliding_window" else None,
-        norms=norms,
+        norms=0 if model.norm == "none" else norms,
+        final_norm=model.norm != "none" and model.norm_placement in ("pre", "double"),
+        norm_vectors=2 if model.norm == "layernorm" else 1,
+        qk_norm=attention.qk_norm,
+        biases=biases,
         rotated=model.position.kind == "rope",
+        added_positions=model.position.kind in ("sinusoidal", "learned"),
+        learned_positions=model.context_length if model.position.kind == "learned" else 0,
+        scaled=model.scale_embeddings,
+        capped=model.logit_softcap is not None,
         tied=model.tie_embeddings,
-        positions=model.context_length if model.position.kind == "learned" else 0,
     )
