@@ -169,6 +169,7 @@ def test_precision_changes_activations_alone() -> None:
         for precision in ("fp32", "bf16", "fp16")
     )
     assert fp16 == bf16
+    assert count_costs(config.model, config.optimizer, GPT2, "tf32") == fp32
     assert bf16.activation_bytes == fp32.activation_bytes / 2
     # Text is generated in float32, whatever the training.
     halved = ("activation_bytes", "least_activation_bytes", "logit_bytes_per_token")

@@ -1,8 +1,11 @@
 """Costs of generation against sums by hand."""
 
 import pytest
+import torch
 
 from lmlab.accounting.inference import decode_costs, prefill_costs
+from lmlab.generation.kernels import Dtype
+from lmlab.generation.weights import packed
 from lmlab.model import Transformer, build
 from tests_support import composed
 
@@ -62,6 +65,29 @@ def test_windows_and_experts_bound_what_is_read() -> None:
     row = 32 + 2 * 2 * 2 * 16  # of the embedding, and the cache
     assert two - one == more + row
     assert all_ - one == 3 * more + 7 * row
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [],
+        ["model/attention=linear"],
+        ["model/attention=hybrid", "model/attention@model.attention.members.local=linear"],
+    ],
+)
+def test_the_cache_is_counted_as_it_is_allocated(choices: list[str], dtype: Dtype) -> None:
+    """All slots are full: what is allocated is what the next token reads."""
+    shape = [choice for choice in SHAPE if "num_kv_heads" not in choice]
+    config = composed(*choices, *shape).model
+    model = build(config, VOCAB)
+    inference = packed(model, dtype)
+    cache = inference.new_cache(1)
+    with torch.inference_mode():
+        inference(torch.zeros(1, 64, dtype=torch.long), cache=cache)
+    without = sum(p.numel() for p in model.parameters()) - (VOCAB - 1) * 32
+    read = decode_costs(model, dtype, batch=1, length=64).bytes
+    assert read - without * {"fp32": 4, "bf16": 2, "int8": 1}[dtype] == cache.bytes
 
 
 def test_a_tied_table_is_read_as_the_head() -> None:

@@ -82,7 +82,7 @@ def count_costs(
     model = build(config, vocab_size, device="meta")
     length = config.context_length
     parameters = count_parameters(model)
-    bytes_each = FLOAT32 if precision == "fp32" else 2
+    bytes_each = FLOAT32 if precision in ("fp32", "tf32") else 2  # tf32 rounds in the product alone
     cache = model.cache_elements(length) * FLOAT32
     return Costs(
         parameters=parameters,

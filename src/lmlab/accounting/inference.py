@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 
 from lmlab.accounting.count import flops_by_part, forward_flops
+from lmlab.model.attention.linear import LinearAttention
 from lmlab.model.attention.softmax import SoftmaxAttention
 from lmlab.model.ffn.moe import MoE
 from lmlab.model.transformer import Transformer
 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 """Bytes of a weight in each dtype for generation."""
-STATE_BYTES = {"fp32": 4, "bf16": 2, "int8": 2}
-"""Bytes of an element of the cache: int8 computes in bfloat16."""
+CACHE_BYTES = {"fp32": 4, "bf16": 2, "int8": 2}
+"""Bytes of a cached key's or value's element: int8 computes in bfloat16."""
+STATE_BYTES = 4
+"""Bytes of an element of linear attention's state, which is float32 in each dtype."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,7 @@ def decode_costs(model: Transformer, dtype: str, batch: int, length: int) -> Inf
     keys = sum(a.num_heads * a.head_dim * a.mask.kept(length - 1) for a in attentions)
     flops = batch * (forward_flops(model, 1) + 4 * keys)
     read = _weights_read(model, batch) * WEIGHT_BYTES[dtype]
-    cache = batch * model.cache_elements(length) * STATE_BYTES[dtype]
-    return InferenceCosts(batch, flops, read + cache)
+    return InferenceCosts(batch, flops, read + batch * _cache_bytes(model, dtype, length))
 
 
 def prefill_costs(model: Transformer, dtype: str, length: int) -> InferenceCosts:
@@ -56,6 +58,17 @@ def prefill_costs(model: Transformer, dtype: str, length: int) -> InferenceCosts
     parts = flops_by_part(model, length)
     flops = sum(parts.values()) - parts["head"] * (length - 1) // length
     return InferenceCosts(length, flops, _weights_read(model, length) * WEIGHT_BYTES[dtype])
+
+
+def _cache_bytes(model: Transformer, dtype: str, length: int) -> int:
+    """Return the bytes of the cache of one sequence of `length` tokens."""
+    total = 0
+    for module in model.modules():
+        if isinstance(module, LinearAttention):
+            total += STATE_BYTES * module.cache_elements(length)
+        elif isinstance(module, SoftmaxAttention):
+            total += CACHE_BYTES[dtype] * module.cache_elements(length)
+    return total
 
 
 def _weights_read(model: Transformer, tokens: int) -> int:
