@@ -25,6 +25,8 @@ from lmlab.command import exit_code
 from lmlab.errors import UserError
 
 OVERRIDE = re.compile(r"[^-=][^=]*=")
+NEGATIVE = re.compile(r"-(\.?\d|(inf(inity)?|nan)$)", re.IGNORECASE)
+"""Arguments that are numbers; argparse before Python 3.14 takes -1e9 for an option."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,6 +34,10 @@ class Parser(argparse.ArgumentParser):
 
     Overrides of a command, KEY=VALUE, may stand before, between and after its options.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._negative_number_matcher = NEGATIVE
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Return the options, and what is unknown; argparse takes one group of overrides alone."""

@@ -3,6 +3,7 @@
 import pytest
 
 from lmlab.cli import build_parser
+from lmlab.errors import UserError
 
 WANTED = ["a.b=1", "+c=[2,3]", "~d="]
 
@@ -20,6 +21,18 @@ WANTED = ["a.b=1", "+c=[2,3]", "~d="]
 )
 def test_overrides_stand_before_between_and_after_options(line: list[str]) -> None:
     assert build_parser().parse_args(line).overrides == WANTED
+
+
+@pytest.mark.parametrize("text", ["-1", "-1e9", "-.5", "-2.5E-3", "-inf", "-1_000"])
+def test_a_negative_number_is_a_value_and_no_option(text: str) -> None:
+    found = build_parser().parse_args(["gpu", "roofline", "--kernel", text, "1"])
+    assert found.kernel == [float(text), 1]
+
+
+@pytest.mark.parametrize("option", ["-i", "-infer", "--1e9", "-e9"])
+def test_what_is_no_number_stays_an_option(option: str) -> None:
+    with pytest.raises(UserError, match=f"unrecognized arguments: {option}"):
+        build_parser().parse_args(["gpu", "tiling", option])
 
 
 def test_a_value_with_an_equals_sign_is_no_override() -> None:

@@ -52,6 +52,13 @@ def test_a_sheet_of_ones_own_needs_no_sources(tmp_path: Path) -> None:
     assert load_sheet(str(path)).sms == 4
 
 
+def test_rates_may_be_whole_numbers_and_text(tmp_path: Path) -> None:
+    """YAML 1.1 reads 3e12 as text."""
+    path = own(tmp_path / "mine.yaml", bandwidth=3 * 10**12, link="3e12")
+    sheet = read_sheet(path)
+    assert (sheet.bandwidth, sheet.link) == (3e12, 3e12)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -67,6 +74,9 @@ def test_a_sheet_of_ones_own_needs_no_sources(tmp_path: Path) -> None:
         ({"smss": 3}, "unknown field smss, did you mean sms"),
         ({"flops": {"bf17": 1.0}}, "flops.bf17: "),
         ({"flops": {}}, "flops: "),
+        ({"flops": {"bf16": True}}, "flops.bf16: input should be a valid number, got True"),
+        ({"bandwidth": True}, "bandwidth: input should be a valid number, got True"),
+        ({"link": False}, "link: input should be a valid number, got False"),
         ({"compute_capability": 9.0}, "compute_capability: .*string"),
         ({"bandwidth": -1.0, "sms": None}, "missing sms; bandwidth: "),
     ],

@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from lmlab.errors import UserError
 from lmlab.gpu.names import SHEETS, Precision, sheet_names
 from lmlab.schema import Config
 
+
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool):  # pydantic takes true for 1.0
+        raise PydanticCustomError("float_type", "Input should be a valid number")
+    return value
+
+
 Count = Annotated[int, Field(ge=1, strict=True)]
 Small = Annotated[int, Field(ge=1, le=65536, strict=True)]
-Rate = Annotated[float, Field(gt=0, lt=1e30)]
+Rate = Annotated[float, BeforeValidator(_no_truth_value), Field(gt=0, lt=1e30)]
 PARTS = (
     ("warp_size", "max_threads_per_block"),
     ("max_threads_per_block", "max_threads_per_sm"),
