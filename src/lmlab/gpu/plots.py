@@ -1,7 +1,10 @@
 """Pictures of the calculators of `lmlab gpu`."""
 
 from collections.abc import Sequence
+from math import log
 from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING
 
 from lmlab.figures import BLUE, COLORS, FAINT, INK, ORANGE, picture
 from lmlab.gpu.alignment import alignment, row_bytes
@@ -12,6 +15,23 @@ from lmlab.gpu.roofline import LARGEST_SIZE, Prediction, ridge
 from lmlab.gpu.sheets import Sheet
 from lmlab.gpu.tiling import Tiling
 from lmlab.gpu.waves import Waves, waves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Annotation
+
+TOUCHING = 0.02
+"""Distance of two dots, as a share of the picture's width, below which they share a label."""
+PLACES = (
+    ((-8, 2), "right", "bottom"),
+    ((8, -2), "left", "top"),
+    ((8, 2), "left", "bottom"),
+    ((-8, -2), "right", "top"),
+    ((0, 7), "center", "bottom"),
+    ((0, -7), "center", "top"),
+)
+"""Where a label may stand beside its point: offset in points, and its edges there."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -53,7 +73,8 @@ def plot_roofline(
     used = dict.fromkeys([precision, *(p.work.precision for p in shown)])
     edge = [ridge(sheet, precision), *(p.work.intensity for p in shown)]
     low, high = min(edge) / 4, max(edge) * 6
-    with picture(path, f"Roofline of {sheet.name}: {what}", (8.6, 4.8)) as (panel,):
+    title = "\n".join(wrap(f"Roofline of {sheet.name}: {what}", 80))
+    with picture(path, title, (8.6, 4.8)) as (panel,):
         for color, each in zip((INK, FAINT, FAINT), used, strict=False):
             top = sheet.peak(each)
             xs = [low, ridge(sheet, each), high]
@@ -67,20 +88,72 @@ def plot_roofline(
                 ha="right",
                 color=color,
             )
-        for index, p in enumerate(sorted(shown, key=lambda p: -p.seconds)):
+        longest_first = sorted(shown, key=lambda p: -p.seconds)
+        dots = together(longest_first, log(high / low))
+        for number, p in enumerate(longest_first):
+            dot = next(index for index, numbers in enumerate(dots) if number in numbers)
             panel.plot(
                 p.work.intensity,
                 p.attainable,
-                "osD^vP*X"[index // len(COLORS) % 8],
-                color=COLORS[index % len(COLORS)],
+                "osD^vP*X"[dot // len(COLORS) % 8],
+                color=COLORS[dot % len(COLORS)],
                 markersize=7,
                 markeredgecolor="white",
-                zorder=99 - index,  # the longest on top
-                label=f"{p.work.name} ({p.seconds * 1e3:,.3g} ms, {p.bound})",
+                zorder=3,
+                label=f"{number + 1}  {p.work.name} ({p.seconds * 1e3:,.3g} ms, {p.bound})",
             )
+        number_dots(panel, [[(n + 1, longest_first[n]) for n in numbers] for numbers in dots])
         panel.set(xscale="log", yscale="log", xlim=(low, high))
         panel.set(xlabel="arithmetic intensity (FLOP/byte)", ylabel="attainable FLOP/s")
         panel.legend(fontsize=7.5, edgecolor="none", loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def number_dots(panel: "Axes", dots: Sequence[Sequence[tuple[int, Prediction]]]) -> None:
+    """Write the numbers of a dot's operations beside it: under the roof, or along its slope.
+
+    On the slope, dots near one another have theirs on different sides.
+    """
+    above = False
+    for dot in reversed(dots):  # the dots under the roof first
+        members = sorted((p for _, p in dot), key=_intensity)
+        under_roof = members[-1].bound == "compute"
+        above = not above and not under_roof
+        at = members[0 if above else -1]
+        panel.annotate(
+            ("\n" if under_roof else ", ").join(str(number) for number, _ in dot),
+            (at.work.intensity, at.attainable),
+            xytext=(0, -6) if under_roof else (-6, 1) if above else (6, -1),
+            textcoords="offset points",
+            ha="center" if under_roof else "right" if above else "left",
+            va="bottom" if above else "top",
+            fontsize=7.5,
+        )
+
+
+def together(predictions: Sequence[Prediction], span: float) -> list[list[int]]:
+    """Return the places of the operations in each dot; those that would touch share one.
+
+    Dots are sorted by intensity.
+    `span` is the width of the picture, as the logarithm of its intensities' ratio.
+    """
+
+    def touch(one: Prediction, other: Prediction) -> bool:
+        apart = (_intensity(one) / _intensity(other), one.attainable / other.attainable)
+        return all(abs(log(each)) < TOUCHING * span for each in apart)
+
+    dots: list[list[int]] = []
+    for place in sorted(range(len(predictions)), key=lambda place: _intensity(predictions[place])):
+        near = (dot for dot in dots if touch(predictions[dot[-1]], predictions[place]))
+        dot = next(near, None)
+        if dot is None:
+            dots.append([place])
+        else:
+            dot.append(place)
+    return [sorted(dot) for dot in dots]
+
+
+def _intensity(prediction: Prediction) -> float:
+    return prediction.work.intensity
 
 
 def plot_waves(
@@ -91,22 +164,65 @@ def plot_waves(
     sizes = range(1, end + 1, max(1, end // 2000))
     busy = [100 * waves(sheet, size, size, tile, per_sm).busy for size in sizes]
     with picture(path, f"Waves of {tile[0]} x {tile[1]} tiles on {sheet.name}") as (panel,):
-        panel.plot(list(sizes), busy, color=BLUE, linewidth=1.0)
+        (line,) = panel.plot(list(sizes), busy, color=BLUE, linewidth=1.0)
         for each in found:
             panel.plot(each.m, 100 * each.busy, "o", color=ORANGE, zorder=3)
-        shown = sorted(found, key=lambda each: -each.busy)[:6]
-        for index, each in enumerate(shown):
-            panel.annotate(
-                f"{each.m}: {counted(each.tiles, 'tile')}, {counted(each.waves, 'wave')}",
-                (each.m, 100 * each.busy),
-                xytext=((-8, 4), (8, -12))[index % 2] if each.m > end / 4 else (8, -12),
+        panel.set(xlabel="size of the square result", ylabel="SMs busy (%)", ylim=(0, 105))
+        panel.locator_params(axis="x", integer=True)
+        texts = {
+            (float(each.m), 100 * each.busy): f"{each.m}: {counted(each.tiles, 'tile')}, "
+            f"{counted(each.waves, 'wave')}"
+            for each in found
+        }
+        label_where_free(panel, line, texts)
+
+
+def label_where_free(
+    panel: "Axes", line: "Line2D", texts: dict[tuple[float, float], str]
+) -> list["Annotation"]:
+    """Write texts beside their points, and return them; one that has no room is left out.
+
+    A place that the line does not cross is preferred.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
+
+    assert isinstance(panel.figure, Figure)
+    panel.figure.draw_without_rendering()  # which puts the axes in their place
+    inside = panel.get_window_extent()
+    curve = panel.transData.transform_path(line.get_path())
+    pixels = [panel.transData.transform(point) for point in texts]
+    taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in pixels]
+    written = []
+    for point, text in texts.items():
+        crossed, free = dict[Annotation, bool](), dict[Annotation, Bbox]()
+        for (right, up), across, along in PLACES:
+            note = panel.annotate(
+                text,
+                point,
+                xytext=(right, up),
                 textcoords="offset points",
-                ha=("right", "left")[index % 2] if each.m > end / 4 else "left",
+                ha=across,
+                va=along,
                 fontsize=8.5,
                 color=INK,
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
             )
-        panel.set(xlabel="size of the square result", ylabel="SMs busy (%)", ylim=(0, 105))
+            box = note.get_window_extent()
+            corners = [(box.x0, box.y0), (box.x1, box.y1)]
+            if all(inside.contains(*c) for c in corners) and not box.count_overlaps(taken):
+                free[note], crossed[note] = box, curve.intersects_bbox(box, filled=False)
+            else:
+                note.remove()
+        best = min(free, key=lambda note: crossed[note], default=None)
+        for note, box in free.items():
+            if note is best:
+                taken.append(box.padded(4))
+                written.append(note)
+            else:
+                note.remove()
+    return written
 
 
 def plot_coalescing(sheet: Sheet, found: Sequence[Access], path: Path) -> None:
