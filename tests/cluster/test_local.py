@@ -146,3 +146,14 @@ def test_code_that_must_be_unchanged_is_compared_when_the_job_starts(
     assert status["state"] == "failed"
     assert "the code has changed since this run was submitted" in status["error"]
     assert not result.exists()
+
+
+def test_jobs_share_gpus_named_by_uuid(train: Train, tiny: list[str], tmp_path: Path) -> None:
+    chosen = {"CUDA_VISIBLE_DEVICES": "GPU-8932f937-d72c, MIG-41b36d1a-5e9f,-1,3"}
+    own = ("slurm.gpus_per_node=1", r"slurm.setup=['echo $CUDA_VISIBLE_DEVICES >> seen']")
+    done = train(*LOCAL, *tiny, *own, "seed=0,1", "budget.steps=1", env=chosen)
+    assert done.returncode == 0, done.stderr
+    seen = sorted((tmp_path / "seen").read_text().split())
+    assert seen == ["GPU-8932f937-d72c", "MIG-41b36d1a-5e9f"]
+    done = train(*LOCAL, *tiny, *own, "seed=2,3,4", "hydra.launcher.parallel=3", env=chosen)
+    assert "GPUs, there are 2; set hydra.launcher.parallel" in done.stderr

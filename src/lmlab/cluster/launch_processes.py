@@ -1,11 +1,13 @@
 """Running jobs as processes of this machine, a few at a time."""
 
 import os
+import re
 import signal
 import subprocess
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from lmlab.errors import UserError
 
 POLL = 0.2
 FOREVER = 60 * 24 * 365
+GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
+"""A GPU in CUDA_VISIBLE_DEVICES: its number, its UUID or that of a MIG instance."""
 
 
 def run_in_processes(jobs: Sequence[Job], parallel: int) -> Submission:
@@ -100,7 +104,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _start(job: Job, folder: Path, code: tuple[str | None, str | None], gpus: list[int]) -> Any:
+def _start(job: Job, folder: Path, code: tuple[str | None, str | None], gpus: list[str]) -> Any:
     import submitit
 
     config = job.config.slurm
@@ -109,9 +113,9 @@ def _start(job: Job, folder: Path, code: tuple[str | None, str | None], gpus: li
         timeout_min=FOREVER,
         tasks_per_node=config.tasks_per_node,
         gpus_per_node=len(gpus),
-        visible_gpus=gpus,
         setup=config.setup,
     )
+    executor.parameters["visible_gpus"] = gpus  # update_parameters refuses UUIDs
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher passes Ctrl-C on
     try:
         handle = executor.submit(start, str(job.directory), str(Path.cwd()), *code)
@@ -129,13 +133,14 @@ def _print_end(job: Job) -> None:
     print(f"{state.name} {job.directory.name}{detail}", flush=True)
 
 
-def _visible_gpus() -> list[int]:
-    """Return the GPUs that jobs may use, without importing torch."""
+def _visible_gpus() -> list[str]:
+    """Return the names of the GPUs that jobs may use, without importing torch."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [int(gpu) for gpu in chosen.split(",") if gpu.strip().isdigit()]
+    if chosen is not None:  # CUDA, too, ignores what follows an invalid name, such as -1
+        return [*takewhile(GPU.fullmatch, (name.strip() for name in chosen.split(",")))]
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return list(range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines())))
+    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return [str(number) for number in range(count)]
