@@ -82,6 +82,11 @@ class RunConfig(Config):
             )
         return self.task.objective
 
+    def tokens_per_step(self) -> int | None:
+        """Return the tokens of every step; None for a task whose steps differ in it."""
+        row = self.model.context_length
+        return self.trainer.batch_size * row if self.task.fills_context() else None
+
     def sample_prompt(self) -> str | None:
         """Return the prompt of the run's samples, if there is one."""
         if isinstance(self.task, PretrainConfig | SFTConfig):

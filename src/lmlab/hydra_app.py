@@ -34,6 +34,7 @@ from lmlab.layout import run_of
 from lmlab.locations import find_conf
 from lmlab.runs.names import run_directory
 from lmlab.schema import flatten
+from lmlab.training.budget import check_budget
 
 DEFAULT_LAUNCHER = "basic"
 """Hydra's choice when none is named; a sweep then uses `local`."""
@@ -170,20 +171,28 @@ def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
     if "hydra" in cfg:
         cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     base = parent_of(cfg.get("resume"), cfg.get("init_from"))
-    if base is None:
-        return load(cfg)
+    config, own = (load(cfg), overrides) if base is None else _on_top_of(base, cfg, overrides)
+    check_budget(config.budget, config.tokens_per_step())
+    return config
+
+
+def _on_top_of(
+    base: dict[str, Any], cfg: DictConfig, overrides: Sequence[str]
+) -> tuple[RunConfig, list[str]]:
+    """Return the configuration on top of a run's, and the overrides that are not inherited."""
     loader = GlobalHydra.instance().config_loader()
     (conf,) = (p.path for p in loader.get_search_path().get_path() if p.provider == "main")
     choices = group_choices(Path(conf.removeprefix("file://")), base)
     inherited = [override for override in overrides if override in choices]
     own = [override for override in overrides if override not in choices]
     defaults = loader.load_configuration("config", inherited, RunMode.RUN)
-    return derived(
+    config = derived(
         base,
         plain_values(cfg, missing=True),
         plain_values(OmegaConf.masked_copy(defaults, list(cfg)), missing=True),
         _given_keys(cfg, own),
     )
+    return config, own
 
 
 def with_choices_of_parent(conf: Path, overrides: Sequence[str]) -> list[str]:

@@ -102,6 +102,26 @@ def test_it_learns_and_shows_samples(tuned: Path, capsys: pytest.CaptureFixture[
     assert lmlab.load(tuned).tokenizer.chat_template is None  # no conversations were read
 
 
+def test_what_is_said_of_tokens_is_what_is_trained_on(
+    sums: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [text for text in arguments("sft", sums) if "budget" not in text]
+    packed = ["task.packing=true", "budget=tokens", "budget.tokens=1000"]
+    train(composed(*own, *packed), tmp_path / "packed")
+    result = json.loads((tmp_path / "packed" / "result.json").read_text())
+    assert (result["steps"], result["tokens"]) == (7, 7 * 4 * 32)
+    assert "; 7 steps, 896 tokens, " in capsys.readouterr().err
+    train(composed(*own, "budget.steps=7"), tmp_path / "padded")
+    result = json.loads((tmp_path / "padded" / "result.json").read_text())
+    assert 0 < result["tokens"] < 896
+    assert "; 7 steps; cpu" in capsys.readouterr().err
+    assert command(["account", *own, "budget.steps=7"]) == 0
+    assert "training on" not in capsys.readouterr().out
+    assert command(["account", "--json", *own, "budget.steps=7"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["tokens"], shown["training_seconds"]) == (None, None)
+
+
 @pytest.mark.parametrize("task", ["sft", "dpo"])
 def test_a_killed_run_continues_bit_for_bit(
     task: str, tuned: Path, pairs: Path, tmp_path: Path

@@ -261,6 +261,27 @@ def test_budgets_buy_whole_steps() -> None:
     assert steps("budget=tokens_per_parameter", "budget.tokens_per_parameter=20") == 10
 
 
+@pytest.mark.parametrize(
+    ("task", "rows_of_context"),
+    [("pretrain", True), ("sft", False), ("dpo", False), ("grpo", False), ("ppo", False)],
+)
+def test_a_budget_of_tokens_needs_equally_many_in_every_step(
+    task: str, rows_of_context: bool
+) -> None:
+    own = [f"task={task}", *(["task.examples.paths=[x]"] if task in ("sft", "dpo") else [])]
+    config = composed(*own, "trainer.batch_size=32", "model.context_length=64")
+    assert config.tokens_per_step() == (2048 if rows_of_context else None)
+    for kind in ("tokens", "flops", "tokens_per_parameter"):
+        if rows_of_context:
+            assert composed(*own, f"budget={kind}").budget.kind == kind
+            continue
+        with pytest.raises(ConfigError, match=f"'budget': budget={kind} needs the same number"):
+            composed(*own, f"budget={kind}")
+    if task == "sft":
+        packed = composed(*own, "task.packing=true", "budget=tokens", "trainer.batch_size=32")
+        assert packed.tokens_per_step() == 32 * packed.model.context_length
+
+
 def test_plain_checkpoint_functions_take_paths_and_files(tmp_path: Path) -> None:
     for out in (tmp_path / "a.pt", io.BytesIO()):
         model, other = tiny_model(), tiny_model(seed=1)

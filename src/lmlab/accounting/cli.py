@@ -103,14 +103,16 @@ def run(options: argparse.Namespace) -> None:
     precision = config.trainer.precision.replace("auto", "fp32")  # which device it will be is open
     checkpointed = config.trainer.checkpoint_activations
     counted = count_costs(config.model, config.optimizer, vocab_size, precision, checkpointed)
-    per_step = config.trainer.batch_size * config.model.context_length
+    per_step = config.tokens_per_step()
     steps = total_steps(config.budget, per_step, counted.parameters, counted.flops_per_token)
-    tokens = steps * per_step
+    tokens = None if per_step is None else steps * per_step
     if options.json:
         values: dict[str, Any] = counted.to_dict() | {
             "largest_batch": counted.largest_batch(options.memory),
             "tokens": tokens,
-            "training_seconds": counted.training_seconds(tokens, options.peak, options.mfu),
+            "training_seconds": None
+            if tokens is None
+            else counted.training_seconds(tokens, options.peak, options.mfu),
         }
         print(json.dumps({k: v for k, v in values.items() if k != "tree"}, indent=2))
     else:

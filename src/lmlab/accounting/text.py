@@ -23,11 +23,13 @@ def short(costs: Costs) -> str:
 
 
 def full(
-    costs: Costs, optimizer: str, tokens: float, memory: float, peak: float, mfu: float
+    costs: Costs, optimizer: str, tokens: float | None, memory: float, peak: float, mfu: float
 ) -> str:
-    """Return the tree, FLOPs by part, memory, the largest batch in `memory` bytes, and the time."""
+    """Return the tree, FLOPs by part, memory, the largest batch in `memory` bytes, and the time.
+
+    The time is that of training on `tokens`, left out for None.
+    """
     a = costs
-    seconds = a.training_seconds(tokens, peak, mfu)
     batch = a.largest_batch(memory)
     step = ""
     if optimizer in STEP_FLOPS:
@@ -59,10 +61,16 @@ def full(
             "",
             f"cache in generation, in float32: {a.cache_bytes_per_token:,.0f} bytes a token, "
             f"{amount(a.cache_bytes)} for {a.context_length:,} tokens",
-            "",
-            f"training on {tokens:.4g} tokens: {tokens * a.flops_per_token:.4g} FLOPs, "
-            f"{duration(seconds)} at {100 * mfu:g} % of {peak:.4g} FLOP/s",
+            *([] if tokens is None else ["", _training(costs, tokens, peak, mfu)]),
         ]
+    )
+
+
+def _training(costs: Costs, tokens: float, peak: float, mfu: float) -> str:
+    seconds = costs.training_seconds(tokens, peak, mfu)
+    return (
+        f"training on {tokens:.4g} tokens: {tokens * costs.flops_per_token:.4g} FLOPs, "
+        f"{duration(seconds)} at {100 * mfu:g} % of {peak:.4g} FLOP/s"
     )
 
 

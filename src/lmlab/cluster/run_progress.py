@@ -77,11 +77,10 @@ def _steps(directory: Path) -> int | None:
         return None
     if config.budget.kind == "steps":
         return config.budget.steps
-    account = read_record(directory / ACCOUNT)
-    if not {"parameters", "total_forward_flops", "context_length"} <= account.keys():
+    account, per_step = read_record(directory / ACCOUNT), config.tokens_per_step()
+    if per_step is None or not {"parameters", "total_forward_flops", "context_length"} <= account.keys():
         return None
     per_token = 3 * account["total_forward_flops"] / account["context_length"]
-    per_step = config.trainer.batch_size * config.model.context_length
     return total_steps(config.budget, per_step, account["parameters"], per_token)
 
 

@@ -41,6 +41,10 @@ class PretrainConfig(Config):
     objective: ObjectiveConfig
     sample: SampleConfig
 
+    def fills_context(self) -> bool:
+        """Return whether each row of a batch has as many tokens as the context."""
+        return True
+
 
 class _ExamplesTaskConfig(Config):
     examples: ExamplesConfig
@@ -51,6 +55,10 @@ class _ExamplesTaskConfig(Config):
 
     def check(self, batch_size: int, context_length: int) -> None:
         """Return: any batch and context fit."""
+
+    def fills_context(self) -> bool:
+        """Return whether each row of a batch has as many tokens as the context."""
+        return False
 
 
 class SFTConfig(_ExamplesTaskConfig):
@@ -75,6 +83,10 @@ class SFTConfig(_ExamplesTaskConfig):
                 "constant goes with normalization=constant: give both, or constant=null"
             )
         return self
+
+    def fills_context(self) -> bool:
+        """Return whether each row of a batch has as many tokens as the context."""
+        return self.packing
 
 
 class DPOConfig(_ExamplesTaskConfig):

@@ -64,6 +64,10 @@ class _RolloutTaskConfig(Config):
 
     NOT_IDENTITY = frozenset({"shown_prompts", "shown_every"})
 
+    def fills_context(self) -> bool:
+        """Return whether each row of a batch has as many tokens as the context."""
+        return False
+
     @model_validator(mode="after")
     def _has_a_place_for_the_prompt(self) -> Self:
         if "{prompt}" not in self.prompt_template:

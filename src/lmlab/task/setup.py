@@ -44,7 +44,7 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
         trainer.checkpoint_activations,
     )
     run.write_json(ACCOUNT, costs.to_dict())
-    tokens_per_step = trainer.batch_size * config.model.context_length
+    tokens_per_step = config.tokens_per_step()
     steps = total_steps(config.budget, tokens_per_step, costs.parameters, costs.flops_per_token)
     if trainer.check_memory:
         require_memory(
@@ -92,7 +92,7 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
         earlier_fingerprints=stored_fingerprints(run.directory / CONFIG),
         scaler=LossScaler() if runtime.precision == "fp16" else None,
     )
-    tokens = steps * tokens_per_step
+    tokens = None if tokens_per_step is None else steps * tokens_per_step
     run.say(
         describe(
             costs.parameters,

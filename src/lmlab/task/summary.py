@@ -13,16 +13,17 @@ def describe(
     parameters: int,
     vocab_size: int,
     steps: int,
-    tokens: int,
+    tokens: int | None,
     flops_per_token: float,
     device: torch.device,
     precision: str,
 ) -> str:
-    """Return the resolved choices that matter, in one line."""
+    """Return the resolved choices that matter, in one line; None for tokens not yet known."""
+    length = f"{steps:,} steps"
+    if tokens is not None:
+        length += f", {tokens:,} tokens, {tokens * flops_per_token:.3g} FLOPs"
     return (
-        f"{parameters:,} parameters, vocabulary {vocab_size:,}; "
-        f"{steps:,} steps, {tokens:,} tokens, "
-        f"{tokens * flops_per_token:.3g} FLOPs; {device}, {precision}"
+        f"{parameters:,} parameters, vocabulary {vocab_size:,}; {length}; {device}, {precision}"
     )
 
 
