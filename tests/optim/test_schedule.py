@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from lmlab.optim import build_schedule, cosine_schedule
 from lmlab.optim.config import ConstantConfig, CosineConfig
-from lmlab.optim.schedule import inverse_sqrt_schedule, linear_schedule, steps_of
+from lmlab.optim.schedule import (
+    inverse_sqrt_schedule,
+    linear_schedule,
+    schedule_warning,
+    steps_of,
+)
 from tests_support import composed
 
 
@@ -85,3 +90,36 @@ def test_every_schedule_is_defined_at_every_step(kind: str, total: int) -> None:
     rates = [schedule(t) for t in range(total + 1)]
     assert all(0 <= rate <= 0.5 + 1e-12 for rate in rates)
     assert max(rates) > 0 or total == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "total", "said"),
+    [
+        (["schedule.warmup=1000"], 100, "(1,000 steps) does not end within the run of 100: "),
+        (["schedule.warmup=1000"], 100, "the learning rate rises to 9.9 % of its peak; "),
+        (["schedule=constant", "schedule.warmup=100"], 100, "rises to 99 % of its peak"),
+        (["schedule=wsd", "schedule.warmup=5"], 3, "does not end within the run of 3"),
+        (["schedule=inverse_sqrt", "schedule.warmup=20"], 10, "rises to 45 % of its peak"),
+        (["schedule.warmup=50", "schedule.end=40"], 100, "is not over at schedule.end=40 (step 40"),
+        (["schedule=linear", "schedule.warmup=50", "schedule.end=0.5"], 100, "(step 50): the lear"),
+        (
+            ["schedule=wsd", "schedule.warmup=60", "schedule.decay=80"],
+            100,
+            "take 140 steps, the run has 100: it decays in the last 40; ",
+        ),
+        (["schedule.warmup=99"], 100, None),
+        (["schedule=wsd", "schedule.warmup=20", "schedule.decay=80"], 100, None),
+        (["schedule=wsd", "schedule.warmup=0.1", "schedule.decay=0.9"], 15, None),
+        *[([f"schedule={kind}"], 3, None) for kind in ("constant", "cosine", "linear", "wsd")],
+        *[([f"schedule={kind}"], 1, None) for kind in ("cosine", "inverse_sqrt", "wsd")],
+    ],
+)
+def test_a_schedule_that_does_not_fit_into_the_run_is_said(
+    overrides: list[str], total: int, said: str | None
+) -> None:
+    warning = schedule_warning(composed(*overrides).schedule, total)
+    assert (warning is None) == (said is None), warning
+    if warning is not None and said is not None:
+        assert warning.startswith("warning: schedule.warmup=")
+        assert said in warning
+        assert "\n" not in warning

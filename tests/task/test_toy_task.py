@@ -46,6 +46,15 @@ def test_it_trains_and_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "val/accuracy" in (run / "report.html").read_text()
 
 
+def test_a_warmup_longer_than_the_run_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for warmup, warnings in ((50, 1), (0.05, 0)):
+        run = tmp_path / str(warmup)
+        run_task(toy_config("budget.steps=2", f"schedule.warmup={warmup}"), run, ToyTask)
+        assert capsys.readouterr().err.count("warning: schedule.warmup=50 (50 steps)") == warnings
+
+
 def test_a_sweep_of_it_is_judged_by_its_metric(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

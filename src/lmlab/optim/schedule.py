@@ -59,6 +59,38 @@ def steps_of(value: float, total: int, *, whole: bool) -> int:
     return round(value * total) if fraction else round(value)
 
 
+def schedule_warning(config: ScheduleConfig, total_steps: int) -> str | None:
+    """Return one line when warmup or decay does not fit into the steps of a run; None when it does.
+
+    The schedule is not changed: a short trial run of a longer one is meant so.
+    """
+    warmup = steps_of(config.warmup, total_steps, whole=False)
+    given = f"schedule.warmup={config.warmup:g}"
+    if warmup >= total_steps and warmup > 0:
+        share = (total_steps - 1) / warmup
+        return (
+            f"warning: {given} ({warmup:,} steps) does not end within the run of {total_steps:,}: "
+            f"the learning rate rises to {100 * share:.3g} % of its peak; lower it, or train longer"
+        )
+    if config.kind == "wsd":
+        decay = steps_of(config.decay, total_steps, whole=True)
+        if warmup + decay > total_steps + 1:  # shares of all steps, rounded, may take one more
+            return (
+                f"warning: {given} and schedule.decay={config.decay:g} take "
+                f"{warmup + decay:,} steps, the run has {total_steps:,}: it decays in the last "
+                f"{total_steps - warmup:,}; lower one of them, or train longer"
+            )
+    elif config.kind in ("cosine", "linear"):
+        end = steps_of(config.end, total_steps, whole=True)
+        if end <= warmup > 0:
+            return (
+                f"warning: {given} ({warmup:,} steps) is not over at schedule.end={config.end:g} "
+                f"(step {end:,}): the learning rate falls to its minimum without a decay; "
+                "lower schedule.warmup, or raise schedule.end"
+            )
+    return None
+
+
 def build_schedule(config: ScheduleConfig, max_lr: float, total_steps: int) -> Schedule:
     """Return the function from step to learning rate."""
     warmup = steps_of(config.warmup, total_steps, whole=False)

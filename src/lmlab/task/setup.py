@@ -14,6 +14,7 @@ from lmlab.config import RunConfig, stored_fingerprints
 from lmlab.layout import CHECKPOINTS, CONFIG, checkpoint_of, run_of
 from lmlab.model import Transformer
 from lmlab.optim import build_optimizer, build_schedule
+from lmlab.optim.schedule import schedule_warning
 from lmlab.runs.run import ACCOUNT, Run
 from lmlab.task.base import Task
 from lmlab.task.initial import initialize
@@ -105,6 +106,8 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
         )
     )
     run.say(short(costs))
+    if warning := schedule_warning(config.schedule, steps):
+        run.say(warning)
     folder = run.directory / CHECKPOINTS
     checkpoints = Checkpoints(folder, trainer.keep_checkpoints, runtime.distributed)
     if config.resume is not None and run_of(config.resume) != config.resume:
