@@ -26,21 +26,35 @@ def submitted(folder: Path, **record: object) -> Path:
     return folder
 
 
-def launched(tiny: list[str], folder: Path) -> subprocess.Popen[str]:
-    """Start a sweep of two runs, one at a time, and return its launcher when the first trains."""
-    own = ("-m", "hydra/launcher=submitit_local", "hydra.launcher.parallel=1", "seed=0,1")
+LAUNCHERS = {
+    "local": ("hydra/launcher=local",),
+    "submitit_local": ("hydra/launcher=submitit_local", "hydra.launcher.parallel=1"),
+}
+
+
+def launched(
+    tiny: list[str], folder: Path, launcher: str = "submitit_local", seeds: str = "0,1"
+) -> subprocess.Popen[str]:
+    """Start a sweep of long runs, one at a time; return its launcher when the first trains."""
+    own = ("-m", *LAUNCHERS[launcher], f"seed={seeds}")
     long = ("budget.steps=1000000", "trainer.checkpoint_every=1000000", "task.sample.tokens=0")
-    launcher = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *own, *tiny, *long],
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not list(folder.glob("runs/sweeps/*/*/metrics.jsonl")):
+    wait_for_run(folder, "*", process)
+    return process
+
+
+def wait_for_run(folder: Path, name: str, launcher: subprocess.Popen[str]) -> Path:
+    """Return the run of a sweep when it trains."""
+    while not (found := list(folder.glob(f"runs/sweeps/*/{name}/metrics.jsonl"))):
         time.sleep(0.05)
         assert launcher.poll() is None, launcher.communicate()
-    return launcher
+    return found[0].parent
 
 
 def shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -58,6 +72,28 @@ def test_runs_that_waited_are_cancelled_too(
     text = shown(tmp_path / "runs", capsys)
     assert text.endswith("2 runs: 2 cancelled\n")
     assert text.count("\n    before it started") == 1
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_one_run_of_a_sweep_is_cancelled_alone(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], launcher: str
+) -> None:
+    process = launched(tiny, tmp_path, launcher, seeds="0,1,2")
+    (waiting,) = tmp_path.glob("runs/sweeps/*/seed=1_*")
+    assert main(["sweep", "cancel", str(waiting)]) == 0
+    assert capsys.readouterr().out == "cancelled 1 of 1 runs\n"
+    assert "1 running, 1 cancelled, 1 queued" in shown(tmp_path / "runs", capsys)
+    (training,) = tmp_path.glob("runs/sweeps/*/seed=0_*")
+    assert main(["sweep", "cancel", str(training)]) == 0
+    assert capsys.readouterr().out == "cancelled 1 of 1 runs\n"
+    last = wait_for_run(tmp_path, "seed=2_*", process)
+    assert list((training / "checkpoints").glob("step_*.pt"))
+    assert not (waiting / "metrics.jsonl").exists()
+    assert "2 cancelled, 1 running" in shown(tmp_path / "runs", capsys)
+    assert main(["sweep", "cancel", str(last)]) == 0
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert shown(tmp_path / "runs", capsys).endswith("3 runs: 3 cancelled\n")
 
 
 def test_without_its_launcher_a_run_is_told_itself(

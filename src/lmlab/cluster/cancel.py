@@ -9,9 +9,10 @@ from typing import Any
 
 from lmlab.cluster import slurm
 from lmlab.cluster.processes import is_alive, is_here
-from lmlab.cluster.records import STATUS, SUBMISSION, mark_cancelled, read_record
+from lmlab.cluster.records import STATUS, SUBMISSION, WORK, mark_cancelled, read_record
 from lmlab.cluster.run_state import ACTIVE, state_of
 from lmlab.errors import UserError
+from lmlab.runs.read import find_runs
 
 
 def cancel_runs(runs: Sequence[Path]) -> tuple[int, list[str]]:
@@ -39,17 +40,38 @@ def cancel_runs(runs: Sequence[Path]) -> tuple[int, list[str]]:
 
 
 def _cancel_here(records: Mapping[Path, Mapping[str, Any]]) -> None:
-    launchers: set[int] = set()
+    launchers: dict[int, set[Path]] = {}
     for path, record in records.items():
         if is_alive(record["pid"], None, record.get("start_time")):
-            launchers.add(int(record["pid"]))
-            continue
-        status = read_record(path / STATUS)
-        started = status.get("job") == record["job"]
-        mark_cancelled(path)
-        _send_signal(int(status["pid"] if started else record["job"]), signal.SIGTERM)
-    for pid in launchers:
-        _send_signal(pid, signal.SIGINT)  # it stops its jobs and starts no more
+            launchers.setdefault(int(record["pid"]), set()).add(path.resolve())
+        else:
+            _cancel_run(path)
+    for pid, paths in launchers.items():
+        if _active_runs(pid, next(iter(paths))) <= paths:
+            _send_signal(pid, signal.SIGINT)  # it stops its jobs and starts no more
+        else:
+            for path in sorted(paths):
+                _cancel_run(path)
+
+
+def _active_runs(launcher: int, run: Path) -> set[Path]:
+    """Return the queued and running runs of the launcher that has started, or will start, `run`."""
+    sweep = next((folder for folder in run.parents if (folder / WORK).is_dir()), run.parent)
+    states = state_of(find_runs(sweep))
+    active = {path: read_record(path / SUBMISSION) for path in states if states[path].active}
+    return {
+        path
+        for path, record in active.items()
+        if record.get("pid") == launcher and is_here(record.get("host"))
+    }
+
+
+def _cancel_run(path: Path) -> None:
+    """Have one run save and exit; its launcher, if there is one, does not start it any more."""
+    mark_cancelled(path)
+    job, status = read_record(path / SUBMISSION)["job"], read_record(path / STATUS)
+    if job:
+        _send_signal(int(status["pid"] if status.get("job") == job else job), signal.SIGTERM)
 
 
 def _send_signal(pid: int, number: signal.Signals) -> None:

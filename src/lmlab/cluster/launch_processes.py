@@ -13,12 +13,13 @@ from typing import Any
 
 from lmlab.cluster.launch_slurm import pickle_start_by_value, pinned_code, quoted_python
 from lmlab.cluster.processes import start_time, this_process
-from lmlab.cluster.records import mark_cancelled
+from lmlab.cluster.records import is_cancelled, mark_cancelled
 from lmlab.cluster.run_state import state_of
 from lmlab.cluster.start import start
 from lmlab.cluster.submission import (
     Job,
     Submission,
+    is_ours,
     take_locally,
     wait_for_others,
     work_folder,
@@ -57,6 +58,9 @@ def run_in_processes(jobs: Sequence[Job], parallel: int) -> Submission:
                         _print_end(running.pop(slot)[1])
                     if slot not in running and waiting:
                         job = waiting.popleft()
+                        if not is_ours(job):
+                            _print_end(job)
+                            continue
                         own = gpus if wanted is None else gpus[slot * wanted : (slot + 1) * wanted]
                         handle = _start(job, folder, code, own)
                         running[slot] = (handle, job)
@@ -123,7 +127,11 @@ def _start(job: Job, folder: Path, code: tuple[str | None, str | None], gpus: li
         signal.signal(signal.SIGINT, before)
     name, log = handle.job_id, str(handle.paths.stdout)
     more = this_process() | {"job_start_time": start_time(name)}
+    cancelled = is_cancelled(job.directory)
     write_submission(job, "local", name, log, **more)
+    if cancelled:  # while the process was started
+        mark_cancelled(job.directory)
+        os.kill(int(name), signal.SIGTERM)
     return handle
 
 

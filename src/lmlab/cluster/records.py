@@ -42,6 +42,11 @@ def mark_cancelled(directory: Path) -> None:
     write_record(record, {**read_record(record), "cancelled": True})
 
 
+def is_cancelled(directory: Path) -> bool:
+    """Return whether a run was cancelled since it was submitted."""
+    return bool(read_record(directory / SUBMISSION).get("cancelled"))
+
+
 def write_status(directory: Path, state: str, values: Mapping[str, Any]) -> None:
     """Publish the state of a job, with the time."""
     now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -78,7 +78,8 @@ def _steps(directory: Path) -> int | None:
     if config.budget.kind == "steps":
         return config.budget.steps
     account, per_step = read_record(directory / ACCOUNT), config.tokens_per_step()
-    if per_step is None or not {"parameters", "total_forward_flops", "context_length"} <= account.keys():
+    known = {"parameters", "total_forward_flops", "context_length"} <= account.keys()
+    if per_step is None or not known:
         return None
     per_token = 3 * account["total_forward_flops"] / account["context_length"]
     return total_steps(config.budget, per_step, account["parameters"], per_token)

@@ -74,6 +74,8 @@ def _of_a_job(
     local, where = record["cluster"] == "local", ""
     if local:
         slurm_says = "RUNNING" if _lives(record, status) else ""
+        if record.get("cancelled") and said is None:  # its launcher may live for other runs
+            return "cancelled", "before it started"
         waiting = slurm_says == "RUNNING" and said is None
         where = "" if is_here(record.get("host")) else f"on {record['host']}"
     else:

@@ -119,6 +119,12 @@ def take_locally(jobs: Sequence[Job]) -> tuple[list[Job], Submission]:
     return left, submission
 
 
+def is_ours(job: Job) -> bool:
+    """Return whether this process still has to run the job: nobody cancelled it or took it."""
+    record = read_record(job.directory / SUBMISSION)
+    return record.get("pid") == os.getpid() and not record.get("cancelled")
+
+
 def wait_for_others(jobs: Sequence[Job]) -> None:
     """Return when none of the runs, which other launchers run, is queued or running any more."""
     pending, pause = {job.directory for job in jobs}, POLL

@@ -22,9 +22,7 @@ def describe(
     length = f"{steps:,} steps"
     if tokens is not None:
         length += f", {tokens:,} tokens, {tokens * flops_per_token:.3g} FLOPs"
-    return (
-        f"{parameters:,} parameters, vocabulary {vocab_size:,}; {length}; {device}, {precision}"
-    )
+    return f"{parameters:,} parameters, vocabulary {vocab_size:,}; {length}; {device}, {precision}"
 
 
 def summarise(result: dict[str, Any], lines: list[str], report: Path, plot: Path) -> str:
