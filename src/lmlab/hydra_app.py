@@ -35,6 +35,7 @@ from lmlab.locations import find_conf
 from lmlab.runs.names import run_directory
 from lmlab.schema import flatten
 from lmlab.training.budget import check_budget
+from lmlab.unread import check_data, check_directory, check_slurm
 
 DEFAULT_LAUNCHER = "basic"
 """Hydra's choice when none is named; a sweep then uses `local`."""
@@ -172,6 +173,7 @@ def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
         cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     base = parent_of(cfg.get("resume"), cfg.get("init_from"))
     config, own = (load(cfg), overrides) if base is None else _on_top_of(base, cfg, overrides)
+    check_data(own, config.task)
     check_budget(config.budget, config.tokens_per_step())
     return config
 
@@ -269,4 +271,7 @@ def _checked(cfg: DictConfig, settings: Any, directory: Path) -> RunConfig:
         if choice not in (unswept, None):
             option = f"{group}={choice}"
             raise UserError(f"{option} takes effect only with -m: python train.py -m {option}")
-    return run_config(cfg, settings.overrides.task)
+    check_directory(settings.overrides.hydra, multirun=False)
+    config = run_config(cfg, settings.overrides.task)
+    check_slurm(settings.overrides.task)
+    return config

@@ -63,6 +63,38 @@ MISTAKES = {
         "sweep=lr_tuning takes effect only with -m: python train.py -m sweep=lr_tuning",
     ),
     "launcher without -m": (["hydra/launcher=submitit_local"], "takes effect only with -m"),
+    "slurm without a launcher": (
+        ["slurm.partition=gpu"],
+        "config error at 'slurm.partition': takes effect only with -m hydra/launcher=submitit_slur",
+    ),
+    "slurm with the default launcher": (
+        ["-m", "lr=1,2", "+slurm.extra.mail-type=END"],
+        "'slurm.extra.mail-type': takes effect only with -m hydra/launcher=submitit_slurm; ",
+    ),
+    "slurm in one process": (
+        ["-m", "slurm.gpus_per_node=1"],
+        "'slurm.gpus_per_node': takes effect only with -m hydra/launcher=submitit_slurm or submi",
+    ),
+    "slurm in processes": (
+        ["-m", "hydra/launcher=submitit_local", "slurm.timeout_min=7"],
+        "'slurm.timeout_min': takes effect only with -m hydra/launcher=submitit_slurm; add that",
+    ),
+    "directory of a run with -m": (
+        ["-m", "hydra.run.dir=here", "lr=1,2"],
+        "config error at 'hydra.run.dir': takes effect only without -m; the runs of a sweep are in",
+    ),
+    "directory of a sweep without -m": (
+        ["hydra.sweep.dir=here"],
+        "config error at 'hydra.sweep.dir': takes effect only with -m; a single run is in hydra",
+    ),
+    "data of sft": (
+        ["task=sft", "tokenizer=byte", "task.examples.paths=[x]", "data=text", "data.paths=[y]"],
+        "config error at 'data': task=sft reads task.examples instead; leave it out",
+    ),
+    "data of grpo": (
+        ["task=grpo", "data.cache_dir=x"],
+        "config error at 'data.cache_dir': task=grpo reads task.problems instead; leave it out",
+    ),
     "resume of nothing": (["resume=nowhere"], "is not a run directory: it has no config.yaml"),
     "no folder to be made": (["-m", "hydra.sweep.dir=/dev/null/x"], ": /dev/null/x"),
     "no folder there": (["-m", "hydra.sweep.dir=/proc/xx"], ": /proc/xx"),

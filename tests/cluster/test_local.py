@@ -99,9 +99,11 @@ def test_cancelled_and_resumed_equals_undisturbed(
     assert "1 cancelled" in capsys.readouterr().out
     assert main(["sweep", "resume", str(folder), "lr=3"]) == 1
     assert "'lr=3' is not slurm.KEY=VALUE" in capsys.readouterr().err
+    assert main(["sweep", "resume", str(folder), "slurm.timeout_min=7"]) == 1
+    assert "'slurm.timeout_min': takes effect only with" in capsys.readouterr().err
     here = Path.cwd()
     try:
-        assert main(["sweep", "resume", str(folder), "slurm.timeout_min=7"]) == 0
+        assert main(["sweep", "resume", str(folder), "slurm.setup=[date]"]) == 0
     finally:
         os.chdir(here)
     results = [json.loads((p / "result.json").read_text()) for p in (run, tmp_path / "whole")]

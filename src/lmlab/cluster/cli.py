@@ -100,6 +100,7 @@ def resume(options: argparse.Namespace) -> None:
     from lmlab.cluster.records import SUBMISSION, read_record
     from lmlab.cluster.submission import Job
     from lmlab.config import load_yaml
+    from lmlab.unread import READ_HERE, check_slurm
 
     runs = _runs(options.directory)
     records = [read_record(path / SUBMISSION) for path in runs]
@@ -113,11 +114,13 @@ def resume(options: argparse.Namespace) -> None:
     for path in runs:
         config = _changed(load_yaml(path / "config.yaml"), options.overrides)
         jobs.append(Job(path.absolute(), config, path.name))
+    on_slurm = clusters == {"slurm"}
+    if not on_slurm:
+        check_slurm(options.overrides, READ_HERE)
     cwd = next(record["cwd"] for record in records if record)
     if not Path(cwd).is_dir():
         raise UserError(f"the working directory of {options.directory} does not exist: {cwd}")
     os.chdir(cwd)  # paths in configurations are relative to it
-    on_slurm = clusters == {"slurm"}
     submission = submit_to_slurm(jobs) if on_slurm else run_in_processes(jobs, options.parallel)
     for name, job in submission.submitted.items():
         print(f"  {name}: {job.settings}")

@@ -1,0 +1,51 @@
+"""Overrides that the chosen launcher or task would not read: refused instead of passed over."""
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+from lmlab.errors import ConfigError
+from lmlab.task.config import TaskConfig
+
+READ_HERE = frozenset({"nodes", "tasks_per_node", "gpus_per_node", "setup", "code"})
+"""Keys of `slurm` that hydra/launcher=submitit_local reads."""
+
+
+def check_slurm(overrides: Sequence[str], read: Collection[str] = ()) -> None:
+    """Raise ConfigError for an override of `slurm` when only the keys `read` of it are read."""
+    for key in _keys(overrides, "slurm"):
+        name = (*key.split("."), "")[1]
+        if name not in read:
+            launchers = ["submitit_slurm", *(["submitit_local"] if name in READ_HERE else [])]
+            raise ConfigError(
+                key,
+                f"takes effect only with -m hydra/launcher={' or '.join(launchers)}; "
+                "add that, or leave it out",
+            )
+
+
+def check_directory(overrides: Sequence[str], *, multirun: bool) -> None:
+    """Raise ConfigError for an override of the directory of the other mode."""
+    if multirun:
+        for key in _keys(overrides, "hydra.run"):
+            raise ConfigError(
+                key, "takes effect only without -m; the runs of a sweep are in hydra.sweep.dir"
+            )
+    else:
+        for key in _keys(overrides, "hydra.sweep"):
+            raise ConfigError(key, "takes effect only with -m; a single run is in hydra.run.dir")
+
+
+def check_data(overrides: Sequence[str], task: TaskConfig) -> None:
+    """Raise ConfigError for an override of `data` with a task that brings its own."""
+    if task.kind != "pretrain":
+        own = "task.examples" if hasattr(task, "examples") else "task.problems"
+        for key in _keys(overrides, "data"):
+            raise ConfigError(key, f"task={task.kind} reads {own} instead; leave it out")
+
+
+def _keys(overrides: Sequence[str], block: str) -> Iterable[str]:
+    """Yield the keys of overrides at and below `block`."""
+    for override in overrides:
+        key = re.split("[=@]", override.lstrip("+~"))[0]
+        if key == block or key.startswith(f"{block}."):
+            yield key
