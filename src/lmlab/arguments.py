@@ -6,9 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from lmlab.errors import UserError
+
 Number = TypeVar("Number", int, float)
-PATHS = ("resume", "init_from")
+PATHS = ("resume", "init_from", "hydra.run.dir")
 """Keys whose value is one path; those of a sweep's runs hold `=` and `,`."""
+_REFUSED = re.compile(r"[^\w./:@%+*?|$\\{} -]", re.ASCII)
+"""A character that Hydra's grammar refuses in text without quotes, or reads as more than text."""
 _LAUNCHER = re.compile(r"\+*hydra[./]launcher\b")
 
 
@@ -27,17 +31,35 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     return quoted
 
 
+def require_keys(overrides: Sequence[str]) -> None:
+    """Raise UserError for an override without a key, such as `=3`."""
+    for override in overrides:
+        if re.match(r"[+~]*(=|$)", override):
+            raise UserError(f"config error at '{override}': has no key; write KEY=VALUE")
+
+
 def quote_paths(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the paths quoted that Hydra's grammar would not accept as text."""
+    """Return the arguments with the paths quoted that Hydra's grammar would not accept as text.
+
+    A leading `~` of these is the home directory, as in a shell.
+    """
     return [_quoted(argument) for argument in arguments]
 
 
 def _quoted(argument: str) -> str:
     key, _, value = argument.partition("=")
-    if key not in PATHS or not re.search(r"[=,]", value) or re.match(r"['\"\[{$]", value):
+    if key not in PATHS or not _REFUSED.search(value) or re.match(r"['\"\[{$]", value):
         return argument
-    escaped = re.sub(r"(\\*)(')", lambda m: 2 * m[1] + "\\'", value)
-    return f"{key}='{escaped}'"
+    if not value.isprintable() or (key == "hydra.run.dir" and "\\" in value):  # escaped by hand
+        return argument
+    path = str(Path(value).expanduser()) if value.startswith("~/") else value
+    return f"{key}={in_quotes(path)}"
+
+
+def in_quotes(text: str) -> str:
+    """Return a text as Hydra's grammar reads it unchanged."""
+    escaped = re.sub(r"(\\*)(')", lambda m: 2 * m[1] + "\\'", text)
+    return f"'{escaped}'"
 
 
 def number(kind: type[Number]) -> Callable[[str], Number]:

@@ -4,11 +4,13 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import hydra
 import yaml
 
+from lmlab.arguments import require_keys
 from lmlab.cleaning.pipeline_config import CleanConfig
 from lmlab.command import exit_code
 from lmlab.compose_errors import explain_composition_error
@@ -36,7 +38,7 @@ _HINT = "(see `python clean.py --help`)"
 def main(conf: Path, arguments: Sequence[str] | None = None) -> None:
     """Compose from the folder `conf`, check, clean; exits with 1 after one line for a mistake."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    sys.exit(exit_code(lambda: _command(conf, given), explain=_explain))
+    sys.exit(exit_code(lambda: _command(conf, given), explain=partial(_explain, given)))
 
 
 def _command(conf: Path, arguments: list[str]) -> None:
@@ -62,6 +64,7 @@ def _command(conf: Path, arguments: list[str]) -> None:
 
 def compose_clean(conf: Path, overrides: Sequence[str]) -> CleanConfig:
     """Return what `python clean.py OVERRIDES` would run; raises ConfigError for what is wrong."""
+    require_keys(overrides)
     with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         return load_as(CleanConfig, hydra.compose("clean", overrides=list(overrides)))
 
@@ -74,7 +77,7 @@ def clean_config(*overrides: str) -> CleanConfig:
     try:
         return compose_clean(find_conf(), overrides)
     except Exception as error:
-        text = _explain(error)
+        text = _explain(overrides, error)
         if text is None:
             raise
         raise UserError(text) from error
@@ -92,10 +95,10 @@ def _clean(config: CleanConfig) -> None:
             raise UserError(f"nothing of the input could be read: {first_problem(manifest)}")
 
 
-def _explain(error: Exception) -> str | None:
+def _explain(overrides: Sequence[str], error: Exception) -> str | None:
     codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     if _clean.__code__ in codes:
         return None
     if isinstance(error, COMPOSITION_ERRORS) or raised_by_hydra(error):
-        return explain_composition_error(error, CleanConfig)
+        return explain_composition_error(error, CleanConfig, overrides)
     return None

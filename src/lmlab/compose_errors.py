@@ -1,12 +1,16 @@
 """Explanations of errors of Hydra and OmegaConf: one line in the user's terms."""
 
 import re
+from collections.abc import Sequence
 
 import yaml
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
+from lmlab.arguments import in_quotes, quote_paths
 from lmlab.config import RunConfig
 from lmlab.config_errors import did_you_mean, not_one_of, unknown_key
 from lmlab.errors import ConfigError, UserError
@@ -15,10 +19,12 @@ from lmlab.locations import FOLDERS, find_conf, roots
 from lmlab.schema import keys_at
 
 
-def explain_composition_error(error: Exception, root: type[BaseModel] = RunConfig) -> str:
+def explain_composition_error(
+    error: Exception, root: type[BaseModel] = RunConfig, overrides: Sequence[str] = ()
+) -> str:
     """Return one line for an error of the user, of Hydra, of OmegaConf or of a YAML file.
 
-    `root` is the class of the whole configuration.
+    `root` is the class of the whole configuration, `overrides` are what was composed.
     """
     if isinstance(error, UserError):
         return str(error)
@@ -26,7 +32,10 @@ def explain_composition_error(error: Exception, root: type[BaseModel] = RunConfi
         return _explain_missing(error)
     if isinstance(error, OverrideParseException):
         problem = str(error).splitlines()[0].rstrip(".")
-        return f"config error at '{error.override}': cannot be read as an override ({problem})"
+        return (
+            f"config error at '{error.override}': cannot be read as an override ({problem})"
+            + _quoting(str(error.override))
+        )
     text = str(error)
     cause = error.__cause__
     if match := re.match(r"Could not override '([^']+)'\.(?: No match)?", text):
@@ -49,9 +58,39 @@ def explain_composition_error(error: Exception, root: type[BaseModel] = RunConfi
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return f"config error: {type(error).__name__}"
-    if "must be a string or a list. Got NoneType" in text:
-        return "config error: a group cannot be null here; give it one of its choices"
+    if "override must be a string or a list. Got" in text:
+        problem = "a group; give it one of its choices, not null or a number"
+        return str(ConfigError(_group_without_choice(overrides), problem))
     return f"config error: {' '.join(lines)}"
+
+
+def _quoting(override: str) -> str:
+    """Return how to quote the texts of an override that is refused without; nothing otherwise."""
+    key, _, value = override.partition("=")
+    if value.startswith("[") and value.endswith("]"):
+        value = f"[{','.join(in_quotes(item.strip()) for item in value[1:-1].split(','))}]"
+    elif re.match(r"[\w/.~]", value):
+        value = in_quotes(value)
+    quoted = f"{key}={value}"
+    if quoted == override or re.search(r'["$`!\\]', quoted):  # a shell changes these
+        return ""
+    try:
+        OverridesParser.create().parse_override(quoted)
+    except HydraException:
+        return ""
+    return f'; put text in quotes: "{quoted}"'
+
+
+def _group_without_choice(overrides: Sequence[str]) -> str:
+    """Return the first group that is given a value that is no choice, such as null or a number."""
+    groups = group_choices(roots(find_conf()))
+    values = [o for o in quote_paths(overrides) if "=" in o and not o.startswith("-")]
+    for override in OverridesParser.create().parse_overrides(values):
+        key, value = override.key_or_group, override.value()
+        found = value.list if isinstance(value, ChoiceSweep) else [value]
+        if key in groups and any(v is None or isinstance(v, int | float | dict) for v in found):
+            return key.replace("/", ".")
+    return ""
 
 
 def _explain_missing(error: MissingConfigException) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from lmlab.config import MISSING, RunConfig, load, read_yaml
+from lmlab.config import MISSING, RunConfig, load, load_yaml, read_yaml
 from lmlab.errors import ConfigError
 from lmlab.layout import CONFIG, TOKENIZER, checkpoint_of, run_of
 from lmlab.migrations import migrated
@@ -17,14 +17,16 @@ OWN = ("name", "slurm", "logger", "init_optimizer")
 def parent_of(resume: str | None, init_from: str | None) -> dict[str, Any] | None:
     """Return the values of the configuration that `resume` or `init_from` builds on, if any.
 
-    Raises UserError when they name no run directory.
+    Raises UserError when they name no run directory, or one whose configuration is damaged.
     """
     if resume is not None and init_from is not None:
         raise ConfigError("init_from", "starts a new run, resume= continues one; give one of them")
     path = resume or init_from
     if path is None:
         return None
-    return migrated(read_yaml(run_of(Path(path).expanduser()) / CONFIG))
+    stored = run_of(Path(path).expanduser()) / CONFIG
+    load_yaml(stored)  # what is wrong with the file is said with its name
+    return migrated(read_yaml(stored))
 
 
 def group_choices(conf: Path, base: Mapping[str, Any], path: str = "") -> list[str]:

@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from lmlab.arguments import for_hydra, quote_paths
+from lmlab.arguments import for_hydra, quote_paths, require_keys
 from lmlab.command import exit_code, printable
 from lmlab.compose_errors import explain_composition_error
 from lmlab.config import RunConfig, load, plain_values
@@ -32,10 +33,10 @@ from lmlab.help import help_text
 from lmlab.inherited import inherited_choices
 from lmlab.layout import run_of
 from lmlab.locations import find_conf
+from lmlab.refused import check_data, check_directory, check_removed, check_slurm
 from lmlab.runs.names import run_directory
 from lmlab.schema import flatten
 from lmlab.training.budget import check_budget
-from lmlab.unread import check_data, check_directory, check_slurm
 
 DEFAULT_LAUNCHER = "basic"
 """Hydra's choice when none is named; a sweep then uses `local`."""
@@ -47,13 +48,14 @@ def main(conf: Path, arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     gc.disable()  # until the task runs: composition leaves little to collect
     try:
-        code = exit_code(lambda: _command(conf, given), explain=_explain)
+        code = exit_code(lambda: _command(conf, given), explain=partial(_explain, given))
     finally:
         gc.enable()
     sys.exit(code)
 
 
 def _command(conf: Path, arguments: list[str]) -> None:
+    require_keys(arguments)
     arguments = for_hydra(arguments)
     flags = parse_flags(arguments)
     if flags.help:
@@ -91,13 +93,13 @@ def _run_single(conf: Path, overrides: Sequence[str]) -> None:
         _run(config)
 
 
-def _explain(error: Exception) -> str | None:
+def _explain(overrides: Sequence[str], error: Exception) -> str | None:
     """Return one line for an error of the composition; None for an error of the task."""
     codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     if _run_task.__code__ in codes:
         return None
     if isinstance(error, COMPOSITION_ERRORS) or raised_by_hydra(error):
-        return explain_composition_error(error)
+        return explain_composition_error(error, overrides=overrides)
     return None
 
 
@@ -123,13 +125,14 @@ def compose(*overrides: str) -> RunConfig:
 def compose_run(conf: Path, overrides: Sequence[str]) -> RunConfig:
     """Return what `python train.py OVERRIDES` would run; a mistake is a UserError of one line."""
     register_resolvers(conf)
+    require_keys(overrides)
     overrides = quote_paths(overrides)
     try:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             overrides = with_choices_of_parent(conf, overrides)
             return run_config(hydra.compose("config", overrides=overrides), overrides)
     except Exception as error:
-        text = _explain(error)
+        text = _explain(overrides, error)
         if text is None:
             raise
         raise UserError(text) from error
@@ -169,6 +172,7 @@ def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
 
     Must be called while Hydra is initialised.
     """
+    check_removed(overrides, RunConfig.model_fields)
     if "hydra" in cfg:
         cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     base = parent_of(cfg.get("resume"), cfg.get("init_from"))
@@ -206,7 +210,7 @@ def with_choices_of_parent(conf: Path, overrides: Sequence[str]) -> list[str]:
     named = {}
     for override in overrides:
         if match := re.fullmatch(r"(resume|init_from)=(.+)", override):
-            with contextlib.suppress(OverrideParseException):
+            with contextlib.suppress(HydraException):
                 named[match[1]] = OverridesParser.create().parse_override(override).value()
     try:
         base = parent_of(*(_text(named.get(key)) for key in ("resume", "init_from")))

@@ -26,6 +26,9 @@ MISTAKES = {
     ("inptu=[x]",): "did you mean 'input'?",
     (): "config error at 'input': is empty",
     ("input=[nowhere/*.warc]",): "matches no file",
+    ("cleaning=null",): "config error at 'cleaning': a group; give it one of its choices",
+    ("=3",): "config error at '=3': has no key",
+    ("input=[ä.gz]",): """; put text in quotes: "input=['ä.gz']\"""",
     ("--resume",): "unknown option --resume",
     ("-m", "seed=1,2"): "unknown option -m",
 }

@@ -39,6 +39,20 @@ def test_a_path_with_equals_and_commas_is_an_override(quote: str) -> None:
     assert quote_paths(["lr=1,2", "resume=runs/a"]) == ["lr=1,2", "resume=runs/a"]
 
 
+@pytest.mark.parametrize("key", ["resume", "init_from", "hydra.run.dir"])
+@pytest.mark.parametrize("path", ["/home/jürgen/läufe", "a = b", "~/x", "a#b;(c)&!", "a b/c:d@e"])
+def test_any_path_is_an_override(key: str, path: str) -> None:
+    (line,) = quote_paths([f"{key}={path}"])
+    assert OverridesParser.create().parse_override(line).value() == str(Path(path).expanduser())
+
+
+@pytest.mark.parametrize(
+    "value", [r"runs/lr\=3", "${hydra.sweep.dir}/x", "'a b'", "runs/${now:%Y-%m-%d}", "null"]
+)
+def test_a_value_in_hydras_grammar_is_kept(value: str) -> None:
+    assert quote_paths([f"hydra.run.dir={value}"]) == [f"hydra.run.dir={value}"]
+
+
 def test_an_apostrophe_in_a_path() -> None:
     path = str(Path("it's", "lr=1,seed=0_ab"))
     (line,) = quote_paths([f"resume={path}"])

@@ -323,6 +323,20 @@ def test_a_damaged_record_is_one_line(name: str, unfinished: Path) -> None:
         train(composed(f"resume={quoted(unfinished)}"), unfinished)
 
 
+@pytest.mark.parametrize("key", ["resume", "init_from"])
+def test_a_cut_configuration_is_named(key: str, unfinished: Path) -> None:
+    path = unfinished / "config.yaml"
+    text = path.read_text()
+    for end in range(0, len(text), len(text) // 12):
+        path.write_text(text[:end])
+        with pytest.raises(UserError, match=re.escape(str(path))) as error:
+            composed(f"{key}={quoted(unfinished)}")
+        assert "\n" not in str(error.value)
+    path.write_text("name: x\nmodel: [\n")
+    with pytest.raises(UserError, match=r"config\.yaml: line 3: expected the node content"):
+        composed(f"{key}={quoted(unfinished)}")
+
+
 def test_starting_again_without_a_checkpoint_is_said(
     parent: Path, unfinished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,7 +27,7 @@ class _Launcher(Launcher):
     def jobs(self, batch: Batch, first: int) -> "list[Job]":
         """Compose and check every job; raises UserError before anything is started."""
         from hydra_plugins.lmlab_launcher._composition import checked_jobs
-        from lmlab.unread import check_directory
+        from lmlab.refused import check_directory
 
         check_directory(self.config.hydra.overrides.hydra, multirun=True)
         return checked_jobs(self.loader, self.config, batch, first)
@@ -39,7 +39,7 @@ class LocalLauncher(_Launcher):
     def launch(self, job_overrides: Batch, initial_job_idx: int) -> Sequence[JobReturn]:
         """Check every job, run those that are left; raises UserError when some did not finish."""
         from lmlab.cluster.launch_sequential import run_in_sequence
-        from lmlab.unread import check_slurm
+        from lmlab.refused import check_slurm
 
         jobs = self.jobs(job_overrides, initial_job_idx)
         check_slurm(job_overrides[0])
@@ -71,7 +71,7 @@ class SubmititLocal(_Launcher):
         """Check every job, run those that are left, and return when all have exited."""
         from lmlab.cluster.launch_processes import run_in_processes
         from lmlab.errors import ConfigError
-        from lmlab.unread import READ_HERE, check_slurm
+        from lmlab.refused import READ_HERE, check_slurm
 
         if self.parallel < 1:
             raise ConfigError("hydra.launcher.parallel", f"must be > 0, got {self.parallel}")

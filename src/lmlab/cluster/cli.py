@@ -100,7 +100,7 @@ def resume(options: argparse.Namespace) -> None:
     from lmlab.cluster.records import SUBMISSION, read_record
     from lmlab.cluster.submission import Job
     from lmlab.config import load_yaml
-    from lmlab.unread import READ_HERE, check_slurm
+    from lmlab.refused import READ_HERE, check_slurm
 
     runs = _runs(options.directory)
     records = [read_record(path / SUBMISSION) for path in runs]

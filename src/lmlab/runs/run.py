@@ -40,7 +40,13 @@ class Run:
         self.directory = directory
         self.stop_signal: signal.Signals | None = None
         self._loggers: list[Callable[[dict[str, Any]], None]] = []
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(
+                f"the run directory cannot be {directory}: a file is in its place; "
+                "give another hydra.run.dir="
+            ) from error
         self._lock = FileLock(directory / LOCK)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Overrides that the chosen launcher or task would not read: refused instead of passed over."""
+"""Overrides that are refused: what launcher or task would not read, what removes a needed key."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -41,6 +41,14 @@ def check_data(overrides: Sequence[str], task: TaskConfig) -> None:
         own = "task.examples" if hasattr(task, "examples") else "task.problems"
         for key in _keys(overrides, "data"):
             raise ConfigError(key, f"task={task.kind} reads {own} instead; leave it out")
+
+
+def check_removed(overrides: Sequence[str], needed: Collection[str]) -> None:
+    """Raise ConfigError for an override such as `~lr` that removes a key that is needed."""
+    for override in overrides:
+        key = override[1:].partition("=")[0]
+        if override.startswith("~") and key in needed:
+            raise ConfigError(key, f"every run needs it; leave out {override}")
 
 
 def _keys(overrides: Sequence[str], block: str) -> Iterable[str]:
