@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 from html import unescape
@@ -54,6 +55,29 @@ def test_a_prediction_holds_the_law_and_its_cost(
     text = capsys.readouterr().out
     assert "1e+22 FLOPs, 10 times the largest run" in text
     assert "device hours; memory for at least" in text
+
+
+def test_the_cost_is_of_a_shape_that_the_model_can_have(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["scaling", "predict", str(table), *FAST, "--device", "H100", "--budget"]
+    assert main([*command, "1e22", "--model", "model=70b"]) == 0  # 8 heads of keys and values
+    heads = re.search(r"num_heads=(\d+)", capsys.readouterr().out)
+    assert heads is not None
+    assert int(heads[1]) % 8 == 0
+    hybrid = "model/attention=hybrid"
+    pattern = "model.attention.pattern=[local,local,local,local,local,local,global]"
+    assert main([*command, "1e12", "--model", "model=small", hybrid, pattern]) == 0
+    layers = re.search(r"num_layers=(\d+)", capsys.readouterr().out)
+    assert layers is not None
+    assert int(layers[1]) >= 7
+    for budget, model, message in (
+        ("1e13", "model=70b", "num_kv_heads=8 does not divide num_heads=2; give another --model"),
+        ("1e6", "model=small", "shapes have 4.9e+04 to 5.2e+11; leave out --device"),
+        ("1e30", "model=small", "shapes have 4.9e+04 to 5.2e+11; leave out --device"),
+    ):
+        assert main([*command, budget, "--model", model]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_runs_that_are_not_fitted_are_checked(

@@ -52,6 +52,10 @@ class ShapeRange:
         fitting = [h for h in range(low, high + 1) if width % h == 0 and width // h % 2 == 0]
         return min(fitting, key=lambda h: abs(width / h - HEAD_DIM), default=None)
 
+    def by_distance(self, parameters: float) -> list[Shape]:
+        """Return all shapes, first those of about this size with d_model / num_layers near 48."""
+        return sorted(self.all(), key=lambda shape: (_distance(shape, parameters), shape))
+
     def nearest(self, parameters: float) -> Shape:
         """Return the shape of about this size, d_model / num_layers near 48."""
         return min(self.all(), key=lambda shape: (_distance(shape, parameters), shape))
