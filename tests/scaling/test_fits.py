@@ -10,15 +10,17 @@ from scipy.stats import binom
 from tables import COURSE, isoflop_table
 
 from lmlab.errors import UserError
+from lmlab.scaling.check import check_runs
 from lmlab.scaling.envelope import fit_envelope
 from lmlab.scaling.hyperparameters import fit_hyperparameter
-from lmlab.scaling.intervals import interval
+from lmlab.scaling.intervals import Interval, interval
 from lmlab.scaling.isoflop import OPTIMA, fit_isoflop
 from lmlab.scaling.law import NAMES, SIX, Cost, Law
 from lmlab.scaling.minimize import minimize
 from lmlab.scaling.overtraining import OvertrainingLaw, fit_overtraining
 from lmlab.scaling.parametric import HUBER, fit_parametric
 from lmlab.scaling.table import make_runs
+from lmlab.scaling.text import fit_text
 
 
 @given(
@@ -87,6 +89,56 @@ def test_constants_that_are_not_determined_are_named() -> None:
     floor, alpha = fit_parametric(power, samples=100).notes
     assert floor.startswith("E is 0: the losses do not level off yet")
     assert alpha.startswith("alpha is ")
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta"])
+def test_a_law_that_does_not_fall_has_no_best_size(name: str) -> None:
+    runs = isoflop_table()
+    n, d = runs.parameters, runs.tokens
+    falling, rising = (d, n) if name == "alpha" else (n, d)
+    loss = 2 + 300 * falling**-0.3 + 0.1 * (rising / rising.min()) ** 0.1
+    fit = fit_parametric(make_runs(parameters=n, tokens=d, loss=loss), samples=100)
+    (note,) = fit.notes
+    assert note.startswith(f"{name} is -0.1: the loss does not fall with the ")
+    assert note in fit_text(fit, runs)
+    with pytest.raises(UserError, match=f"{name} is -0.1: .*; no size is best"):
+        fit.law.optimum(1e22)
+
+
+def test_a_loss_that_does_not_depend_on_the_size_is_named() -> None:
+    runs = isoflop_table()
+    loss = 2 + 300 * runs.tokens**-0.3
+    fit = fit_parametric(
+        make_runs(parameters=runs.parameters, tokens=runs.tokens, loss=loss), samples=100
+    )
+    assert any(note.startswith("alpha is ") for note in fit.notes)
+    assert fit.notes[0] in fit_text(fit, runs)
+
+
+def test_laws_of_a_bootstrap_that_do_not_fall_widen_intervals() -> None:
+    """The limits: nothing is spent on what the loss does not fall with."""
+    alpha, beta = np.array([[0.3, -0.1, 0.3, -0.1], [0.3, 0.3, -0.1, -0.1]])
+    laws = Law(2.0, 400.0, 900.0, alpha, beta)
+    sizes, tokens = laws.optimum(1e20)
+    np.testing.assert_array_equal(sizes[1:], [0, np.inf, np.nan])
+    np.testing.assert_array_equal(tokens[1:], [np.inf, 0, np.nan])
+    np.testing.assert_allclose(laws.best_loss(1e20)[1:], [2, 2, np.nan])
+    assert np.isnan(laws.exponents[0][1:]).all()
+    assert interval(sizes) == Interval(-np.inf, np.inf)
+    low, high = Law(2.0, 400.0, 0.01, 0.3, 0.01).flat_region(1e20)
+    assert 0 < low < high == np.inf
+
+
+def test_infinite_samples_do_not_make_an_interval_nan() -> None:
+    samples = np.arange(1000.0)
+    for share, high in ((0.01, pytest.approx(975, abs=1.5)), (0.025, np.inf), (0.5, np.inf)):
+        some = np.where(samples >= 1000 * (1 - share), np.inf, samples)
+        assert interval(some) == Interval(pytest.approx(24.5, abs=1), high)
+        both = interval(np.where(np.isinf(some), np.nan, some))
+        assert both.high == high
+        assert (both.low == -np.inf) == (high == np.inf)
+    assert interval(np.full(100, np.inf)) == Interval(np.inf, np.inf)
+    assert interval(np.array([])) == Interval(-np.inf, np.inf)
 
 
 def test_no_search_finds_a_lower_objective() -> None:
@@ -168,6 +220,28 @@ def test_the_law_of_over_training_is_recovered() -> None:
         fit_overtraining(one_ratio)
 
 
+def test_intervals_of_few_over_trained_runs_hold_the_truth() -> None:
+    law, repetitions, held = OvertrainingLaw(1.84, 212.0, 367.0, 0.136), 40, 0
+    n = np.array([1e7, 8e7, 1.5e8, 4e8, 1e7, 1e8])
+    d = n * np.array([20, 20, 20, 20, 320, 80])
+    for seed in range(repetitions):
+        noise = np.exp(np.random.default_rng(seed).normal(0, 0.003, len(n)))
+        runs = make_runs(parameters=n, tokens=d, loss=law.loss(n, d) * noise)
+        fit = fit_overtraining(runs, samples=100, seed=seed)
+        held += law.loss(1e9, 2e10) in interval(fit.laws.loss(1e9, 2e10))
+    assert held >= binom.ppf(0.001, repetitions, 0.95), held
+
+
+@pytest.mark.parametrize("power", [0.0, 0.05])
+def test_a_law_of_over_training_that_does_not_fall_is_named(power: float) -> None:
+    n = np.array([1e7, 8e7, 1.5e8, 4e8, 1e7, 1e8])
+    d = n * np.array([20, 20, 20, 20, 320, 80])
+    runs = make_runs(parameters=n, tokens=d, loss=3 + 0.01 * (n * d) ** power)
+    fit = fit_overtraining(runs, samples=20)
+    assert fit.notes[0].endswith("the loss does not fall with the FLOPs.")
+    assert fit.notes[0] in fit_text(fit, runs)
+
+
 def test_the_best_learning_rate_follows_a_power_law() -> None:
     sizes, rates = np.geomspace(1e6, 1e9, 4), np.geomspace(1e-5, 1e-1, 17)
     n, rate = (v.ravel() for v in np.meshgrid(sizes, rates, indexing="ij"))
@@ -195,3 +269,17 @@ def test_intervals_hold_the_truth() -> None:
     least = binom.ppf(0.001, repetitions, 0.95)
     assert min(held.values()) >= least, held
     assert set(third.intervals()) == {*NAMES, "a", "b"}
+
+
+def test_the_interval_of_a_run_is_wide_when_few_are_fitted() -> None:
+    """Of 40 tables of 8 runs: five constants leave three degrees of freedom to tell the noise."""
+    repetitions, held = 40, 0
+    for seed in range(repetitions):
+        fit = fit_parametric(isoflop_table(noise=0.005, seed=seed, budgets=2, sizes=4), samples=100)
+        assert fit.notes[-1].startswith("8 runs for five constants: ")
+        n, d = COURSE.optimum(np.array([2e19]))
+        noise = np.exp(np.random.default_rng([seed, 1]).normal(0, 0.005, 1))
+        run = make_runs(parameters=n, tokens=d, loss=COURSE.loss(n, d) * noise)
+        (check,) = check_runs(fit, run, seed=seed)
+        held += check.loss in check.interval
+    assert held >= binom.ppf(0.001, repetitions, 0.95), held

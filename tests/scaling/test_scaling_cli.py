@@ -32,6 +32,12 @@ def written(runs: Runs, path: Path, rows: slice = slice(None)) -> Path:
     return path
 
 
+def rising(runs: Runs) -> Runs:
+    """Return runs of these sizes and tokens whose loss rises with the size."""
+    n, d = runs.parameters, runs.tokens
+    return make_runs(parameters=n, tokens=d, loss=2 + 300 * d**-0.3 + 0.02 * n**0.1)
+
+
 def test_a_prediction_holds_the_law_and_its_cost(
     table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +105,21 @@ def test_runs_that_are_not_fitted_are_checked(
     command = ["scaling", "report", str(table), "--check", str(other), *FAST]
     assert main([*command, "--output", str(page), "--plot", str(page.with_suffix(".png"))]) == 0
     assert "Runs that are not fitted" in page.read_text()
+
+
+def test_what_is_not_determined_is_null_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = written(rising(isoflop_table()), tmp_path / "rising.csv")
+
+    def refused(constant: str) -> float:
+        raise AssertionError(constant)
+
+    assert main(["scaling", "fit", str(table), "--json", *FAST]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=refused)
+    assert found["intervals"]["a"] == found["intervals"]["b"] == [None, None]
+    assert "flat_region" not in found
+    assert found["notes"][0].startswith("alpha is -0.1: the loss does not fall with the size")
 
 
 def test_all_approaches_read_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,6 +213,8 @@ MISTAKES = {
         ["predict", "good.csv", "--budget", "1e22", "--device", "H999", "--samples", "100"],
         "H999",
     ),
+    "rising": (["predict", "rising.csv", "--budget", "1e22"], "alpha is -0.1: the loss does not"),
+    "rising page": (["report", "rising.csv"], "alpha is -0.1: the loss does not fall with the"),
     "curves": (["fit", "good.csv", "--approach", "1"], "curves have one point"),
     "hyperparameter": (["fit", "good.csv", "--hyperparameter", "lr"], "has no column 'lr'"),
     "no key": ([*GAME, "--server", "x"], "needs a key"),
@@ -251,6 +274,7 @@ def test_a_mistake_is_one_line(
     written(runs, tmp_path / "few.csv", slice(7, 12))
     inside = runs.parameters < COURSE.optimum(runs.flops)[0]
     written(runs.take(inside), tmp_path / "edge.csv")
+    written(rising(runs), tmp_path / "rising.csv")
     rows = (tmp_path / "good.csv").read_text().splitlines()
     head, first = rows[:2]
     parts = first.split(",")

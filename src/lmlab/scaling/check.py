@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmlab.scaling.intervals import Interval, interval
+from lmlab.scaling.law import NAMES
 from lmlab.scaling.parametric import ParametricFit
 from lmlab.scaling.table import Runs
 
@@ -28,12 +29,17 @@ class Check:
 
 
 def check_runs(fit: ParametricFit, runs: Runs, *, seed: int = 0) -> tuple[Check, ...]:
-    """Return predictions for the sizes and tokens of these runs, beside their losses."""
+    """Return predictions for the sizes and tokens of these runs, beside their losses.
+
+    A run scatters by Student's t, of the residuals with the degrees of freedom that they have left.
+    """
+    free = len(fit.residuals) - len(NAMES)
+    deviation = float(np.sqrt((fit.residuals**2).sum() / free))
     rng = np.random.default_rng(seed)
     checks = []
     for n, d, c, loss in zip(runs.parameters, runs.tokens, runs.flops, runs.loss, strict=True):
         drawn = fit.laws.loss(n, d)
-        scatter = np.exp(rng.choice(fit.residuals, size=len(drawn)))
+        scatter = np.exp(deviation * rng.standard_t(free, size=len(drawn)))
         predicted = float(fit.law.loss(n, d))
         held = interval(drawn * scatter)
         checks.append(Check(float(n), float(d), float(c), float(loss), predicted, held))

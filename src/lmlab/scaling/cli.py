@@ -1,7 +1,6 @@
 """`lmlab scaling`: scaling laws from tables of runs."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from lmlab.scaling.arguments import add_table, load_runs
@@ -80,18 +79,14 @@ def register(commands: Subcommands) -> None:
 
 def run_fit(options: argparse.Namespace) -> None:
     """Print a fit."""
-    import json
-
-    from lmlab.scaling.text import fit_text, fit_values
+    from lmlab.scaling.text import fit_text, fit_values, json_text
 
     runs = load_runs(options, curves=options.approach == "1")
     fit = _fit(runs, options)
     if options.json:
-        print(json.dumps(fit_values(fit, runs), indent=2))
+        print(json_text(fit_values(fit, runs)))
     else:
         print(fit_text(fit, runs))
-    if getattr(fit, "converged", True) is False:
-        print("lmlab: warning: the fit did not converge; its constants are unsure", file=sys.stderr)
 
 
 def _fit(runs: "Runs", options: argparse.Namespace) -> "Fit":

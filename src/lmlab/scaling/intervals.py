@@ -18,8 +18,14 @@ class Interval:
 
 
 def interval(samples: Float[np.ndarray, " samples"], confidence: float = 0.95) -> Interval:
-    """Return the percentile interval of a bootstrap's values; infinite ones count."""
-    finite = np.nan_to_num(samples, nan=np.inf)
+    """Return the percentile interval of a bootstrap's values; infinite ones count.
+
+    Values that are NaN may lie anywhere: they count at both ends.
+    """
+    if not len(samples):
+        return Interval(-np.inf, np.inf)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(finite, [tail, 1 - tail])
+    # of the two values around a quantile the outer one: between infinite ones there is no mean
+    low = np.quantile(np.where(np.isnan(samples), -np.inf, samples), tail, method="lower")
+    high = np.quantile(np.where(np.isnan(samples), np.inf, samples), 1 - tail, method="higher")
     return Interval(float(low), float(high))

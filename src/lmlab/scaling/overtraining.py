@@ -8,13 +8,15 @@ from jaxtyping import Float
 
 from lmlab.errors import UserError
 from lmlab.scaling.intervals import Interval, interval
-from lmlab.scaling.law import FLOPS_PER_PARAMETER
+from lmlab.scaling.law import FLOPS_PER_PARAMETER, LEAST_EXPONENT
 from lmlab.scaling.table import Runs
 
 NEEDED = 5
 """Runs for four constants."""
 STARTS = (0.05, 0.1, 0.15, 0.2, 0.3)
 """Of the exponent."""
+LEAST_FACTOR = 1e-6
+"""Of a and b, in nats; published ones are above 100."""
 CONSTANTS = ("E", "a", "b", "eta")
 
 
@@ -51,6 +53,19 @@ class OvertrainingFit:
         return float((self.residuals**2).sum())
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence for each constant by which the law cannot be extrapolated."""
+        notes = []
+        if not (self.law.eta > LEAST_EXPONENT and max(self.law.a, self.law.b) > LEAST_FACTOR):
+            notes.append(
+                f"eta is {self.law.eta:.2g}, a {self.law.a:.2g} and b {self.law.b:.2g}: the loss "
+                "does not fall with the FLOPs."
+            )
+        if not self.law.E > 0:
+            notes.append(f"E is {self.law.E:.2g}: the loss of large runs is below 0.")
+        return tuple(notes)
+
+    @property
     def laws(self) -> OvertrainingLaw:
         """The laws of the bootstrap as one."""
         return OvertrainingLaw(*self.samples.T)
@@ -64,8 +79,9 @@ class OvertrainingFit:
 def fit_overtraining(runs: Runs, *, samples: int = 200, seed: int = 0) -> OvertrainingFit:
     """Fit the four constants by least squares on the loss.
 
-    The bootstrap adds resampled residuals, widened by their lost degrees of freedom: the runs are
-    few. Raises UserError for fewer than 5 runs, or runs of one ratio of tokens to parameters.
+    A parametric bootstrap: each sample is a fit to the law's losses with normal noise. Its variance
+    is the residuals' sum of squares over a draw of chi-squared with runs - 4 degrees of freedom, as
+    little is known of it from few runs. Raises UserError for fewer than 5 runs, or runs of one ratio of tokens to parameters.
     """
     ratios = np.unique(np.round(np.log(runs.tokens / runs.parameters), 2))
     if len(runs) < NEEDED or len(ratios) < 2:
@@ -79,19 +95,19 @@ def fit_overtraining(runs: Runs, *, samples: int = 200, seed: int = 0) -> Overtr
     fitted = law.loss(runs.parameters, runs.tokens)
     residuals = runs.loss - fitted
     rng = np.random.default_rng(seed)
-    widened = residuals * np.sqrt(len(runs) / (len(runs) - len(CONSTANTS)))
+    free = len(runs) - len(CONSTANTS)
+    deviations = np.sqrt((residuals**2).sum() / rng.chisquare(free, samples))
     drawn = []
-    for _ in range(samples):
-        noisy = fitted + widened * rng.choice([-1.0, 1.0], len(runs)) * np.sqrt(
-            rng.chisquare(1, len(runs))
-        )
+    for deviation in deviations:
+        noisy = fitted + deviation * rng.normal(size=len(runs))
         law_i = _law(_solve(runs, noisy, best)[0])
         drawn.append([law_i.E, law_i.a, law_i.b, law_i.eta])
     return OvertrainingFit(law, residuals, np.array(drawn))
 
 
 def _law(x: Float[np.ndarray, " 4"]) -> OvertrainingLaw:
-    return OvertrainingLaw(float(x[0]), float(np.exp(x[1])), float(np.exp(x[2])), float(x[3]))
+    a, b = np.exp(np.minimum(x[1:3], 700))  # the largest that a float can hold
+    return OvertrainingLaw(float(x[0]), float(a), float(b), float(x[3]))
 
 
 def _start(runs: Runs, eta: float) -> Float[np.ndarray, " 4"]:

@@ -33,7 +33,8 @@ class PowerLaw:
 
     def drawn(self, x: float) -> Float[np.ndarray, " samples"]:
         """Return y for each line of the bootstrap."""
-        return np.exp(self.samples[:, 1] + self.samples[:, 0] * np.log(x))
+        with np.errstate(over="ignore"):  # of optima that are not determined
+            return np.exp(self.samples[:, 1] + self.samples[:, 0] * np.log(x))
 
 
 def fit_power_law(

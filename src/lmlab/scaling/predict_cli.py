@@ -1,7 +1,6 @@
 """`lmlab scaling predict` and `report`."""
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -14,6 +13,8 @@ from lmlab.scaling.arguments import add_table, load_other, load_runs, positive
 
 if TYPE_CHECKING:
     from lmlab.scaling.cost import RunCost
+    from lmlab.scaling.parametric import ParametricFit
+    from lmlab.scaling.table import Runs
 
 Subcommands = Any
 
@@ -84,8 +85,8 @@ def register_report(tools: Subcommands) -> None:
 def run_predict(options: argparse.Namespace) -> None:
     """Print predictions."""
     from lmlab.scaling.check import check_lines, check_runs
-    from lmlab.scaling.intervals import interval
     from lmlab.scaling.parametric import fit_parametric
+    from lmlab.scaling.text import json_text
     from lmlab.text import duration
 
     if not 0 < options.mfu <= 1:
@@ -96,48 +97,7 @@ def run_predict(options: argparse.Namespace) -> None:
     others = load_other(options, options.check) if options.check else None
     fit = fit_parametric(runs, samples=options.samples, seed=options.seed)
     checks = check_runs(fit, others, seed=options.seed) if others else ()
-    largest, cost_of = float(runs.flops.max()), runs.cost
-    values: list[dict[str, Any]] = []
-    if not options.json:
-        print("\n".join(fit.notes), end="\n" if fit.notes else "")
-    for budget in options.budget:
-        size, tokens = (float(v) for v in fit.law.optimum(budget, cost_of))
-        sizes, lengths = fit.laws.optimum(budget, cost_of)
-        found: dict[str, Any] = {"flops": budget, "times_largest": budget / largest}
-        for name, value, drawn in (
-            (
-                "loss",
-                float(fit.law.best_loss(budget, cost_of)),
-                fit.laws.best_loss(budget, cost_of),
-            ),
-            ("parameters", size, sizes),
-            ("tokens", tokens, lengths),
-        ):
-            range_ = interval(drawn)
-            found[name] = value
-            found[f"{name}_interval"] = [range_.low, range_.high]
-        found["flat_region"] = list(fit.law.flat_region(budget, cost_of))
-        values.append(found)
-        if options.json:
-            continue
-        print(f"{budget:.4g} FLOPs, {budget / largest:.3g} times the largest run of {runs.source}")
-        print(f"  {cost_of}")
-        for name, form in (("loss", ".4f"), ("parameters", ".4g"), ("tokens", ".4g")):
-            low, high = found[f"{name}_interval"]
-            print(f"  {name:<10} {found[name]:{form}}  ({low:{form}} to {high:{form}})")
-        low, high = found["flat_region"]
-        print(f"  within 1 % of the best loss: {low:.3g} to {high:.3g} parameters")
-        if options.device:
-            cost = _cost(size, tokens, options)
-            s = cost.shape
-            print(
-                f"  {options.device}: {duration(cost.seconds)} of one device at "
-                f"{100 * options.mfu:g} % of its peak in {options.precision}, "
-                f"{cost.device_hours:,.1f} device hours; memory for at least {cost.devices}\n"
-                f"  counted for d_model={s.d_model} num_layers={s.num_layers} "
-                f"num_heads={s.num_heads}: {cost.costs.parameters:.4g} parameters with embeddings, "
-                f"{tokens * cost.costs.flops_per_token:.3g} FLOPs with scores and head"
-            )
+    values = [_prediction(fit, runs, budget) for budget in options.budget]
     if options.json:
         for found in values:
             if options.device:
@@ -145,9 +105,55 @@ def run_predict(options: argparse.Namespace) -> None:
                 found |= {"device": options.device, "device_hours": cost.device_hours}
                 found |= {"devices": cost.devices}
         values += [asdict(check) | {"error": check.error} for check in checks]
-        print(json.dumps(values, indent=2))
-    else:
-        print("\n".join(check_lines(checks)), end="\n" if checks else "")
+        print(json_text(values))
+        return
+    print("\n".join(fit.notes), end="\n" if fit.notes else "")
+    for found in values:
+        print("\n".join(_lines(found, runs)))
+        if options.device:
+            cost = _cost(found["parameters"], found["tokens"], options)
+            s = cost.shape
+            print(
+                f"  {options.device}: {duration(cost.seconds)} of one device at "
+                f"{100 * options.mfu:g} % of its peak in {options.precision}, "
+                f"{cost.device_hours:,.1f} device hours; memory for at least {cost.devices}\n"
+                f"  counted for d_model={s.d_model} num_layers={s.num_layers} "
+                f"num_heads={s.num_heads}: {cost.costs.parameters:.4g} parameters with embeddings, "
+                f"{found['tokens'] * cost.costs.flops_per_token:.3g} FLOPs with scores and head"
+            )
+    print("\n".join(check_lines(checks)), end="\n" if checks else "")
+
+
+def _prediction(fit: "ParametricFit", runs: "Runs", budget: float) -> dict[str, Any]:
+    """Return the best loss, size and tokens of a budget, with their intervals."""
+    from lmlab.scaling.intervals import interval
+
+    law, laws, cost = fit.law, fit.laws, runs.cost
+    size, tokens = law.optimum(budget, cost)
+    sizes, lengths = laws.optimum(budget, cost)
+    found: dict[str, Any] = {"flops": budget, "times_largest": budget / float(runs.flops.max())}
+    for name, value, drawn in (
+        ("loss", law.best_loss(budget, cost), laws.best_loss(budget, cost)),
+        ("parameters", size, sizes),
+        ("tokens", tokens, lengths),
+    ):
+        range_ = interval(drawn)
+        found[name] = float(value)
+        found[f"{name}_interval"] = [range_.low, range_.high]
+    return found | {"flat_region": list(law.flat_region(budget, cost))}
+
+
+def _lines(found: dict[str, Any], runs: "Runs") -> list[str]:
+    lines = [
+        f"{found['flops']:.4g} FLOPs, {found['times_largest']:.3g} times the largest run of "
+        f"{runs.source}",
+        f"  {runs.cost}",
+    ]
+    for name, form in (("loss", ".4f"), ("parameters", ".4g"), ("tokens", ".4g")):
+        low, high = found[f"{name}_interval"]
+        lines.append(f"  {name:<10} {found[name]:{form}}  ({low:{form}} to {high:{form}})")
+    low, high = found["flat_region"]
+    return [*lines, f"  within 1 % of the best loss: {low:.3g} to {high:.3g} parameters"]
 
 
 def _cost(parameters: float, tokens: float, options: argparse.Namespace) -> "RunCost":

@@ -1,5 +1,7 @@
 """Fits and predictions as text for a terminal, and as values for JSON."""
 
+import json
+import math
 from typing import Any
 
 import numpy as np
@@ -66,15 +68,13 @@ def _body(fit: Fit, runs: Runs) -> list[str]:
 
 def _parametric(fit: ParametricFit, runs: Runs) -> list[str]:
     values = dict(zip(NAMES, fit.law.values(), strict=True))
-    values |= dict(zip(("a", "b"), fit.law.exponents, strict=True))
+    if not fit.law.flat:
+        values |= dict(zip(("a", "b"), fit.law.exponents, strict=True))
     intervals = fit.intervals()
     rows = [[name, f"{value:.6g}", _range(intervals[name])] for name, value in values.items()]
-    largest = float(runs.flops.max())
-    low, high = fit.law.flat_region(largest, runs.cost)
-    best, _ = fit.law.optimum(largest, runs.cost)
     worst = int(np.argmax(np.abs(fit.residuals)))
     state = "converged" if fit.converged else "did not converge"
-    return [
+    lines = [
         "L = E + A/N^alpha + B/D^beta; where C = 6 N D, the optimum is N ~ C^a, D ~ C^b",
         markdown_table(HEAD, rows, aligned=True),
         "",
@@ -83,9 +83,16 @@ def _parametric(fit: ParametricFit, runs: Runs) -> list[str]:
         f"residuals of log loss: median {np.median(np.abs(fit.residuals)):.2g}, largest "
         f"{fit.residuals[worst]:+.2g} ({runs.parameters[worst]:.3g} parameters, "
         f"{runs.tokens[worst]:.3g} tokens)",
-        f"flat region at {largest:.3g} FLOPs: {low:.3g} to {high:.3g} parameters are within 1 % of "
-        f"the best loss, at {best:.3g}",
     ]
+    if not fit.law.flat:
+        largest = float(runs.flops.max())
+        low, high = fit.law.flat_region(largest, runs.cost)
+        best, _ = fit.law.optimum(largest, runs.cost)
+        lines.append(
+            f"flat region at {largest:.3g} FLOPs: {low:.3g} to {high:.3g} parameters are within "
+            f"1 % of the best loss, at {best:.3g}"
+        )
+    return lines
 
 
 def _exponents(size_law: PowerLaw, token_law: PowerLaw) -> str:
@@ -115,7 +122,8 @@ def fit_values(fit: Fit, runs: Runs) -> dict[str, Any]:
         values["residuals"] = fit.residuals.tolist()
     if isinstance(fit, ParametricFit):
         values |= {"converged": fit.converged, "gradient": fit.gradient}
-        values["flat_region"] = list(fit.law.flat_region(float(runs.flops.max()), runs.cost))
+        if not fit.law.flat:
+            values["flat_region"] = list(fit.law.flat_region(float(runs.flops.max()), runs.cost))
     if isinstance(fit, IsoflopFit):
         values["optima"] = [
             {"flops": p.flops, "parameters": p.parameters, "loss": p.loss, "edge": p.edge}
@@ -135,3 +143,16 @@ def _law_values(law: PowerLaw) -> dict[str, Any]:
         "factor": float(np.exp(law.log_factor)),
         "interval": [interval.low, interval.high],
     }
+
+
+def json_text(values: Any) -> str:
+    """Return values as JSON; numbers that are not finite are null, for JSON has none."""
+    return json.dumps(_finite(values), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
