@@ -1,5 +1,7 @@
 """Folders of runs: parameters and FLOPs against formulas by hand."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,39 @@ def test_curves_have_a_row_for_each_evaluation(folder: Path) -> None:
         assert runs.loss[mine].tolist() == [
             value for d, value in zip(tokens, loss, strict=True) if d > 0
         ]
+
+
+def copied(run: Path, folder: Path) -> Path:
+    """Return a copy of a run's records."""
+    copy = folder / run.name
+    copy.mkdir()
+    for name in ("config.yaml", "result.json", "metrics.jsonl", "account.json"):
+        (copy / name).write_bytes((run / name).read_bytes())
+    return copy
+
+
+def test_runs_without_a_validation_loss_are_named(folder: Path, tmp_path: Path) -> None:
+    first, second = (copied(run, tmp_path) for run in find_runs(folder)[:2])
+    rows = map(json.loads, (first / "metrics.jsonl").read_text().splitlines())
+    bare = ({k: v for k, v in row.items() if not k.startswith("val/")} for row in rows)
+    (first / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare))
+    runs = read_folder(tmp_path, curves=True)
+    assert set(runs.columns["run"]) == {second.name}
+    assert runs.notes[1] == "1 of 2 finished runs have no val/loss: left out."
+    (second / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"the 2 finished runs in .* have no val/loss"):
+        read_folder(tmp_path, curves=True)
+    for key, shown in (("val_loss", "null"), ("tokens", '"many"')):
+        result = json.loads((second / "result.json").read_text())
+        (second / "result.json").write_text(json.dumps(result | {key: json.loads(shown)}))
+        with pytest.raises(
+            UserError, match=re.escape(f"{second.name} has {key}={shown} in result")
+        ):
+            read_folder(tmp_path)
+        (second / "result.json").write_text(json.dumps(result))
+    (second / "account.json").write_text('{"parameters": 1}')
+    with pytest.raises(UserError, match=r"account\.json or config\.yaml is damaged"):
+        read_folder(tmp_path)
 
 
 def test_folders_without_what_is_needed(folder: Path, tmp_path: Path) -> None:

@@ -94,6 +94,33 @@ def test_seeds_tell_equal_runs_apart(tmp_path: Path) -> None:
     assert len(read_table(write(tmp_path / "runs.csv", rows))) == 3
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_lines_end_at_line_feeds_only(tmp_path: Path, mark: str) -> None:
+    """Cells may hold other separators of lines; Excel begins a file with a byte-order mark."""
+    name = "a\u2028b\x85c\x0cd"
+    lines = ["N,D,loss,set", f'1e7,2e8,4.0,"{name}"', f"2e7,2e8,3.8,{name}", "", '4e7,2e8,3,"a\nb"']
+    path = tmp_path / "runs.csv"
+    path.write_bytes((mark + "\r\n".join(lines)).encode())
+    runs = read_table(path)
+    assert runs.columns["set"] == [name, name, "a\nb"]
+    assert len(read_table(path, where={"set": name})) == 2
+    for suffix, join in (("jsonl", "\n".join), ("json", lambda rows: f"[{','.join(rows)}]")):
+        path = tmp_path / f"runs.{suffix}"
+        rows = [json.dumps({**row, "set": name}, ensure_ascii=False) for row in ROWS]
+        path.write_text(mark + join(rows), encoding="utf-8")
+        assert read_table(path).columns["set"] == [name] * 3
+
+
+def test_a_file_that_is_cut_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = write(tmp_path / "runs.parquet", ROWS)
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], content[:40] + bytes(40) + content[80:], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="cannot be read"):
+            read_table(path)
+
+
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     for name, text, message in (
         ("a.txt", "", "give a file ending in"),
@@ -102,9 +129,21 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         ("a.csv", "N,D\n1e7,2e8\n", "no column for loss"),
         ("b.csv", "N,loss\n1e7,3\n", "no column for tokens and flops"),
         ("c.csv", "N,D,loss\n", "has no runs"),
+        ("d.csv", "", "has no runs"),
+        ("e.csv", "N,D,loss\n1e7,2e8,3\n2e7,2e8,3,4\n", "line 3 has 4 cells, its header 3"),
+        ("f.csv", "N,D,loss,set\n1e7,2e8,3\n", "line 2 has 3 cells, its header 4"),
+        ("g.csv", "N,D,loss,loss\n1e7,2e8,3,2\n", "has the column 'loss' twice"),
+        ("h.csv", f"N,D,loss\n1e7,2e8,{'9' * 200_000}\n", "cannot be read: field larger"),
+        ("i.json", f'[{{"N": 1e7, "D": 2e8, "loss": 1{"0" * 400}}}]', "not a number"),
+        ("j.json", "[" * 100_000, "cannot be read"),
+        ("k.jsonl", '{"N": 1e7}\n3\n', "expected a list of objects"),
+        ("l.jsonl", "\x00", "cannot be read"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=message):
             read_table(tmp_path / name)
+    path = write(tmp_path / "runs.csv", ROWS)
+    with pytest.raises(UserError, match="no column 'kind'; its columns: N, D, C, loss, set"):
+        read_table(path, where={"kind": "None"})
     with pytest.raises(UserError, match="no column 'x'"):
         make_runs(parameters=[1e7], tokens=[2e8], loss=[3]).column("x")

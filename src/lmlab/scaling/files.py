@@ -1,8 +1,9 @@
 """Files of runs: CSV, JSON, JSONL and Parquet."""
 
 import csv
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,12 @@ def read_table(
     values, `drop_highest` leaves out that many runs of highest loss. Runs whose status is not
     `finished` are left out. Raises UserError for a file that is no table of runs.
     """
-    rows = [
-        row for row in _rows(path) if all(shown_value(row.get(k)) == v for k, v in _items(where))
-    ]
+    every = _rows(path)
+    keys = dict.fromkeys(key for row in every for key in row)
+    for name in where or {}:
+        if every and name not in keys:
+            raise UserError(f"{path} has no column '{name}'; its columns: {', '.join(keys)}")
+    rows = [row for row in every if all(shown_value(row.get(k)) == v for k, v in _items(where))]
     if not rows:
         kept = " with ".join(["", " ".join(f"{k}={v}" for k, v in _items(where))] if where else "")
         raise UserError(f"{path} has no runs{kept}")
@@ -42,7 +46,7 @@ def read_table(
     notes = []
     if len(finished) < len(rows):
         notes.append(f"{len(rows) - len(finished)} of {len(rows)} runs did not finish: left out.")
-    columns = {key: [row.get(key) for row in finished] for key in dict.fromkeys(_keys(rows))}
+    columns = {key: [row.get(key) for row in finished] for key in keys}
     chosen = _choose(columns, dict(names or {}), path)
     values = {
         name: [as_number(v, column, i, str(path)) for i, v in enumerate(columns[column])]
@@ -58,31 +62,46 @@ def _items(where: Mapping[str, str] | None) -> list[tuple[str, str]]:
     return list((where or {}).items())
 
 
-def _keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [key for row in rows for key in row]
-
-
 def _rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix not in FORMATS:
         raise UserError(f"{path} is not a table; give a file ending in {', '.join(FORMATS)}")
     if path.suffix == ".parquet":
         return _parquet(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        # no universal newlines: a quoted cell keeps its own
+        text = path.read_bytes().decode("utf-8-sig")
         if path.suffix == ".csv":
-            return list(csv.DictReader(text.splitlines()))
+            return _csv(path, text)
         found: Any = (
             json.loads(text)
             if path.suffix == ".json"
-            else [json.loads(line) for line in text.splitlines() if line.strip()]
+            else [json.loads(line) for line in text.split("\n") if line.strip()]
         )
-    except ValueError as error:  # also what is not UTF-8
+    except (ValueError, csv.Error, RecursionError) as error:  # also what is not UTF-8
         raise UserError(f"{path} cannot be read: {error}") from error
     if isinstance(found, dict):
         found = found.get("runs")
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise UserError(f"{path} is not a table: expected a list of objects, one a run")
     return found
+
+
+def _csv(path: Path, text: str) -> list[dict[str, Any]]:
+    lines = csv.reader(io.StringIO(text, newline=""))
+    head = next((cells for cells in lines if cells), [])
+    repeated = [name for name in dict.fromkeys(head) if name.strip() and head.count(name) > 1]
+    if repeated:
+        raise UserError(f"{path} has the column '{repeated[0]}' twice; rename one")
+    rows = []
+    for cells in lines:
+        if cells and len(cells) != len(head):
+            raise UserError(
+                f"{path}, line {lines.line_num} has {len(cells)} cells, its header {len(head)}; "
+                "correct the line: quote a cell that holds a comma"
+            )
+        if cells:
+            rows.append(dict(zip(head, cells, strict=True)))
+    return rows
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:
@@ -93,7 +112,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
         raise UserError("Parquet files need pyarrow: pip install 'lmlab[parquet]'") from error
     try:
         rows: list[dict[str, Any]] = read(path).to_pylist()
-    except ArrowException as error:
+    except (ArrowException, OSError) as error:  # damaged pages are an OSError
         raise UserError(f"{path} cannot be read: {error}") from error
     return rows
 

@@ -81,7 +81,8 @@ def fit_overtraining(runs: Runs, *, samples: int = 200, seed: int = 0) -> Overtr
 
     A parametric bootstrap: each sample is a fit to the law's losses with normal noise. Its variance
     is the residuals' sum of squares over a draw of chi-squared with runs - 4 degrees of freedom, as
-    little is known of it from few runs. Raises UserError for fewer than 5 runs, or runs of one ratio of tokens to parameters.
+    little is known of it from few runs. Raises UserError for fewer than 5 runs, or runs of one
+    ratio of tokens to parameters.
     """
     ratios = np.unique(np.round(np.log(runs.tokens / runs.parameters), 2))
     if len(runs) < NEEDED or len(ratios) < 2:

@@ -151,7 +151,7 @@ def as_number(value: Any, column: str, row: int, source: str) -> float:
     """Return a value of a column; raises UserError for what is no number."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{source}, run {row + 1}: {column} is {value!r}, not a number") from None
 
 
