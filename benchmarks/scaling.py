@@ -24,7 +24,7 @@ from lmlab.scaling.isoflop import fit_isoflop
 from lmlab.scaling.law import NAMES, Law
 from lmlab.scaling.overtraining import fit_overtraining
 from lmlab.scaling.parametric import fit_parametric
-from lmlab.scaling.planner import next_round, predict
+from lmlab.scaling.planner import Round, next_round, predict
 from lmlab.scaling.surface import UNIT_TOKENS, Surface
 from lmlab.scaling.table import make_runs
 from lmlab.scaling.trial import COURSE as SPACE
@@ -171,10 +171,10 @@ def planner(seeds: int, form: str) -> None:
     for seed in range(seeds):
         surface = FORMS[form].draw(seed)
         trials: list[Trial] = []
-        number = 0
-        while (round_ := next_round(number, trials, SPACE, COURSE_BUDGET)) is not None:
+        rounds: list[Round] = []
+        while (round_ := next_round(rounds, trials, SPACE, COURSE_BUDGET)) is not None:
             trials += [Trial(config, surface.measure(config)) for config in round_.configs]
-            number += 1
+            rounds.append(round_)
         found, (_, truth) = predict(trials, SPACE, target), surface.best(target)
         error = found.loss / truth - 1
         good += abs(error) < 0.01

@@ -16,7 +16,7 @@ from lmlab.scaling.api import TrainingApi
 from lmlab.scaling.client import ApiClient
 from lmlab.scaling.journal import carry_out, open_journal, read_journal
 from lmlab.scaling.plan import plan_with_api
-from lmlab.scaling.planner import next_round, predict
+from lmlab.scaling.planner import LAST, ROUNDS, Round, next_round, predict
 from lmlab.scaling.surface import Surface
 from lmlab.scaling.sweeps import Sweeps, launched_together, real_space
 from lmlab.scaling.trial import COURSE, COURSE_BUDGET, Config, Trial
@@ -28,10 +28,10 @@ TARGET = 10**19
 
 def planned(surface: Surface) -> list[Trial]:
     trials: list[Trial] = []
-    number = 0
-    while (round_ := next_round(number, trials, COURSE, COURSE_BUDGET)) is not None:
+    rounds: list[Round] = []
+    while (round_ := next_round(rounds, trials, COURSE, COURSE_BUDGET)) is not None:
         trials += [Trial(config, surface.measure(config)) for config in round_.configs]
-        number += 1
+        rounds.append(round_)
     return trials
 
 
@@ -169,6 +169,29 @@ def test_a_plan_is_interrupted_anywhere_and_pays_each_run_once(
         ApiClient("http://127.0.0.1:9", "secret").total_flops_used()
 
 
+def test_two_processes_do_not_carry_out_one_plan(api: TrainingApi, tmp_path: Path) -> None:
+    """The second would write its own losses over those of the first."""
+    refused = []
+
+    class Client(ApiClient):
+        def run(self, config: Config) -> float:
+            if not refused:
+                with pytest.raises(UserError, match="another process carries out the plan in") as e:
+                    plan_with_api(
+                        ApiClient(self.url, self.key), folder, 6e17, 1e19, lambda line: None
+                    )
+                refused.append(e)
+            return super().run(config)
+
+    folder = tmp_path / "plan"
+    with served(api) as url:
+        journal = plan_with_api(Client(url, "secret"), folder, 6e17, 1e19, lambda line: None)
+        assert refused
+        assert set(journal.losses) == set(api.runs)
+        again = plan_with_api(ApiClient(url, "secret"), folder, 6e17, 1e19, lambda line: None)
+    assert again == journal
+
+
 def test_a_journal_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"rounds": [{}]}')
     with pytest.raises(UserError, match="is not the journal of a plan"):
@@ -185,9 +208,24 @@ def test_a_budget_too_small_for_a_plan(tmp_path: Path) -> None:
         carry_out(journal, COURSE, run)
 
 
+def test_a_round_after_one_without_runs_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_runs = (ROUNDS[0], ("isoflop 1", 0.0, ()), *ROUNDS[2:])
+    monkeypatch.setattr("lmlab.scaling.planner.ROUNDS", without_runs)
+    surface = Surface.draw(1)
+
+    def run(configs: Sequence[Config]) -> Mapping[Config, float]:
+        return {config: surface.measure(config) for config in configs}
+
+    journal = carry_out(open_journal(tmp_path, {"budget": 2e18}), COURSE, run)
+    names = [round_.name for round_ in journal.rounds if round_.name != LAST]
+    assert names == ["hyper-parameters", "isoflop 2", "isoflop 3", "isoflop 4"]
+
+
 def test_a_round_of_real_runs_is_a_sweep_of_shapes(tmp_path: Path) -> None:
     space = real_space(1e15, 1e-2, 16, 128)
-    round_ = next_round(0, [], space, 1e15)
+    round_ = next_round([], [], space, 1e15)
     assert round_ is not None
     for config in round_.configs:
         assert config.d_model % 64 == 0
@@ -213,4 +251,4 @@ def test_a_round_of_real_runs_is_a_sweep_of_shapes(tmp_path: Path) -> None:
         assert run.lr == config.learning_rate
         assert run.budget.tokens == int(config.tokens)  # type: ignore[union-attr]
     with pytest.raises(UserError, match="too small: its first runs train 49,152 parameters on"):
-        next_round(0, [], real_space(1e12, 1e-2, 16, 128), 1e12)
+        next_round([], [], real_space(1e12, 1e-2, 16, 128), 1e12)

@@ -4,12 +4,14 @@ import csv
 import json
 import re
 import shutil
+import socket
 import subprocess
 from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from tables import COURSE, isoflop_table
 
 from lmlab.cli import main
@@ -105,6 +107,17 @@ def test_runs_that_are_not_fitted_are_checked(
     command = ["scaling", "report", str(table), "--check", str(other), *FAST]
     assert main([*command, "--output", str(page), "--plot", str(page.with_suffix(".png"))]) == 0
     assert "Runs that are not fitted" in page.read_text()
+
+
+def test_two_servers_do_not_share_a_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state.json"
+    with FileLock(tmp_path / ".state.json.lock"), socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        command = ["scaling", "serve", "--api-key", "a", "--port", port, "--state", str(state)]
+        assert main(command) == 1
+    assert f"another server keeps its runs in {state}" in capsys.readouterr().err
 
 
 def test_what_is_not_determined_is_null_in_json(

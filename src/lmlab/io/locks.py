@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lmlab.errors import NO_PERMISSION, NO_SPACE, DataError
+from lmlab.errors import NO_PERMISSION, NO_SPACE, DataError, UserError
 from lmlab.io.progress import say
 
 
@@ -19,6 +19,21 @@ def locked(path: Path, doing: str) -> Iterator[None]:
     except Timeout:
         say(f"another process is {doing}; waiting for it")
         lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def held_alone(path: Path, message: str) -> Iterator[None]:
+    """Hold the lock file `path`; raise UserError(message) when another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(message) from None
     try:
         yield
     finally:

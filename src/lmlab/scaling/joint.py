@@ -184,8 +184,7 @@ def _refit(
     data: _Data, log_loss: np.ndarray, start: np.ndarray, noise: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Return the fit of noisy losses around a prior drawn anew: a sample of the posterior."""
-    centre = start.copy()
     deviation = 1 / _prior(np.ones(10), np.zeros(10))
     wide = _prior_centre(data, log_loss)
-    centre = wide + deviation * rng.normal(size=10)
+    centre = wide + deviation * rng.normal(size=len(wide))
     return _solve(data, log_loss, start, noise, centre)[0]

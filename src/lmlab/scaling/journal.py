@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
+from lmlab.io.locks import held_alone
 from lmlab.scaling.planner import Round, next_round
 from lmlab.scaling.trial import Config, Space, Trial
 
-JOURNAL = "plan.json"
+JOURNAL, LOCK = "plan.json", ".lock"
 FIELDS = tuple(Config.__dataclass_fields__)
 
 
@@ -59,6 +61,15 @@ class Journal:
     def record(self, config: Config, loss: float) -> "Journal":
         """Return the journal with a run's loss, published."""
         return replace(self, losses={**self.losses, config: loss}).write()
+
+
+def plan_lock(folder: Path) -> AbstractContextManager[None]:
+    """Keep other processes out of a plan; raises UserError when one carries it out.
+
+    Each of two would write the journal without the losses of the other, and pay runs twice.
+    """
+    message = f"another process carries out the plan in {folder}; wait, or give another --folder"
+    return held_alone(folder / LOCK, message)
 
 
 def open_journal(
@@ -126,7 +137,7 @@ def carry_out(
             for config, loss in found.items():
                 journal = journal.record(config, loss)
             continue
-        round_ = next_round(len(journal.rounds), journal.trials, space, budget)
+        round_ = next_round(journal.rounds, journal.trials, space, budget)
         if round_ is None:
             return journal
         say(

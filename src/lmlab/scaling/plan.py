@@ -7,7 +7,7 @@ from typing import Any
 
 from lmlab.errors import UserError
 from lmlab.scaling.client import ApiClient
-from lmlab.scaling.journal import JOURNAL, Journal, carry_out, open_journal
+from lmlab.scaling.journal import JOURNAL, Journal, carry_out, open_journal, plan_lock
 from lmlab.scaling.planner import require_budget
 from lmlab.scaling.sweeps import launched_together
 from lmlab.scaling.trial import COURSE, Config, Space
@@ -21,7 +21,8 @@ def plan_with_api(
     """Carry out a plan on a training API.
 
     Runs that the server already has are read from it and not paid again. Raises UserError when
-    runs of others have spent so much that the budget is used.
+    runs of others have spent so much that the budget is used, and while another process carries out
+    the plan.
     """
     require_budget(COURSE, budget)
     used = client.total_flops_used()
@@ -33,9 +34,6 @@ def plan_with_api(
             f"{used:.4g} of {budget:.4g} FLOPs are already spent on {client.url}; nothing is left "
             "to plan"
         )
-    journal = open_journal(folder, settings, spent)
-    if before := journal.settings["spent_before"]:
-        say(f"{before:.3g} FLOPs were spent before this plan")
 
     def run(configs: Sequence[Config]) -> Mapping[Config, float]:
         config = configs[0]
@@ -44,7 +42,11 @@ def plan_with_api(
             raise UserError(f"{client.url} answers loss {loss} for {config}")
         return {config: loss}
 
-    return carry_out(journal, COURSE, run, say)
+    with plan_lock(folder):
+        journal = open_journal(folder, settings, spent)
+        if before := journal.settings["spent_before"]:
+            say(f"{before:.3g} FLOPs were spent before this plan")
+        return carry_out(journal, COURSE, run, say)
 
 
 def plan_with_sweeps(
@@ -59,9 +61,9 @@ def plan_with_sweeps(
     """Carry out a plan as real runs: `launch` makes runs of different shapes as a sweep."""
     require_budget(space, budget)
     settings: dict[str, Any] = {"budget": budget, "target": target, "overrides": list(overrides)}
-    journal = open_journal(folder, settings)
 
     def run(configs: Sequence[Config]) -> Mapping[Config, float]:
         return launch(launched_together(configs))
 
-    return carry_out(journal, space, run, say)
+    with plan_lock(folder):
+        return carry_out(open_journal(folder, settings), space, run, say)

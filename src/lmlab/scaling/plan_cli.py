@@ -150,13 +150,17 @@ def run_serve(options: argparse.Namespace) -> None:
         raise UserError(
             "serving needs starlette and uvicorn: pip install 'lmlab[serve]'"
         ) from error
+    from lmlab.io.locks import held_alone
     from lmlab.serving.guard import Access, Guard, Limits
     from lmlab.serving.server import listen, url_of
 
     if options.port > 65535:
         raise UserError(f"--port must be at most 65535, got {options.port}")
-    api = TrainingApi(surface, _key(options), options.state)
-    with listen(options.host, options.port) as listening:
+    key, state = _key(options), options.state
+    message = f"another server keeps its runs in {state}; stop it, or give another --state"
+    lock = state.parent / f".{state.name}.lock"  # each of two would drop the runs of the other
+    with held_alone(lock, message), listen(options.host, options.port) as listening:
+        api = TrainingApi(surface, key, state)
         app = Guard(api.build_app(), Access.of(options.host), Limits())
         print(
             f"training API   {url_of(listening)}\nruns           {options.state}: {len(api.runs)}, "

@@ -57,11 +57,30 @@ class Prediction:
     batch_size: int
 
 
-def next_round(number: int, trials: Sequence[Trial], space: Space, budget: float) -> Round | None:
-    """Return the round of this number from the trials so far; None when the budget is used.
+def next_round(
+    rounds: Sequence[Round], trials: Sequence[Trial], space: Space, budget: float
+) -> Round | None:
+    """Return the round after these from the trials so far; None when the budget is used.
 
-    The result depends on nothing else, so that a plan can be continued.
+    A round without runs is left out. The result depends on nothing else, so that a plan can be
+    continued.
     """
+    for number in range(_number_after(rounds), len(ROUNDS) + 1):
+        if (round_ := _round(number, trials, space, budget)).configs:
+            return round_
+    return None
+
+
+def _number_after(rounds: Sequence[Round]) -> int:
+    """Return the place in `ROUNDS` after the last of these rounds; some may be left out."""
+    if not rounds:
+        return 0
+    names = [name for name, *_ in ROUNDS]
+    last = rounds[-1].name
+    return names.index(last) + 1 if last in names else len(ROUNDS)
+
+
+def _round(number: int, trials: Sequence[Trial], space: Space, budget: float) -> Round:
     spent = sum(trial.config.train_flops for trial in trials)
     done = {trial.config for trial in trials}
     if number == 0:
@@ -80,9 +99,7 @@ def next_round(number: int, trials: Sequence[Trial], space: Space, budget: float
         if fits and config not in done and spent + config.train_flops <= budget:
             chosen.append(config)
             spent += config.train_flops
-    if chosen:
-        return Round(name, tuple(chosen))
-    return next_round(number + 1, trials, space, budget) if number < len(ROUNDS) else None
+    return Round(name, tuple(chosen))
 
 
 def predict(
