@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from lmlab.errors import UserError
 from lmlab.profiling.analysis import analyse
 from lmlab.profiling.memory import memory_of
-from lmlab.profiling.trace import covered, merged, overlap, parse_trace, read_trace, work
+from lmlab.profiling.spans import common, covered, merged, without
+from lmlab.profiling.trace import parse_trace, read_trace
+from lmlab.profiling.work import work
 
 BACKWARD = "autograd::engine::evaluate_function: MmBackward0"
 
@@ -111,6 +113,87 @@ def test_on_a_gpu_kernels_are_the_work_and_gaps_are_idle() -> None:
     assert phases["gemm_backward"] == "backward"
 
 
+def launch(ts: float, correlation: int, tid: int = 1) -> Any:
+    return event("cudaLaunchKernel", ts, 5, "cuda_runtime", tid, correlation=correlation)
+
+
+def kernel(name: str, ts: float, dur: float, correlation: int, stream: int = 7) -> Any:
+    return event(name, ts, dur, "kernel", stream, correlation=correlation)
+
+
+AHEAD = [
+    span("ProfilerStep#3", 0, 300),
+    span("forward", 0, 100),
+    event("aten::mm", 10, 40, Sequence_number=7),
+    launch(20, 1),
+    span("backward", 100, 150),
+    event(BACKWARD, 110, 100, tid=2, Sequence_number=7),
+    launch(120, 2, tid=2),
+    launch(150, 3, tid=2),
+    span("optimizer", 250, 50),
+    event("aten::add_", 255, 40),
+    launch(260, 4),
+    span("ProfilerStep#4", 300, 100),
+    span("forward", 300, 100),
+    event("aten::mm", 310, 40, Sequence_number=8),
+    launch(320, 5),
+    kernel("gemm", 50, 200, 1),
+    kernel("gemm_backward", 250, 400, 2),
+    kernel("ncclDevKernel_AllReduce", 600, 100, 3, stream=8),
+    kernel("adam", 700, 100, 4),
+    kernel("gemm", 800, 300, 5),
+]
+"""Two steps of 300 and 100 us on the CPU; the GPU ends the first at 800, the second at 1,100."""
+
+
+def test_on_a_gpu_phases_last_as_long_as_their_kernels() -> None:
+    a = analyse(parse_trace(AHEAD))
+    phases = {row.name: (row.seconds * 2e6, row.share) for row in a.phases}
+    assert phases == {
+        "forward": (pytest.approx(200 + 300), pytest.approx(500 / 1100)),
+        # 250 to 650 and 600 to 700, on two streams
+        "backward": (pytest.approx(450), pytest.approx(450 / 1100)),
+        "optimizer": (pytest.approx(100), pytest.approx(100 / 1100)),
+    }
+    assert [row.calls for row in a.phases] == [1, 0.5, 0.5]
+
+
+def test_on_a_gpu_a_step_lasts_until_its_kernels_have_run() -> None:
+    a = analyse(parse_trace(AHEAD))
+    assert a.seconds == pytest.approx((800 + 300) / 2 * 1e-6)
+    assert a.deviation == pytest.approx((800 - 300) / 2 * 1e-6)
+    assert a.busy == pytest.approx((1100 - 50) / 1100)
+    assert sum(row.seconds for row in a.operators) * 2e6 == pytest.approx(1100)
+    assert (a.communication * 2e6, a.hidden * 2e6) == (pytest.approx(100), pytest.approx(50))
+
+
+def test_kernels_without_an_external_id_belong_to_the_operator_of_their_launch() -> None:
+    found = {w.name: (w.where, w.backward, w.phase) for w in work(parse_trace(AHEAD))}
+    assert found["gemm_backward"] == ("model and loss", True, "backward")
+    unknown = [kernel("gemm", 50, 200, 99), event("aten::mm", 40, 10)]
+    assert {w.name: (w.where, w.phase) for w in work(parse_trace(unknown))} == {"gemm": ("", "")}
+
+
+def test_on_a_cpu_communication_is_hidden_by_other_threads_alone() -> None:
+    """Not by the operators that it is called from, nor by those that it calls."""
+    blocking = [
+        span("step", 0, 1000),
+        event(BACKWARD, 100, 800),
+        event("c10d::allreduce_", 200, 400),
+        event("aten::copy_", 300, 50),
+    ]
+    a = analyse(parse_trace(blocking))
+    assert a.communication * 1e6 == pytest.approx(400)
+    assert a.hidden == 0
+    beside = [
+        event("gloo:all_reduce", 250, 450, "user_annotation", tid=2),
+        event("gloo:all_reduce", 1500, 100, "user_annotation", tid=2),  # after the step
+    ]
+    a = analyse(parse_trace([*blocking, *beside]))
+    assert a.communication * 1e6 == pytest.approx(500)  # 200 to 700
+    assert a.hidden * 1e6 == pytest.approx(100)  # from 600 on the operator computes again
+
+
 def test_kinds_of_memory_by_lifetime() -> None:
     moves = [
         memory(50, 100, 1),  # used in the backward pass
@@ -162,6 +245,7 @@ ODD = [
     event("aten::mm", 0, 5) | {"args": [1]},
     event("aten::mm", 0, 5, Sequence_number="x"),
     event("aten::mm", 0, 5, External_id=[1]),
+    event("cudaLaunchKernel", 0, 5, "cuda_runtime", correlation="x"),
 ]
 
 
@@ -177,6 +261,23 @@ def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     path.write_text(content)
     with pytest.raises(UserError, match=r"trace\.json is not a trace"):
+        read_trace(path)
+
+
+def test_an_event_without_a_duration_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    odd = event("aten::mm", 0, 5)
+    del odd["dur"]
+    path.write_text(json.dumps({"traceEvents": [odd]}))
+    with pytest.raises(UserError, match=r"is not a trace of torch's profiler \(no 'dur'\)"):
+        read_trace(path)
+
+
+def test_a_trace_of_two_processes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    both = [*STEP, *(each | {"pid": 2} for each in STEP)]
+    path.write_text(json.dumps({"traceEvents": both}))
+    with pytest.raises(UserError, match=r"2 processes \(1, 2\); give the trace of one process"):
         read_trace(path)
 
 
@@ -214,8 +315,8 @@ def test_intervals_are_sets_of_moments(one: list[Any], other: list[Any]) -> None
     def moments(spans: list[Any]) -> set[int]:
         return {at for begin, end in spans for at in range(begin, end)}
 
-    assert covered(one, 0, 100) == len(moments(one))
-    assert covered(one, 10, 30) == len(moments(one) & set(range(10, 30)))
-    assert overlap(one, other) == len(moments(one) & moments(other))
+    assert covered(one) == len(moments(one))
+    assert moments(common(one, other)) == moments(one) & moments(other)
+    assert moments(without(one, other)) == moments(one) - moments(other)
     union = list(merged(one))
     assert all(a[1] < b[0] for a, b in itertools.pairwise(union))

@@ -38,7 +38,7 @@ def register(commands: Subcommands) -> None:
         help="profile training steps: time and memory by part of the model",
         description="Profile training steps on random tokens, and write trace.json and a page "
         "that shows phases, parts of the model, operators or kernels, idle time and memory. "
-        "Given a trace.json, also one of several processes, it makes the page of it.",
+        "Given a trace.json of one process, it makes the page of it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

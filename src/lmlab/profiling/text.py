@@ -14,7 +14,7 @@ def summary(a: Analysis) -> list[str]:
         f"a step takes {a.seconds * 1e3:,.2f} ms (sd {a.deviation * 1e3:.2f}, {a.steps} steps), "
         f"{1 - a.busy:.1%} of it {rest}"
     ]
-    rows = [("phase", "ms a step", "share", "")]
+    rows = [("phase", "ms on the GPU" if a.on_gpu else "ms a step", "share", "")]
     rows += [(row.name, f"{row.seconds * 1e3:,.2f}", f"{row.share:.1%}", "") for row in a.phases]
     rows += [("part", "ms a step", "share", "")]
     rows += [

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ STEP = "step"
 BLOCK = "block "
 """Begins the names of the blocks' ranges."""
 KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")
+LAUNCHES = ("cuda_runtime", "cuda_driver")
 BACKWARD = "autograd::engine::evaluate_function"
 COMMUNICATION = re.compile(r"nccl|gloo|c10d", re.IGNORECASE)
 MICROSECONDS = 1e-6
@@ -49,6 +50,11 @@ class Event:
         return self.end - self.begin
 
     @property
+    def span(self) -> tuple[float, float]:
+        """Begin and end."""
+        return self.begin, self.end
+
+    @property
     def own(self) -> float:
         """Seconds outside of the events inside of it."""
         return max(0.0, self.seconds - self.children)
@@ -73,6 +79,8 @@ class Trace:
     operators: list[Event] = field(default_factory=list)
     kernels: list[Event] = field(default_factory=list)
     """On the GPU: kernels and copies; none on a CPU."""
+    launches: dict[int, Event] = field(default_factory=dict)
+    """Calls of the CPU that launched kernels, by correlation id."""
     allocations: list[Allocation] = field(default_factory=list)
 
     @property
@@ -85,7 +93,7 @@ class Trace:
         steps = [r for r in self.ranges if r.name == STEP or r.name.startswith("ProfilerStep#")]
         if steps:
             return steps
-        events = [*self.ranges, *self.operators, *self.kernels]
+        events = [*self.ranges, *self.operators, *self.kernels, *self.launches.values()]
         begin = min((e.begin for e in events), default=0.0)
         end = max((e.end for e in events), default=0.0)
         return [Event(STEP, begin, end, "", {})]
@@ -97,13 +105,20 @@ class Trace:
 
 
 def read_trace(path: Path) -> Trace:
-    """Return a trace.json or trace.json.gz of torch's profiler; UserError for another file."""
+    """Return a trace.json or trace.json.gz of one process; UserError for another file."""
     try:
         content = path.read_bytes()
         text = gzip.decompress(content) if path.suffix == ".gz" else content
         trace = parse_trace(json.loads(text)["traceEvents"])
     except NOT_A_TRACE as error:
-        raise UserError(f"{path} is not a trace of torch's profiler ({error})") from error
+        problem = f"no {error}" if isinstance(error, KeyError) else f"{error}"
+        raise UserError(f"{path} is not a trace of torch's profiler ({problem})") from error
+    processes = {e.thread.partition("/")[0] for e in (*trace.ranges, *trace.operators)}
+    if len(processes) > 1:
+        raise UserError(
+            f"{path} has operators of {len(processes)} processes ({', '.join(sorted(processes))}); "
+            "give the trace of one process"
+        )
     if sum(step.seconds for step in trace.steps()) <= 0:
         raise UserError(f"{path} has no operators that took time: was anything profiled?")
     return trace
@@ -130,6 +145,8 @@ def parse_trace(events: Iterable[dict[str, Any]]) -> Trace:
             trace.ranges.append(event)
         elif kind in KERNELS:
             trace.kernels.append(event)
+        elif kind in LAUNCHES and "correlation" in args:
+            trace.launches[args["correlation"]] = event
     for several in (trace.ranges, trace.operators, trace.kernels):
         several.sort(key=lambda e: (e.begin, -e.end))
     trace.allocations.sort(key=lambda a: a.at)
@@ -151,7 +168,7 @@ def _time(microseconds: Any, least: float = -math.inf) -> float:
 def _arguments(event: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of an event; ValueError unless numbers that refer to others are so."""
     args: dict[str, Any] = event.get("args") or {}
-    for name in ("Sequence number", "External id"):
+    for name in ("Sequence number", "External id", "correlation"):
         if not isinstance(args.get(name, 0), int):
             raise ValueError(f"{name!r} is {args[name]!r}")
     return args
@@ -191,66 +208,6 @@ class Innermost:
         return event
 
 
-@dataclass(frozen=True)
-class Work:
-    """What kept the device busy: a kernel, or an operator without those inside it."""
-
-    name: str
-    begin: float
-    seconds: float
-    phase: str
-    """forward, backward, optimizer, or empty."""
-    where: str
-    """The innermost named range of the forward pass that it belongs to."""
-    backward: bool
-    """Whether it computes gradients, be it inside the forward phase."""
-
-
-def work(trace: Trace) -> list[Work]:
-    """Return what the device did, each part once, with the range that it belongs to.
-
-    An operator of the backward pass belongs to the range whose operator it differentiates: both
-    have one sequence number. A kernel belongs to the operator that launched it.
-    """
-    where, divided = Innermost(trace.ranges), trace.divided
-    phases = [r for r in trace.ranges if r.name in PHASES]
-    phase_begins = [phase.begin for phase in phases]
-    made: dict[int, str] = {}
-    owners: dict[int, tuple[str, bool]] = {}
-    found: list[Work] = []
-
-    def phase_at(at: float) -> str:
-        index = bisect.bisect_right(phase_begins, at) - 1
-        return phases[index].name if index >= 0 and at < phases[index].end else ""
-
-    for op in trace.operators:
-        root, backward = op, False
-        while root is not None:
-            if root.name.startswith(BACKWARD):
-                backward = True
-                break
-            if root.parent is None:
-                break
-            root = root.parent
-        inner = where(op.begin, op.thread)
-        place = label(inner, divided)
-        number = op.args.get("Sequence number", -1)
-        if backward:
-            place = made.get(root.args.get("Sequence number", -1), "gradients added up")
-        elif number >= 0:
-            made[number] = place
-        owners[op.args.get("External id", -1)] = (place, backward)
-        if not trace.on_gpu and op.own > 0:
-            found.append(Work(op.name, op.begin, op.own, phase_at(op.begin), place, backward))
-    launched = {op.args.get("External id"): op.begin for op in trace.operators}
-    for kernel in trace.kernels:
-        owner = kernel.args.get("External id", -1)
-        place, backward = owners.get(owner, ("", False))
-        phase = phase_at(launched.get(owner, kernel.begin))
-        found.append(Work(kernel.name, kernel.begin, kernel.seconds, phase, place, backward))
-    return found
-
-
 def label(event: Event | None, divided: bool) -> str:
     """Return the name of a range in tables.
 
@@ -264,28 +221,3 @@ def label(event: Event | None, divided: bool) -> str:
     if event.name == "forward":
         return "loss" if divided else "model and loss"
     return event.name
-
-
-def merged(spans: Iterable[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """Yield the union of intervals as intervals that do not touch."""
-    last: tuple[float, float] | None = None
-    for begin, end in sorted(spans):
-        if last is not None and begin <= last[1]:
-            last = (last[0], max(last[1], end))
-        else:
-            if last is not None:
-                yield last
-            last = (begin, end)
-    if last is not None:
-        yield last
-
-
-def covered(spans: Iterable[tuple[float, float]], begin: float, end: float) -> float:
-    """Return the seconds between two moments that intervals cover."""
-    return sum(max(0.0, min(e, end) - max(b, begin)) for b, e in merged(spans))
-
-
-def overlap(one: Iterable[tuple[float, float]], other: Iterable[tuple[float, float]]) -> float:
-    """Return the seconds that both sets of intervals cover."""
-    others = list(merged(other))
-    return sum(covered(others, begin, end) for begin, end in merged(one))
