@@ -4,6 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,6 +110,22 @@ def test_memory_before_the_backward_pass_grows_with_the_square_of_the_length() -
     assert scores > 3 * 256**2 * 4  # at least the probabilities of the three further quarters
     assert memory("sdpa", 512) < 3 * memory("sdpa", 256)
     assert memory("sdpa", 512) < memory("eager", 512) / 5
+
+
+def test_memory_before_the_backward_pass_is_counted_the_same_on_every_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Inputs, one saved product and the output, each once; nothing else that is allocated."""
+
+    def randn(shape: tuple[int, ...], device: torch.device, **more: Any) -> torch.Tensor:
+        return torch.zeros(shape, **more)
+
+    monkeypatch.setattr(torch, "randn", randn)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10**9)
+    monkeypatch.setattr(attention, "synchronize", lambda device: None)
+    for device in (CPU, torch.device("cuda")):
+        found = attention.measure(lambda q, k, v: q * k * v, (2, 8, 4), device, torch.float32, 2)
+        assert found.memory == 5 * 2 * 8 * 4 * 4
 
 
 def test_attention_that_does_not_fit_or_takes_too_long_is_a_row(

@@ -41,10 +41,10 @@ def measure(
     q, k, v = (torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3))
     forward, backward, memory = [], [], 0
     for repeat in range(repeats + 1):
-        saved: dict[int, int] = {t.data_ptr(): t.nbytes for t in (q, k, v)}
+        saved: dict[int, int] = {}
 
         def pack(tensor: Tensor, saved: dict[int, int] = saved) -> Tensor:
-            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            saved.update(_storages(tensor))
             return tensor
 
         synchronize(device)
@@ -53,11 +53,8 @@ def measure(
             out = attend(q, k, v)
         synchronize(device)
         middle = time.perf_counter()
-        if device.type == "cuda":
-            memory = torch.cuda.memory_allocated(device)
-        else:
-            saved[out.data_ptr()] = out.nbytes
-            memory = sum(saved.values())
+        # What a GPU has allocated contains more: workspaces, and what other code still holds.
+        memory = sum((saved | _storages(q, k, v, out)).values())
         grad = torch.ones_like(out)
         synchronize(device)
         before = time.perf_counter()
@@ -68,7 +65,14 @@ def measure(
             forward.append(middle - began)
             backward.append(ended - before)
         q.grad = k.grad = v.grad = None
+        del out, grad
     return Result(forward, backward, memory)
+
+
+def _storages(*tensors: Tensor) -> dict[int, int]:
+    """Return the address and the bytes of what holds each tensor."""
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
 def eager(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
