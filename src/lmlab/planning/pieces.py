@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lmlab.model import build
+from lmlab.model.attention.choice import choose
+from lmlab.model.attention.config import LayerAttentionConfig, of_layer
+from lmlab.model.attention.masks import AttentionPattern
 from lmlab.model.attention.softmax import SoftmaxAttention
 from lmlab.model.config import ModelConfig
 from lmlab.model.context import Context
@@ -83,7 +86,7 @@ def trace(
     """Return the pieces of a model that predicts next tokens of a micro-batch of `sequences`.
 
     `autocast` is the dtype of matrix products, None: that of the parameters; `in_blocks` is the
-    dtype of the blocks' parameters, of others float32. Blocks that look alike are run once.
+    dtype of the blocks' parameters, of others float32. Blocks with the same attention are run once.
     """
     model = build(config, vocab_size, device="meta")
     sizes = [p.numel() for p in model.parameters()]
@@ -92,7 +95,7 @@ def trace(
         fake(model)
         for attention in (m for m in model.modules() if isinstance(m, SoftmaxAttention)):
             # Fused kernels save the same: queries, keys, values, output and a number for each row.
-            if attention.backend != "eager":
+            if _on_gpu(attention, model.context_length) != "eager":
                 attention.backend, attention.logit_softcap = "sdpa", None
         ids = torch.zeros(sequences, model.context_length, dtype=torch.long)
         stem, head = _Stem(model), _Head(model, chunk_tokens)
@@ -100,9 +103,9 @@ def trace(
             x = stem(ids)
             rotation = model.position.rotation(torch.arange(model.context_length))
         context = Context(rotation=rotation)
-        blocks, seen = list[Piece](), dict[Any, Piece]()
-        for block in model.blocks:
-            key = _signature(block)
+        blocks, seen = list[Piece](), dict[LayerAttentionConfig, Piece]()
+        for layer, block in enumerate(model.blocks):
+            key = of_layer(config.attention, layer)
             if key not in seen:
                 seen[key] = _measure(block, (x, context), autocast)
             blocks.append(seen[key])
@@ -113,10 +116,18 @@ def trace(
     return Pieces(first, tuple(blocks), last, sum(sizes), len(sizes), config.d_model)
 
 
-def _signature(block: nn.Module) -> Any:
-    shapes = tuple((name, tuple(p.shape)) for name, p in block.named_parameters())
-    masks = tuple(repr(m.mask) for m in block.modules() if isinstance(m, SoftmaxAttention))
-    return shapes, masks, tuple(type(m).__name__ for m in block.modules())
+def _on_gpu(attention: SoftmaxAttention, length: int) -> str:
+    """Return the backend that computes an attention on a GPU."""
+    return choose(
+        attention.backend,
+        "cuda",
+        attention.head_dim,
+        AttentionPattern(attention.mask),
+        length,
+        attention.logit_softcap,
+        attention.dropout,
+        torch.bfloat16,
+    )
 
 
 def _autocast(dtype: torch.dtype | None) -> Any:
