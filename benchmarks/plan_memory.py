@@ -31,6 +31,9 @@ from lmlab.hydra_app import compose
 from lmlab.model import build
 from lmlab.model.attention.softmax import SoftmaxAttention
 from lmlab.planning.layout import Layout
+from lmlab.planning.layouts import Request
+from lmlab.planning.layouts import layouts as layouts_of
+from lmlab.planning.links import Cluster
 from lmlab.planning.live import fake
 from lmlab.planning.memory import State, peak_memory
 from lmlab.planning.optimizer_state import OptimizerBytes, optimizer_bytes
@@ -104,21 +107,20 @@ def _fake_group(devices: int) -> Iterator[None]:
 
 def predicted(config: RunConfig, devices: int, sequences: int, vocab_size: int) -> float:
     """Return the peak that the accounting has for the same step, in bytes."""
-    reshard = getattr(config.parallel, "reshard_after_forward", True)
+    request = Request("bf16", "fsdp", config.parallel.model_dump(exclude={"kind"}))
+    (layout,) = layouts_of(Cluster(devices, devices, 1e9, 1e9), request)
     pieces = trace(
         config.model,
         vocab_size,
         sequences,
         autocast=torch.bfloat16,
-        in_blocks=torch.bfloat16,
+        in_blocks=torch.bfloat16 if layout.gathered == 2 else torch.float32,
     )
     state = State(
         OptimizerBytes(8 * pieces.total, 0, 0),
-        element=2,
         accumulates=False,
         checkpointed=config.trainer.checkpoint_activations,
     )
-    layout = Layout("fsdp", devices, shard=devices, reshard=reshard)
     return peak_memory(layout, pieces, state).total
 
 
@@ -233,7 +235,7 @@ def accounted(overrides: tuple[str, ...], layout: Layout) -> float:
         for each in (model, config.model)
     )
     optimizer = replace(own, whole=whole.whole)
-    state = State(optimizer, element=4, accumulates=False, checkpointed=False)
+    state = State(optimizer, accumulates=False, checkpointed=False)
     return peak_memory(layout, pieces, state).total
 
 

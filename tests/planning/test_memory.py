@@ -8,6 +8,7 @@ import torch
 
 from lmlab.kernels import native
 from lmlab.model import build, layers, norm
+from lmlab.model.config import ModelConfig
 from lmlab.optim import build_optimizer
 from lmlab.planning.layout import Layout
 from lmlab.planning.memory import State, moments_of, peak_memory
@@ -32,6 +33,8 @@ def pieces(*overrides: str, sequences: int = 2) -> Pieces:
     ("overrides", "devices", "sequences"),
     [
         ((), 4, 2),
+        (("parallel.reduce_dtype=bf16",), 4, 1),
+        (("parallel.gather_dtype=fp32", "parallel.reduce_dtype=bf16"), 4, 1),
         (("parallel.reshard_after_forward=false",), 8, 1),
         (("trainer.checkpoint_activations=true", "model.num_layers=8"), 4, 4),
         (("model/ffn=moe",), 2, 1),
@@ -58,7 +61,7 @@ def test_state_by_hand() -> None:
     model = pieces()
     total = model.total
     assert total == sum(p.numel() for p in build(composed(*SHAPE).model, 300).parameters())
-    state = State(OptimizerBytes(8 * total, 0, 0), element=4, accumulates=False, checkpointed=False)
+    state = State(OptimizerBytes(8 * total, 0, 0), accumulates=False, checkpointed=False)
     ddp = moments_of(Layout("ddp", 4), model, state)["update"]
     assert (ddp.weights, ddp.gradients, ddp.optimizer) == (4 * total, 4 * total, 8 * total)
     zero1 = moments_of(Layout("zero1", 4, shard_optimizer=4), model, state)["update"]
@@ -77,7 +80,6 @@ def test_accumulation_keeps_gradients_in_shards_under_fsdp() -> None:
             model,
             State(
                 OptimizerBytes(8 * model.total, 0, 0),
-                element=4,
                 accumulates=accumulates,
                 checkpointed=False,
             ),
@@ -97,7 +99,6 @@ def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing() -
             two,
             State(
                 OptimizerBytes(8 * two.total, 0, 0),
-                element=4,
                 accumulates=False,
                 checkpointed=checkpointed,
             ),
@@ -136,6 +137,46 @@ def test_saved_bytes_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch) -> N
     assert found.input + found.saved == pytest.approx(sum(kept.values()), rel=0.05)
 
 
+def hybrid(first: str, second: str, *changes: str) -> ModelConfig:
+    """Return a model of two blocks with two attentions."""
+    members = "model.attention.members"
+    kinds = (
+        f"model/attention@{members}.local={first}",
+        f"model/attention@{members}.global={second}",
+    )
+    return composed(*SHAPE, "model.num_layers=2", "model/attention=hybrid", *kinds, *changes).model
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("full", ("local.backend=eager", "global.backend=sdpa")),
+        ("full", ("local.dropout=0.1", "global.dropout=0.0")),
+        ("linear", ("local.chunk_size=8", "global.chunk_size=64")),
+    ],
+)
+def test_blocks_that_differ_in_their_attention_alone_are_two_pieces(
+    kind: str, changes: tuple[str, ...]
+) -> None:
+    keys = [f"model.attention.members.{each}" for each in changes]
+    found = trace(hybrid(kind, kind, *keys), 300, 2, autocast=None).blocks
+    alone = []
+    for change in changes:
+        setting = f"model.attention.{change.partition('.')[2]}"
+        model = composed(*SHAPE, "model.num_layers=1", f"model/attention={kind}", setting).model
+        alone += trace(model, 300, 2, autocast=None).blocks
+    assert found == tuple(alone)
+    assert found[0] != found[1]
+
+
+def test_attention_that_no_fused_kernel_has_is_counted_as_eager() -> None:
+    """Soft-capped scores with dropout: `auto` computes them by the definition on a GPU too."""
+    both = ("model.attention.logit_softcap=30", "model.attention.dropout=0.1")
+    auto = pieces(*both).blocks[0]
+    assert auto == pieces(*both, "model.attention.backend=eager").blocks[0]
+    assert auto.saved > pieces(both[0]).blocks[0].saved
+
+
 @pytest.mark.parametrize(("optimizer", "each"), [("adamw", 8), ("sgd", 4)])
 def test_optimizer_bytes(optimizer: str, each: int) -> None:
     settings = ["optimizer.momentum=0.9"] if optimizer == "sgd" else []
@@ -166,7 +207,7 @@ def test_muon_needs_whole_matrices_however_few_elements_a_device_owns() -> None:
     model = pieces()
 
     def update(devices: int) -> float:
-        state = State(found, element=4, accumulates=False, checkpointed=False)
+        state = State(found, accumulates=False, checkpointed=False)
         return moments_of(Layout("fsdp", devices, shard=devices), model, state)["update"].buffers
 
     assert update(2) == update(64) == found.whole

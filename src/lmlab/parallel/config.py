@@ -4,8 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from lmlab.errors import ConfigError
 from lmlab.schema import Config
 
+Dtype = Literal["fp32", "bf16"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -30,10 +32,10 @@ class ShardedWeightsConfig(Config):
     reshard_after_forward: bool
     """Free a block's gathered weights after its forward pass and gather them again for the backward
     pass (ZeRO stage 3); false keeps them in between (stage 2)."""
-    gather_dtype: Literal["fp32", "bf16"] | None
+    gather_dtype: Dtype | None
     """Precision in which the weights of blocks are gathered; null: bf16 where trainer.precision is
     bf16, else fp32."""
-    reduce_dtype: Literal["fp32", "bf16"]
+    reduce_dtype: Dtype
     """Precision in which gradients are added up."""
 
 
@@ -92,6 +94,20 @@ class Zero1Config(Config):
     """Optimizer state divided among processes (ZeRO stage 1; Rajbhandari et al. 2020)."""
 
     kind: Literal["zero1"]
+
+
+def gathered_in(given: Dtype | None, precision: str) -> Dtype:
+    """Return the precision in which the weights of blocks are gathered, of `gather_dtype`.
+
+    Raises ConfigError for weights in bf16 that are to be multiplied in fp32.
+    """
+    if given == "bf16" and precision == "fp32":
+        raise ConfigError(
+            "parallel.gather_dtype",
+            "'bf16' weights cannot be multiplied under trainer.precision=fp32; use fp32 or null, "
+            "or another precision",
+        )
+    return given or ("bf16" if precision == "bf16" else "fp32")
 
 
 ParallelConfig = Annotated[

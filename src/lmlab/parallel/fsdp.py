@@ -10,7 +10,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from lmlab.parallel.config import ShardedWeightsConfig
+from lmlab.parallel.config import ShardedWeightsConfig, gathered_in
 from lmlab.parallel.division import Division
 from lmlab.parallel.initial import materialize
 from lmlab.parallel.strategy import Strategy
@@ -33,9 +33,8 @@ class FSDP(Strategy):
         shards = mesh.size(mesh.ndim - 1)
         self.division = Division(weights=shards, optimizer_state=shards)
         self.reshard_after_forward = config.reshard_after_forward
-        gather = config.gather_dtype or ("bf16" if precision == "bf16" else "fp32")
         self.policy = MixedPrecisionPolicy(
-            param_dtype=DTYPES[gather],
+            param_dtype=DTYPES[gathered_in(config.gather_dtype, precision)],
             reduce_dtype=DTYPES[config.reduce_dtype],
             cast_forward_inputs=False,  # the residual stream stays as autocast leaves it
         )

@@ -3,6 +3,8 @@
 import argparse
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmlab.accounting.vocabulary import GPT2_VOCABULARY, declared_vocab_size
@@ -13,6 +15,8 @@ from lmlab.gpu.names import sheet_names
 if TYPE_CHECKING:
     from lmlab.config import RunConfig
     from lmlab.gpu.sheets import Sheet
+    from lmlab.planning.layouts import Request
+    from lmlab.planning.links import Cluster
     from lmlab.planning.plan import Plan, Training
 
 EXAMPLES = """\
@@ -38,8 +42,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="what one would give to train.py; parallel, trainer.micro_batch_size and "
-        "trainer.checkpoint_activations=true restrict the plans",
+        help="what one would give to train.py; parallel and its keys, trainer.micro_batch_size "
+        "and trainer.checkpoint_activations=true restrict the plans",
     )
     parser.add_argument(
         "--devices", type=number(int), required=True, metavar="N", help="on all nodes"
@@ -85,13 +89,21 @@ def run(options: argparse.Namespace) -> None:
     """Print the plans; raises UserError when none fits or is possible."""
     from lmlab.gpu.sheets import load_sheet
     from lmlab.hydra_app import compose
+    from lmlab.planning.links import cluster_of
 
     for name in ("attainable", "usable"):
         if getattr(options, name) > 1:
             raise UserError(f"--{name} is a share, up to 1, got {getattr(options, name):g}")
     sheet = load_sheet(options.device)
     config = compose(*options.overrides)
-    plan = _plan(options, config, sheet)
+    cluster_for = partial(
+        cluster_of,
+        sheet,
+        per_node=options.devices_per_node,
+        link=options.link,
+        network=options.network,
+    )
+    plan = _plan(cluster_for, options, config, sheet)
     if not any(row.memory for row in plan.rows):
         raise UserError(plan.rows[0].problem)
 
@@ -111,7 +123,7 @@ def run(options: argparse.Namespace) -> None:
 
         plot_plan(plan, " ".join(options.overrides) or "the default model", options.plot)
     if best is None:
-        raise UserError(advice(plan))
+        raise UserError(advice(plan, cluster_for))
     if not options.json:
         print(f"\n{best.layout}: {text.reason(plan, best)}")
         if plan.cluster.nodes == 1:
@@ -119,19 +131,20 @@ def run(options: argparse.Namespace) -> None:
         print(text.command(plan, best, options.overrides, "slurm"))
 
 
-def _plan(options: argparse.Namespace, config: "RunConfig", sheet: "Sheet") -> "Plan":
+def _plan(
+    cluster_for: "Callable[[int], Cluster]",
+    options: argparse.Namespace,
+    config: "RunConfig",
+    sheet: "Sheet",
+) -> "Plan":
     from lmlab.planning.layouts import layouts
-    from lmlab.planning.links import cluster_of
     from lmlab.planning.plan import Planner
 
-    cluster = cluster_of(
-        sheet, options.devices, options.devices_per_node, options.link, options.network
-    )
-    given = _given(options.overrides, "parallel")
+    cluster = cluster_for(options.devices)
     usable = options.usable * sheet.memory
     training = _training(config, sheet, options.overrides)
     planner = Planner(training, sheet, cluster, usable, options.attainable)
-    return planner.plan(layouts(cluster, config.parallel.kind if given else None))
+    return planner.plan(layouts(cluster, training.request))
 
 
 def _training(config: "RunConfig", sheet: "Sheet", overrides: list[str]) -> "Training":
@@ -149,7 +162,25 @@ def _training(config: "RunConfig", sheet: "Sheet", overrides: list[str]) -> "Tra
         precision=_precision(config.trainer.precision, sheet),
         chunk_tokens=None if chunk == "auto" else chunk,
         checkpointed=config.trainer.checkpoint_activations,
+        request=_request(config, sheet, overrides),
     )
+
+
+def _request(config: "RunConfig", sheet: "Sheet", overrides: list[str]) -> "Request":
+    """Return what is given of `parallel`: on the command line, or by other values than its file."""
+    from lmlab.hydra_app import compose
+    from lmlab.planning.layouts import Request
+
+    precision = config.trainer.precision
+    if precision == "auto":
+        precision = _precision(precision, sheet)
+    kind, values = config.parallel.kind, config.parallel.model_dump(exclude={"kind"})
+    if not _given(overrides, "parallel") and kind == compose().parallel.kind:
+        return Request(precision)
+    usual = compose(f"parallel={kind}").parallel.model_dump()
+    named = {key for each in overrides for key in re.findall(r"^\+*parallel\.(\w+)=", each)}
+    given = {key: v for key, v in values.items() if key in named or v != usual[key]}
+    return Request(precision, kind, given)
 
 
 def _precision(name: str, sheet: "Sheet") -> Any:

@@ -16,7 +16,7 @@ class Layout:
     kind: Kind
     devices: int
     settings: dict[str, str] = field(default_factory=dict, hash=False)
-    """Keys of `parallel` that differ from their file."""
+    """Keys of `parallel` that are given, or differ from their file."""
     shard: int = 1
     """Devices over which weights, gradients and optimizer state are divided (FSDP)."""
     shard_optimizer: int = 1
@@ -27,6 +27,10 @@ class Layout:
     """Whether gathered weights are freed between forward and backward pass."""
     bucket: float | None = None
     """Bytes of a bucket of gradients; None: all in one."""
+    gathered: int = 4
+    """Bytes of an element of a block's gathered weight; all other weights are float32."""
+    reduced: int = 4
+    """Bytes of an element of a gradient that is summed over shards."""
 
     @property
     def data(self) -> int:

@@ -40,8 +40,6 @@ class State:
     """What is kept from step to step, of the model that one device computes."""
 
     optimizer: OptimizerBytes
-    element: int
-    """Bytes of a weight of a gathered block; all else is float32."""
     accumulates: bool
     """Whether a step has several micro-batches."""
     checkpointed: bool
@@ -127,7 +125,7 @@ def _sharded(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
     kept until the next group is there. Gradients are copied to the buffer of the reduce-scatter,
     which is kept until the next one.
     """
-    size, element = layout.shard, state.element
+    size, element, reduced = layout.shard, layout.gathered, layout.reduced
     shards = pieces.total * FLOAT32 / size
     always = shards if state.accumulates else 0
     optimizer = state.optimizer.state / size
@@ -157,23 +155,22 @@ def _sharded(layout: Layout, pieces: Pieces, state: State) -> Iterator[Memory]:
     for i in reversed(range(len(pieces.blocks))):
         block = pieces.blocks[i]
         held, own = _backward(block, state.checkpointed)
-        before = pieces.blocks[i + 1].parameters * FLOAT32 if i + 1 < len(gathered) else 0
+        before = pieces.blocks[i + 1].parameters * reduced if i + 1 < len(gathered) else 0
         if layout.reshard:
             there = gathered[i] + (gathered[i - 1] if i else 0)
         else:
             there = sum(gathered[: i + 1])
         buffers = root + head_gradients + there + own + before
         yield at("backward pass", done, kept[i] + held, buffers)
-        reduced = block.parameters * (FLOAT32 + element)
         done += block.parameters * FLOAT32 / size
         yield at(
             "gradients scattered",
             done,
             kept[i],
-            root + head_gradients + there - gathered[i] + reduced,
+            root + head_gradients + there - gathered[i] + block.parameters * (reduced + element),
         )
-    before = pieces.blocks[0].parameters * FLOAT32
+    before = pieces.blocks[0].parameters * reduced
     stem = pieces.stem
     yield at("embedding, backward", done, stem.backward, root + head_gradients + before)
-    yield at("gradients scattered", shards, 0, pieces.root * (FLOAT32 + element))
+    yield at("gradients scattered", shards, 0, pieces.root * (reduced + FLOAT32))
     yield Memory("update", shards, shards, optimizer, buffers=_updating(state, 1 / size))

@@ -13,8 +13,9 @@ from lmlab.model import build
 from lmlab.model.config import ModelConfig
 from lmlab.optim.config import OptimizerConfig
 from lmlab.planning.layout import Layout
+from lmlab.planning.layouts import Request
 from lmlab.planning.links import Cluster
-from lmlab.planning.memory import Memory, State, peak_memory
+from lmlab.planning.memory import FLOAT32, Memory, State, peak_memory
 from lmlab.planning.optimizer_state import OptimizerBytes, optimizer_bytes
 from lmlab.planning.pieces import Pieces, trace
 from lmlab.planning.step_time import MicroBatch, Speed, StepTime, Work, step_time
@@ -23,6 +24,8 @@ from lmlab.planning.tensor import local_model, tensor_problem
 AS_FAST = 1.1
 """Plans within this factor of the fastest are as good, as times are estimates; the simpler one is
 taken."""
+AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp8": torch.bfloat16}
+"""Dtype of activations by the precision of matrix products; of others float32."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Training:
     """Tokens of which the logits are there together; None: all."""
     checkpointed: bool
     """Whether activations are checkpointed; False: planned with and without."""
+    request: Request
+    """What of the strategy is given."""
 
 
 @dataclass(frozen=True)
@@ -164,17 +169,16 @@ class Planner:
 
     def _row(self, layout: Layout, sequences: int, count: int, checkpointed: bool) -> Row:
         training = self.training
-        cast = layout.sharded and training.precision == "bf16"  # as FSDP gathers
+        cast = layout.sharded and layout.gathered < FLOAT32
         pieces = self._traced(sequences, layout.tensor, cast)
         work, _, optimizer = self._count(layout.tensor)
         # Updates of whole matrices gather those that tensor parallelism divides.
         optimizer = replace(optimizer, whole=self._count(1)[-1].whole)
-        state = State(optimizer, 2 if cast else 4, count > 1, checkpointed)
+        state = State(optimizer, count > 1, checkpointed)
         speed = Speed(self.sheet.peak(training.precision) * self.attainable, self.sheet.bandwidth)
-        low = training.precision not in ("fp32", "tf32")
-        batch = MicroBatch(
-            sequences, count, checkpointed, 2 if low else 4, training.model.context_length
-        )
+        element = AUTOCAST.get(training.precision, torch.float32).itemsize
+        length = training.model.context_length
+        batch = MicroBatch(sequences, count, checkpointed, element, length)
         return Row(
             layout,
             sequences,
@@ -187,12 +191,11 @@ class Planner:
         key = sequences, tensor, cast
         if key not in self._pieces:
             training = self.training
-            low = training.precision not in ("fp32", "tf32")
             self._pieces[key] = trace(
                 local_model(training.model, tensor),
                 training.vocab_size,
                 sequences,
-                autocast=torch.bfloat16 if low else None,
+                autocast=AUTOCAST.get(training.precision),
                 in_blocks=torch.bfloat16 if cast else torch.float32,
                 chunk_tokens=training.chunk_tokens,
             )

@@ -9,13 +9,9 @@ from dataclasses import dataclass
 
 from lmlab.gpu.transformer import ADAMW_BYTES
 from lmlab.planning.layout import Layout
-from lmlab.planning.layouts import BUCKET
 from lmlab.planning.links import Cluster
 from lmlab.planning.memory import FLOAT32
 from lmlab.planning.pieces import Pieces
-
-REDUCED = FLOAT32
-"""Bytes of an element of a gradient that is summed."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class MicroBatch:
     """Micro-batches of a step."""
     checkpointed: bool
     element: int
-    """Bytes of an element of weights and activations in the computation."""
+    """Bytes of an element of activations in the computation."""
     tokens: int
     """Tokens of a sequence."""
 
@@ -110,8 +106,8 @@ def _sharded(
     shard = cluster.group(layout.shard, layout.tensor)
     copies = cluster.group(layout.replicas, layout.tensor * layout.shard)
     block = max(b.parameters for b in pieces.blocks)
-    gather = cluster.all_gather(shard, block * batch.element)
-    gather_root = cluster.all_gather(shard, pieces.root * batch.element)
+    gather = cluster.all_gather(shard, block * layout.gathered)
+    gather_root = cluster.all_gather(shard, pieces.root * FLOAT32)
 
     count = len(pieces.blocks)
     again = gather if layout.reshard else 0.0
@@ -119,7 +115,7 @@ def _sharded(
 
     def micro_batch(last: bool) -> tuple[float, float]:
         def reduced(parameters: int) -> float:
-            size = parameters * REDUCED
+            size = parameters * layout.reduced
             between = cluster.all_reduce(copies, size / layout.shard) if last else 0.0
             return cluster.reduce_scatter(shard, size) + between
 
@@ -145,7 +141,7 @@ def _whole(
 ) -> tuple[float, float]:
     """Return all and the exposed communication of summing gradients once a step."""
     group = cluster.group(layout.data, layout.tensor)
-    size = pieces.total * REDUCED
+    size = pieces.total * FLOAT32
     if layout.data == 1:
         return 0.0, 0.0
     tensors = pieces.tensors
@@ -155,7 +151,7 @@ def _whole(
     if layout.kind == "ddp_flat":
         seconds = cluster.all_reduce(group, size)
         return seconds, seconds
-    bucket = size / tensors if layout.kind == "ddp_overlapped" else layout.bucket or BUCKET
+    bucket = size / tensors if layout.kind == "ddp_overlapped" else layout.bucket or size
     buckets = max(1.0, size / bucket)
     each = cluster.all_reduce(group, size / buckets)
     window = (2 + batch.checkpointed) * forward * len(pieces.blocks) + 2 * outside

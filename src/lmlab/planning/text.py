@@ -102,8 +102,8 @@ def reason(plan: Plan, best: Row) -> str:
 
 def command(plan: Plan, best: Row, overrides: Sequence[str], launcher: str) -> str:
     """Return the command that trains by a plan: on Slurm, with torchrun, or alone."""
-    given = [each for each in overrides if each.lstrip("+").split("=")[0] not in KEYS]
-    given = [each for each in given if not each.startswith("parallel.")]
+    named = [(each, each.lstrip("+").split("=")[0]) for each in overrides]
+    given = [each for each, key in named if key not in KEYS and not key.startswith("parallel.")]
     chosen = [*best.layout.overrides, f"trainer.micro_batch_size={best.micro_batch}"]
     if best.checkpointed:
         chosen.append("trainer.checkpoint_activations=true")
