@@ -360,7 +360,29 @@ def test_a_runs_right_and_wrong_answers_are_preferences(
         assert sum(pair["chosen"].encode()) % 2 == 0
         assert sum(pair["rejected"].encode()) % 2 == 1
     assert command([*arguments, "alignment.bad_rewards.equal"]) == 1
-    assert "no problem has a right and a wrong sample" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "greedy accuracy" in shown.out  # the report is there all the same
+    (error,) = shown.err.splitlines()
+    assert "no problem has a right and a wrong sample" in error
+
+
+def test_preferences_that_cannot_be_written_are_refused_before_any_answer(
+    sums: Path,
+    tuned: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def generated(*_: object) -> None:
+        pytest.fail("an answer was generated")
+
+    monkeypatch.setattr("lmlab.evaluation.problems.generate_responses", generated)
+    problems = write(tmp_path / "problems.jsonl", [{"prompt": "1+1=", "answer": "2"}])
+    arguments = ["evaluate", str(tuned), "--problems", str(problems), "--max-new-tokens", "4"]
+    arguments += ["--samples", "2", "--reward", "arithmetic", "--quiet"]
+    assert command([*arguments, "--preferences", str(tmp_path)]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert f"Is a directory: {tmp_path}" in error
 
 
 def test_answers_of_spaces_are_no_preferences() -> None:

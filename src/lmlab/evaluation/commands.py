@@ -10,7 +10,7 @@ from lmlab.errors import UserError
 from lmlab.evaluation.candidates import Candidate, find_candidates
 from lmlab.evaluation.corpora import TextCorpus, common_held_out, corpus_name, from_paths
 from lmlab.evaluation.multiple_choice import ChoiceResult, answer_questions
-from lmlab.evaluation.output import output_format, rendered, write
+from lmlab.evaluation.output import output_format, rendered, write, write_preferences
 from lmlab.evaluation.plot import write_plot
 from lmlab.evaluation.questions import read_questions
 from lmlab.evaluation.results import Report, report_choices, report_text
@@ -43,7 +43,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if mode is None and not options.data:
         _refuse(options, ("separator", "jsonl_field", "data_format"), "the held-out text")
     candidates = find_candidates(options.runs)
-    for path in (options.plot, options.output):
+    for path in (options.plot, options.output, options.preferences):
         if path is not None:
             require_writable(path)
     keep_freed_memory()
@@ -54,6 +54,9 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.plot is not None:
         write_plot(report.panels, options.plot)
     write(rendered(report, format), options.output)
+    if options.preferences is not None:  # last: there may be no pair, and the report stands
+        write_preferences(options.preferences, report.preferences)
+        print(f"{options.preferences}: {len(report.preferences):,} pairs", file=sys.stderr)
 
 
 def _refuse(options: argparse.Namespace, names: Sequence[str], mode: str | None) -> None:
@@ -160,7 +163,6 @@ def _problems(options: argparse.Namespace, candidates: Sequence[Candidate]) -> R
         answer_problems,
         read_problem_file,
         report_problems,
-        write_preferences,
     )
 
     if options.reward is None:
@@ -200,9 +202,6 @@ def _problems(options: argparse.Namespace, candidates: Sequence[Candidate]) -> R
                         run, problems, grader, decoding, samples=samples, seed=0,
                         advance=shown.update,
                     )  # fmt: skip
-    if options.preferences is not None:
-        count = write_preferences(options.preferences, found.values())
-        print(f"{options.preferences}: {count:,} pairs", file=sys.stderr)
     order = [(file, candidate.name) for file in files for candidate in candidates]
     return report_problems({key: found[key] for key in order}, pass_at)
 

@@ -1,4 +1,4 @@
-"""Reports as Markdown, CSV and JSON."""
+"""Reports as Markdown, CSV and JSON, and pairs of answers as JSON lines."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from lmlab.errors import UserError
-from lmlab.evaluation.results import Report
+from lmlab.evaluation.results import Preference, Report
 from lmlab.files import atomic_write
 from lmlab.text import markdown_table
 
@@ -52,3 +52,15 @@ def write(text: str, path: Path | None) -> None:
         return
     with atomic_write(path) as file:
         file.write(text)
+
+
+def write_preferences(path: Path, pairs: Sequence[Preference]) -> None:
+    """Write pairs as JSON lines; raises UserError when there is none."""
+    if not pairs:
+        raise UserError(
+            f"--preferences {path}: no problem has a right and a wrong sample; raise --samples, or "
+            "take another run"
+        )
+    with atomic_write(path) as file:
+        for pair in pairs:
+            file.write(json.dumps(pair._asdict(), ensure_ascii=False) + "\n")

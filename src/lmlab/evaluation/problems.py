@@ -1,7 +1,6 @@
 """Accuracy of generated answers to problems, as rewards judge them."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,20 +20,11 @@ from lmlab.alignment.rows import read_rows
 from lmlab.errors import DataError, UserError
 from lmlab.evaluation.estimate import Estimate, ratio
 from lmlab.evaluation.plot import Panel
-from lmlab.evaluation.results import Report, Row, numbers
-from lmlab.files import atomic_write
+from lmlab.evaluation.results import Preference, Report, Row, numbers
 from lmlab.loading import TrainedRun
 
 AT_A_TIME = 256
 """Responses generated and judged at a time."""
-
-
-class Preference(NamedTuple):
-    """A right and a wrong answer to a problem, as preference training reads them."""
-
-    prompt: str
-    chosen: str
-    rejected: str
 
 
 @dataclass(frozen=True)
@@ -133,23 +123,6 @@ def _preferences(
             yield Preference(problem.prompt, right[0], wrong[0])
 
 
-def write_preferences(path: Path, results: Iterable[ProblemResult]) -> int:
-    """Write the pairs of all results as JSON lines, and return their number.
-
-    Raises UserError when there is none.
-    """
-    pairs = [pair for result in results for pair in result.preferences]
-    if not pairs:
-        raise UserError(
-            f"--preferences {path}: no problem has a right and a wrong sample; raise --samples, or "
-            "take another run"
-        )
-    with atomic_write(path) as file:
-        for pair in pairs:
-            file.write(json.dumps(pair._asdict(), ensure_ascii=False) + "\n")
-    return len(pairs)
-
-
 def _rewarded(
     run: TrainedRun,
     problems: Sequence[Problem],
@@ -222,7 +195,8 @@ def report_problems(
         Panel(file, "greedy accuracy", found, limits=(-0.05, 1.05))
         for file, found in panels.items()
     ]
-    return Report(rows, head, cells, 2, notes, drawn)
+    pairs = [pair for result in results.values() for pair in result.preferences]
+    return Report(rows, head, cells, 2, notes, drawn, pairs)
 
 
 def _title(k: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lmlab.evaluation.estimate import Estimate
 from lmlab.evaluation.multiple_choice import SCORINGS, ChoiceResult
@@ -19,6 +20,14 @@ Named = Mapping[tuple[str, str], TextResult]
 """(corpus, run) -> result; the first run of a corpus is what the others are compared with."""
 
 
+class Preference(NamedTuple):
+    """A right and a wrong answer to a problem, as preference training reads them."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
 @dataclass(frozen=True)
 class Report:
     """What is written: rows for programs, a table for people, panels to draw."""
@@ -30,6 +39,7 @@ class Report:
     """Columns at the left that hold text."""
     notes: Sequence[str]
     panels: Sequence[Panel]
+    preferences: Sequence[Preference] = ()
 
 
 def report_text(results: Named) -> Report:
