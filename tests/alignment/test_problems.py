@@ -24,7 +24,7 @@ def countdown(count: int) -> CountdownConfig:
 
 @pytest.mark.parametrize(("digits", "pairs"), [(1, 100), (2, 8100)])
 def test_every_sum_comes_once(digits: int, pairs: int) -> None:
-    found = open_problems(addition(digits))
+    found = open_problems(addition(digits), print)
     everything = [*found.train, *found.held_out]
     assert len({problem.prompt for problem in everything}) == len(everything) == pairs
     for problem in everything:
@@ -48,7 +48,7 @@ def test_a_held_out_problem_is_held_out_of_every_number_of_problems(count: int) 
 
 
 def test_countdown_with_its_numbers_in_another_order_is_no_new_problem() -> None:
-    found = open_problems(countdown(3000))
+    found = open_problems(countdown(3000), print)
     parts = []
     for part in (found.train, found.held_out):
         truths = [json.loads(problem.truth) for problem in part]
@@ -58,7 +58,7 @@ def test_countdown_with_its_numbers_in_another_order_is_no_new_problem() -> None
 
 
 def test_countdown_has_solutions() -> None:
-    found = open_problems(countdown(300))
+    found = open_problems(countdown(300), print)
     for problem in [*found.train, *found.held_out]:
         truth = json.loads(problem.truth)
         expression = problem.solution.strip()
@@ -89,7 +89,7 @@ def test_the_command_writes_what_the_task_has(
         prompt_field="prompt",
         answer_field="answer",
     )
-    read, made = open_problems(files), open_problems(addition(1))
+    read, made = open_problems(files, print), open_problems(addition(1), print)
     assert [(p.prompt, p.truth) for p in read.train] == [(p.prompt, p.truth) for p in made.train]
     row = json.loads((tmp_path / "sums" / "train.jsonl").read_text().splitlines()[0])
     assert row["text"] == row["prompt"] + row["completion"]
@@ -118,11 +118,11 @@ def test_mistakes_are_one_line(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "there are no problems to train on"),
-        ("{", "line 1: not JSON"),
-        ('{"prompt": "a", "answer": "b"}\n\n{"prompt": "a"}', "line 3: needs a text in the field"),
-        ('{"prompt": "", "answer": "b"}', "line 1: needs a text in the field 'prompt'"),
-        ("[1]", "line 1: needs a text in the field 'prompt'"),
+        ("", "problems.jsonl: holds no rows"),
+        ("{", "problems.jsonl:1: not a JSON object"),
+        ('{"prompt": "a", "answer": "b"}\n\n{"prompt": "a"}', ":3: needs a text in the field"),
+        ('{"prompt": "", "answer": "b"}', ":1: needs a text in the field 'prompt'"),
+        ("[1]", ":1: not a JSON object, but list"),
     ],
 )
 def test_bad_files_are_named_with_their_line(content: str, message: str, tmp_path: Path) -> None:
@@ -136,7 +136,41 @@ def test_bad_files_are_named_with_their_line(content: str, message: str, tmp_pat
         answer_field="answer",
     )
     with pytest.raises(DataError, match=message):
-        open_problems(config)
+        open_problems(config, print)
+
+
+def files(tmp_path: Path, train: list[str], held_out: list[str]) -> ProblemFilesConfig:
+    """Write prompts to two files as JSON that is not escaped; the answer is always 1."""
+    paths = tmp_path / "train.jsonl", tmp_path / "held_out.jsonl"
+    for path, prompts in zip(paths, (train, held_out), strict=True):
+        rows = [json.dumps({"prompt": p, "answer": 1}, ensure_ascii=False) for p in prompts]
+        path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return ProblemFilesConfig(
+        kind="files",
+        path=paths[0],
+        validation_path=paths[1],
+        prompt_field="prompt",
+        answer_field="answer",
+    )
+
+
+def test_a_line_of_a_file_ends_at_a_newline_alone(tmp_path: Path) -> None:
+    prompts = [f"a{mark}b" for mark in "\u2028\u2029\x85\x0b\x0c\x1c\r"]
+    found = open_problems(files(tmp_path, prompts, ["held out"]), print)
+    assert [problem.prompt for problem in found.train] == prompts
+
+
+def test_problems_that_are_held_out_are_not_trained_on(tmp_path: Path) -> None:
+    said: list[str] = []
+    found = open_problems(files(tmp_path, ["a", "b", "c", "b"], ["b", "d"]), said.append)
+    assert [problem.prompt for problem in found.train] == ["a", "c"]
+    assert [problem.prompt for problem in found.held_out] == ["b", "d"]
+    (line,) = said
+    assert "2 of the 4 problems" in line
+    open_problems(files(tmp_path, ["a"], ["b"]), said.append)
+    assert len(said) == 1
+    with pytest.raises(DataError, match="there are no problems to train on"):
+        open_problems(files(tmp_path, ["a"], ["b", "a"]), said.append)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -144,8 +178,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     config = ProblemFilesConfig(
         kind="files", path=gone, validation_path=gone, prompt_field="a", answer_field="b"
     )
-    with pytest.raises(DataError, match="cannot read"):
-        open_problems(config)
+    with pytest.raises(DataError, match=r"task\.problems\.path: .*gone\.jsonl. matches no file"):
+        open_problems(config, print)
 
 
 def test_a_part_without_problems_is_refused() -> None:

@@ -299,6 +299,21 @@ def test_bad_configurations(overrides: list[str], message: str, tmp_path: Path) 
         configured("sft", tmp_path / "a.jsonl", *overrides)
 
 
+def test_examples_that_are_held_out_are_not_trained_on(
+    sums: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.loads(line) for line in sums.read_text().splitlines()]
+    lines[7] = dict(reversed(lines[7].items()))  # its columns in another order
+    held_out = write(tmp_path / "held_out.jsonl", lines[:10])
+    train(
+        configured("sft", sums, f"task.examples.validation_paths=['{held_out}']", "budget.steps=1"),
+        tmp_path / "run",
+    )
+    record = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert (record["train_examples"], record["held_out_examples"]) == (134, 10)
+    assert "10 of 144 examples are left out" in capsys.readouterr().err
+
+
 def test_preferences_need_a_run_to_start_from(pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="task=dpo needs init_from=RUN: the reference is its mo"):
         train(configured("dpo", pairs), tmp_path / "run")

@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
     from lmlab.alignment.problems import open_problems
     from lmlab.alignment.problems.config import ProblemsConfig
     from lmlab.alignment.problems.files import write_problems
+    from lmlab.io.progress import say
     from lmlab.locations import find_conf
 
     folder = find_conf() / GROUP
@@ -66,6 +67,6 @@ def run(options: argparse.Namespace) -> None:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][1:])
         raise UserError(f"{place}: {first['msg']}, got {first['input']!r}") from error
-    problems = open_problems(config)
+    problems = open_problems(config, say)
     for written, count in write_problems(problems, options.folder, options.demonstrations):
         print(f"{written}: {count:,} problems")

@@ -21,7 +21,8 @@ class ExamplesConfig(Config):
     paths: Annotated[list[str], Field(min_length=1)]
     """Files, folders or patterns (`**` descends)."""
     validation_paths: list[str] | None
-    """Files, folders or patterns held out for validation; null: validation_fraction is held out."""
+    """Files, folders or patterns held out for validation, and left out of training; null:
+    validation_fraction is held out."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]
     """Share of the rows held out without validation_paths, chosen by a hash of the row."""
     rename: dict[str, str]

@@ -46,10 +46,20 @@ def split_rows(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Ro
     """
     train, held_out = list[Row](), list[Row]()
     for row in rows:
-        text = json.dumps(row.values, sort_keys=True).encode()
-        number = int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+        digest = blake2b(_text(row).encode(), digest_size=8).digest()
+        number = int.from_bytes(digest, "big")
         (held_out if number < fraction * 2**64 else train).append(row)
     return train, held_out
+
+
+def without_held_out(train: Sequence[Row], held_out: Sequence[Row]) -> list[Row]:
+    """Return the rows to train on whose values are not those of a row that is held out."""
+    known = {_text(row) for row in held_out}
+    return [row for row in train if _text(row) not in known]
+
+
+def _text(row: Row) -> str:
+    return json.dumps(row.values, sort_keys=True)
 
 
 def _lines(path: Path) -> Iterator[str]:

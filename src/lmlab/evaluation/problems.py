@@ -13,11 +13,12 @@ from lmlab.alignment.accuracy import (
     pass_at_k,
     wilson_interval,
 )
+from lmlab.alignment.problems.files import problems_of
 from lmlab.alignment.problems.problem import Problem
 from lmlab.alignment.rewards import Grader, Reward
 from lmlab.alignment.rollouts import Decoding, Request, generate_responses, response_seed
 from lmlab.alignment.rows import read_rows
-from lmlab.errors import DataError, UserError
+from lmlab.errors import UserError
 from lmlab.evaluation.estimate import Estimate, ratio
 from lmlab.evaluation.plot import Panel
 from lmlab.evaluation.results import Preference, Report, Row, numbers
@@ -56,19 +57,12 @@ def read_problem_file(
     path: Path, prompt_field: str, answer_field: str, template: str, limit: int | None
 ) -> list[Problem]:
     """Return the problems in JSON lines; raises DataError naming the line that is wrong."""
-    problems = []
-    for row in read_rows("--problems", [str(path)], {})[:limit]:
-        found = []
-        for field in (prompt_field, answer_field):
-            value = row.values.get(field)
-            if not isinstance(value, str | int | float) or value == "":
-                raise DataError(
-                    f"{row.place}: needs a text in the field '{field}' (there is "
-                    f"{', '.join(row.values) or 'nothing'}); see --prompt-field, --answer-field"
-                )
-            found.append(str(value))
-        problems.append(Problem(template.replace("{prompt}", found[0]), found[1]))
-    return problems
+    rows = read_rows("--problems", [str(path)], {})[:limit]
+    advice = "see --prompt-field, --answer-field"
+    return [
+        replace(problem, prompt=template.replace("{prompt}", problem.prompt))
+        for problem in problems_of(rows, prompt_field, answer_field, advice)
+    ]
 
 
 def answer_problems(

@@ -95,7 +95,7 @@ class Reinforcement(Task):
             self.settings.reward, self.settings.reward_deadline, processes=self._graders()
         )
         self._tokenizer = given_tokenizer(self.config.tokenizer)
-        problems = open_problems(self.settings.problems)
+        problems = open_problems(self.settings.problems, say)
         template = self.settings.prompt_template
         parts = (
             tuple(replace(p, prompt=template.replace("{prompt}", p.prompt)) for p in part)

@@ -11,7 +11,7 @@ from torch import nn
 
 from lmlab.alignment.batches import ShuffledSource, shares
 from lmlab.alignment.examples import Converter, Example, is_conversation
-from lmlab.alignment.rows import Row, read_rows, split_rows
+from lmlab.alignment.rows import Row, read_rows, split_rows, without_held_out
 from lmlab.alignment.sequences import TokenSequence, fitted, tokenized
 from lmlab.alignment.templates import END, Template, find_template
 from lmlab.errors import DataError
@@ -62,10 +62,14 @@ class Tuning(Task, Generic[Item]):
         if settings.validation_paths is None:
             train, held_out = split_rows(rows, settings.validation_fraction)
         else:
-            train = rows
-            held_out = read_rows(
-                "task.examples.validation_paths", settings.validation_paths, settings.rename
-            )
+            key = "task.examples.validation_paths"
+            held_out = read_rows(key, settings.validation_paths, settings.rename)
+            train = without_held_out(rows, held_out)
+            if len(train) < len(rows):
+                say(
+                    f"{len(rows) - len(train):,} of {len(rows):,} examples are left out: they are "
+                    f"also in {key}"
+                )
         if not train or not held_out:
             raise DataError(
                 f"{KEY}: of {len(rows):,} rows none is left to "

@@ -52,7 +52,7 @@ class ProblemFilesConfig(Config):
 
     kind: Literal["files"]
     path: Path
-    """File of training problems."""
+    """File of training problems; those that are also held out are left out."""
     validation_path: Path
     """File of held-out problems."""
     prompt_field: str

@@ -1,11 +1,13 @@
 """Problems in JSON lines: read, and written for supervised training."""
 
 import json
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
 from lmlab.alignment.problems.config import ProblemFilesConfig
 from lmlab.alignment.problems.problem import Problem, Problems
+from lmlab.alignment.rows import Row, read_rows
 from lmlab.errors import DataError, UserError
 from lmlab.files import atomic_write
 
@@ -13,32 +15,43 @@ TRAIN, HELD_OUT = "train.jsonl", "validation.jsonl"
 DEMONSTRATIONS = "demonstrations.jsonl"
 
 
-def read_problems(config: ProblemFilesConfig) -> Problems:
-    """Return the problems of two files; raises DataError with the line that is wrong."""
-    parts = (_read(path, config) for path in (config.path, config.validation_path))
-    return Problems(*parts)
+def read_problems(config: ProblemFilesConfig, say: Callable[[str], None]) -> Problems:
+    """Return the problems of two files; raises DataError with the line that is wrong.
+
+    Training problems whose prompt is also held out are left out; `say` is told how many.
+    """
+    train, held_out = (
+        problems_of(
+            read_rows(f"task.problems.{key}", [str(getattr(config, key))], {}),
+            config.prompt_field,
+            config.answer_field,
+            "set task.problems.prompt_field and task.problems.answer_field",
+        )
+        for key in ("path", "validation_path")
+    )
+    prompts = {problem.prompt for problem in held_out}
+    kept = tuple(problem for problem in train if problem.prompt not in prompts)
+    if len(kept) < len(train):
+        say(
+            f"{len(train) - len(kept):,} of the {len(train):,} problems in {config.path} are left "
+            f"out: they are also in {config.validation_path}, which is held out"
+        )
+    return Problems(kept, held_out)
 
 
-def _read(path: Path, config: ProblemFilesConfig) -> tuple[Problem, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+def problems_of(
+    rows: Sequence[Row], prompt_field: str, answer_field: str, advice: str
+) -> tuple[Problem, ...]:
+    """Return the problem of each row; raises DataError, which ends in `advice`, for a bad one."""
     problems = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error})") from error
+    for row in rows:
         values = []
-        for field in (config.prompt_field, config.answer_field):
-            value = row.get(field) if isinstance(row, dict) else None
+        for field in (prompt_field, answer_field):
+            value = row.values.get(field)
             if not isinstance(value, str | int | float) or value == "":
                 raise DataError(
-                    f"{path}, line {number}: needs a text in the field '{field}'; set "
-                    "task.problems.prompt_field and task.problems.answer_field"
+                    f"{row.place}: needs a text in the field '{field}' (there is "
+                    f"{', '.join(row.values) or 'nothing'}); {advice}"
                 )
             values.append(str(value))
         problems.append(Problem(*values))
