@@ -159,6 +159,17 @@ def test_group_normalized_rewards_use_the_unbiased_deviation() -> None:
     assert identical_groups(rewards, 3) == 1
 
 
+@pytest.mark.parametrize("reward", [0.1, 1 / 3, 30.7, 100.1, -1e6 - 0.1])
+@pytest.mark.parametrize("size", [2, 3, 7, 8, 64])
+def test_equal_rewards_are_no_advantage_whatever_their_mean_rounds_to(
+    reward: float, size: int
+) -> None:
+    equal = torch.full((size,), reward)
+    assert group_normalized(equal, size).tolist() == [0.0] * size
+    assert group_normalized(equal, size, divide_by_std=False).tolist() == [0.0] * size
+    assert whiten(equal[None], torch.ones(1, size)).tolist() == [[0.0] * size]
+
+
 def test_groups_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="5 responses are not divisible by group_size=2"):
         group_normalized(torch.zeros(5), 2)
@@ -194,6 +205,12 @@ def test_whitened_values() -> None:
     values, mask = torch.tensor([[1.0, 5.0, 100.0]]), torch.tensor([[1, 1, 0]])
     half = 1 / math.sqrt(2)
     assert whiten(values, mask)[0].tolist() == pytest.approx([-half, half, 0])
+
+
+def test_a_single_value_has_no_deviation_and_is_whitened_to_zero() -> None:
+    values = torch.tensor([[1.0, 5.0, 100.0]])
+    assert whiten(values, torch.tensor([[0, 1, 0]])).tolist() == [[0, 0, 0]]
+    assert whiten(values, torch.tensor([[0, 0, 0]])).tolist() == [[0, 0, 0]]
 
 
 def test_value_loss_by_hand() -> None:

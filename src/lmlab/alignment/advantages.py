@@ -17,17 +17,19 @@ def group_normalized(
 
     The standard deviation is the unbiased one (Shao et al. 2024); without it: `r - mean` (Dr. GRPO,
     Liu et al. 2025). Raises ValueError when the groups do not divide the responses, and for groups
-    of one, which have no standard deviation and no advantage.
+    of one, which have no standard deviation and no advantage. Equal rewards give exactly 0.
     """
     if group_size < 2:
         raise ValueError(f"group_size must be at least 2, got {group_size}")
     if len(rewards) % group_size:
         raise ValueError(f"{len(rewards)} responses are not divisible by group_size={group_size}")
-    groups = rearrange(rewards, "(groups size) -> groups size", size=group_size)
+    # In float64 the mean of equal rewards is exact; a rounded one would differ from them by about
+    # their standard deviation, and so make advantages of about 1.
+    groups = rearrange(rewards.double(), "(groups size) -> groups size", size=group_size)
     centred = groups - groups.mean(dim=-1, keepdim=True)
     if divide_by_std:
         centred = centred / (groups.std(dim=-1, keepdim=True) + eps)
-    return rearrange(centred, "groups size -> (groups size)")
+    return rearrange(centred, "groups size -> (groups size)").to(rewards)
 
 
 def identical_groups(rewards: Float[Tensor, "responses"], group_size: int) -> int:
@@ -65,7 +67,13 @@ def generalized_advantages(
 def whiten(
     values: Float[Tensor, "batch time"], mask: Float[Tensor, "batch time"], eps: float = 1e-8
 ) -> Float[Tensor, "batch time"]:
-    """Return the values with mean 0 and unbiased standard deviation 1 on the mask, 0 elsewhere."""
+    """Return the values with mean 0 and unbiased standard deviation 1 on the mask, 0 elsewhere.
+
+    Equal values, and a single one, which has no standard deviation, become 0.
+    """
     inside = mask.bool()
-    chosen = values[inside]
-    return torch.where(inside, (values - chosen.mean()) / (chosen.std() + eps), 0.0)
+    chosen = values[inside].double()  # as in `group_normalized`
+    centred = chosen - chosen.mean()
+    if len(chosen) > 1:
+        centred = centred / (chosen.std() + eps)
+    return torch.zeros_like(values).masked_scatter(inside, centred.to(values))
