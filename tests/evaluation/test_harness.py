@@ -118,6 +118,17 @@ def test_sampling_follows_its_arguments(bpe_run: TrainedRun) -> None:
     assert texts[0] == again[0] != texts[1]
 
 
+def test_repeated_requests_are_samples_that_differ(bpe_run: TrainedRun) -> None:
+    """lm_eval repeats a request for pass@k and for majority votes."""
+    sampled = {"temperature": 5.0, "max_gen_toks": 12}
+    asked = [("the", sampled), ("the cat", sampled), ("the", sampled), ("the", sampled)]
+    model = LmlabLM(bpe_run)
+    texts = model.generate_until(instances("generate_until", *asked))
+    assert len({texts[0], texts[2], texts[3]}) == 3
+    again = model.generate_until(instances("generate_until", *asked[1:]))
+    assert again == [texts[1], texts[0], texts[2]]  # whatever else is asked
+
+
 QUESTIONS = [
     {"question": "the cat sees the", "choices": ["moon", "old red ship", "sun"], "answer": 0},
     {"question": "a dog sails", "choices": ["over", "under the"], "answer": 1},

@@ -1,6 +1,9 @@
 """A trained run as a model of lm-evaluation-harness, for `lm_eval.simple_evaluate(model=...)`."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -94,13 +97,18 @@ class LmlabLM(LM):
         """Return the text generated after each context, up to one of its `until` strings.
 
         The context is cropped to leave room for `max_gen_toks` tokens (256 by default). It is
-        greedy without a `temperature`, or when `do_sample` is false. Raises UserError for arguments
-        that are not known.
+        greedy without a `temperature`, or when `do_sample` is false. Requests that are repeated are
+        samples of their own: sample i of a context has a seed made of `seed`, the context and i.
+        Raises UserError for arguments that are not known.
         """
         engine = Engine(self.scorer.model, self.run.tokenizer, max_batch=self.batch_size)
         generations = []
+        samples: Counter[tuple[int, str]] = Counter()
         for context, arguments in (request.args for request in requests):
             options = self._options(arguments)
+            key = options.seed, context
+            options = replace(options, seed=_sample_seed(*key, samples[key]))
+            samples[key] += 1
             room = max(1, self.max_length - options.max_new_tokens)
             ids = self.run.tokenizer.encode(context)
             generations.append(engine.submit(ids[-room:], options))
@@ -140,6 +148,11 @@ class LmlabLM(LM):
         if line not in self._told:
             say(line)
             self._told.add(line)
+
+
+def _sample_seed(seed: int, context: str, sample: int) -> int:
+    digest = blake2b(f"{seed}/{sample}/{context}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 def _texts(generations: Sequence[Generation]) -> list[str]:
