@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmlab.alignment.problems import open_problems
-from lmlab.alignment.problems.config import AdditionConfig, CountdownConfig, ProblemFilesConfig
-from lmlab.alignment.problems.problem import Problem, divided
+from lmlab.alignment.problems.config import (
+    AdditionConfig,
+    CountdownConfig,
+    ProblemFilesConfig,
+    ReasoningGymConfig,
+)
+from lmlab.alignment.problems.problem import Problem, divided, subset
 from lmlab.cli import main as lmlab
 from lmlab.errors import DataError
 
@@ -102,7 +107,9 @@ def test_the_command_writes_what_the_task_has(
         (["addition", "digits"], "expected KEY=VALUE"),
         (["addition", "number=3"], "expected KEY=VALUE"),
         (["addition", "digits=7"], "digits: "),
-        (["addition", "digits=1", "--demonstrations=99"], "--demonstrations must be at most"),
+        (["addition", "digits=["], "'digits=[': the value is not YAML"),
+        (["addition", "digits=1", "--demonstrations=99"], "--demonstrations must be from 0 to 95"),
+        (["addition", "digits=1", "--demonstrations=-3"], "--demonstrations must be from 0 to 95"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -171,6 +178,39 @@ def test_problems_that_are_held_out_are_not_trained_on(tmp_path: Path) -> None:
     assert len(said) == 1
     with pytest.raises(DataError, match="there are no problems to train on"):
         open_problems(files(tmp_path, ["a"], ["b", "a"]), said.append)
+
+
+def test_problems_without_a_known_response_are_no_demonstrations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = files(tmp_path, ["a", "b"], ["c"])
+    command = ["problems", "files", str(tmp_path / "written"), f"path={config.path}"]
+    command += [f"validation_path={config.validation_path}"]
+    assert lmlab(command) == 0
+    rows = (tmp_path / "written" / "train.jsonl").read_text().splitlines()
+    assert [json.loads(row) for row in rows] == [{"prompt": p, "answer": "1"} for p in "ab"]
+    assert lmlab([*command, "--demonstrations=1"]) == 1
+    assert "--demonstrations must be from 0 to 0" in capsys.readouterr().err
+
+
+def test_an_answer_that_reasoning_gym_does_not_give_is_no_response() -> None:
+    pytest.importorskip("reasoning_gym")
+    config = ReasoningGymConfig(kind="reasoning_gym", name="rush_hour", count=20, held_out=0.5)
+    found = open_problems(config, print)
+    assert {problem.solution for problem in (*found.train, *found.held_out)} == {""}
+
+
+def test_a_subset_is_a_fair_sample() -> None:
+    problems = open_problems(addition(), print).held_out
+    few = subset(problems, 200)
+    assert len(few) == 200
+    assert list(few) == [problem for problem in problems if problem in few]
+    assert set(subset(problems, 50)) < set(few) == set(subset(problems[::-1], 200))
+    assert subset(problems, None) == subset(problems, 10_000) == problems
+    carried, all_carried = (
+        sum(len(problem.truth) == 3 for problem in part) / len(part) for part in (few, problems)
+    )
+    assert carried == pytest.approx(all_carried, abs=0.1)  # of the first 200 only 0.22, not 0.59
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser = commands.add_parser(
         "problems",
         help="write the problems of an alignment task as JSON lines",
-        description="Write train.jsonl and validation.jsonl with the fields prompt, completion, "
-        "answer, and text, which is prompt and completion together. They are the problems that "
-        "task/problems=KIND has with the same settings, divided alike.",
+        description="Write train.jsonl and validation.jsonl with the fields prompt, answer, and, "
+        "where a right response is known, completion and text, which is prompt and completion "
+        "together. They are the problems that task/problems=KIND has with the same settings, "
+        "divided alike.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,7 +61,10 @@ def run(options: argparse.Namespace) -> None:
         key, found, value = setting.partition("=")
         if not found or key not in values:
             raise UserError(f"'{setting}': expected KEY=VALUE with a KEY of {', '.join(values)}")
-        values[key] = yaml.safe_load(value)
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"'{setting}': the value is not YAML") from error
     try:
         config: ProblemsConfig = TypeAdapter(ProblemsConfig).validate_python(values)
     except ValidationError as error:

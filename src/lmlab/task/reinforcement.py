@@ -15,7 +15,7 @@ from lmlab.alignment.experience import Experience
 from lmlab.alignment.policy_evaluation import evaluate_policy
 from lmlab.alignment.policy_gradient import PolicyGradient, PolicyGradientSettings
 from lmlab.alignment.problems import open_problems
-from lmlab.alignment.problems.problem import Problem, Problems
+from lmlab.alignment.problems.problem import Problem, Problems, subset
 from lmlab.alignment.records import rollout_record
 from lmlab.alignment.rewards import Reward
 from lmlab.alignment.rewards.grading import Grader
@@ -202,7 +202,7 @@ class Reinforcement(Task):
         """Return the accuracy on held-out problems."""
         self.run = run
         settings = self.settings.evaluation
-        problems = self.problems.held_out[: settings.problems]
+        problems = subset(self.problems.held_out, settings.problems)
         distributed = self.runtime.distributed
 
         def evaluate(step: int) -> Metrics | None:

@@ -38,7 +38,7 @@ class PolicyEvaluationConfig(Config):
     """How a policy is evaluated on held-out problems."""
 
     problems: Count | None
-    """Held-out problems, the same in every evaluation; null: all."""
+    """Held-out problems, chosen by a hash, the same in every evaluation; null: all."""
     samples: Annotated[int, Field(ge=0)]
     """Sampled responses to each problem, for sampled accuracy and pass@k; 0: greedy only."""
 

@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from pathlib import Path
 
 from lmlab.alignment.problems.config import ProblemFilesConfig
-from lmlab.alignment.problems.problem import Problem, Problems
+from lmlab.alignment.problems.problem import Problem, Problems, hashed
 from lmlab.alignment.rows import Row, read_rows
 from lmlab.errors import DataError, UserError
 from lmlab.files import atomic_write
@@ -64,30 +63,27 @@ def write_problems(
     """Write train.jsonl and validation.jsonl; return their paths with the number of problems.
 
     With `demonstrations` also demonstrations.jsonl: so many of the training problems, chosen by a
-    hash. The fields of a line: `prompt`, `completion`, `answer`, and `text`, which is prompt and
-    completion together. Raises UserError for more demonstrations than there are problems.
+    hash. The fields of a line: `prompt`, `answer`, and where a right response is known `completion`
+    and `text`, which is prompt and completion together. Raises UserError for more demonstrations
+    than there are training problems with a known response.
     """
-    if demonstrations > len(problems.train):
+    known = [problem for problem in problems.train if problem.solution]
+    if not 0 <= demonstrations <= len(known):
         raise UserError(
-            f"--demonstrations must be at most the {len(problems.train):,} training problems, got "
-            f"{demonstrations:,}"
+            f"--demonstrations must be from 0 to {len(known):,}, the training problems with a "
+            f"known response, got {demonstrations:,}"
         )
     parts = {TRAIN: problems.train, HELD_OUT: problems.held_out}
     if demonstrations:
-        parts[DEMONSTRATIONS] = tuple(sorted(problems.train, key=_place)[:demonstrations])
+        order = sorted(known, key=lambda problem: hashed("demonstration", problem))
+        parts[DEMONSTRATIONS] = tuple(order[:demonstrations])
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
         with atomic_write(folder / name) as file:
             for problem in part:
-                row = {
-                    "prompt": problem.prompt,
-                    "completion": problem.solution,
-                    "answer": problem.truth,
-                    "text": problem.prompt + problem.solution,
-                }
+                row = {"prompt": problem.prompt, "answer": problem.truth}
+                if problem.solution:
+                    row["completion"] = problem.solution
+                    row["text"] = problem.prompt + problem.solution
                 file.write(json.dumps(row) + "\n")
     return [(folder / name, len(part)) for name, part in parts.items()]
-
-
-def _place(problem: Problem) -> bytes:
-    return blake2b(f"demonstration {problem.prompt}".encode(), digest_size=8).digest()

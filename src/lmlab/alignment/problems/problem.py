@@ -51,6 +51,22 @@ def divided(problems: Iterable[Problem], fraction: float) -> Problems:
     return checked(Problems(tuple(train), tuple(held_out)), "problems")
 
 
+def subset(problems: tuple[Problem, ...], count: int | None) -> tuple[Problem, ...]:
+    """Return at most `count` problems, chosen by a hash of the prompt, in their order; None: all.
+
+    The first ones would be no fair sample: sums, for instance, are sorted by their first summand.
+    """
+    if count is None:
+        return problems
+    order = sorted(range(len(problems)), key=lambda i: (hashed("subset", problems[i]), i))
+    return tuple(problems[i] for i in sorted(order[:count]))
+
+
+def hashed(purpose: str, problem: Problem) -> bytes:
+    """Return a hash of the prompt, another one for each purpose."""
+    return blake2b(f"{purpose} {problem.prompt}".encode(), digest_size=8).digest()
+
+
 def checked(problems: Problems, source: str) -> Problems:
     """Return the problems; raises DataError when there are none for training or evaluation."""
     for name, part in (("train", problems.train), ("evaluate", problems.held_out)):
