@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lmlab.alignment.rewards import Grader, Reward, checked, reward_function
+from lmlab.alignment.rewards import Grader, Reward, checked, kept_stops, reward_function
 from lmlab.errors import UserError
 
 RIGHT, WRONG, NO_FORMAT = Reward(1, 1, 1), Reward(1, 0, 0), Reward(0, 0, 0)
@@ -98,6 +98,11 @@ def test_gsm8k(response: str, truth: str, expected: Reward) -> None:
 )
 def test_r1_zero(response: str, truth: str, expected: Reward) -> None:
     assert reward_function("r1_zero")("", response, truth) == expected
+
+
+def test_the_end_of_the_format_is_kept_where_it_is_a_stop_text() -> None:
+    assert kept_stops("r1_zero") == kept_stops("r1_zero:gsm8k") == ("</answer>",)
+    assert kept_stops("gsm8k") == kept_stops("reasoning_gym:r1_zero") == ()
 
 
 def test_r1_zero_wraps_other_rewards() -> None:

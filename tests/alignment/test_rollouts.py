@@ -99,6 +99,22 @@ def test_an_end_token_is_part_of_the_response() -> None:
     assert generate_responses(model, TOKENIZER, requests, Decoding(4), lambda: True) is None
 
 
+def test_a_stop_text_that_is_kept_stays_at_the_end_of_the_text() -> None:
+    prompt = tuple(TOKENIZER.encode("1+1="))
+    requests = [Request(prompt, seed) for seed in range(100)]
+    stop = tuple("aeiou0123456789")
+    cut, kept = (
+        generate_responses(policy(), TOKENIZER, requests, Decoding(16, stop, kept))
+        for kept in ((), tuple("aeiou"))
+    )
+    assert cut is not None
+    assert kept is not None
+    ends = {whole.text.removeprefix(short.text) for short, whole in zip(cut, kept, strict=True)}
+    assert "" in ends  # ended by another stop text, or by none
+    assert set("aeiou") >= ends - {""} != set()
+    assert [response.tokens for response in cut] == [response.tokens for response in kept]
+
+
 def test_min_new_tokens_is_checked() -> None:
     with pytest.raises(Exception, match="min_new_tokens must be an integer of at least 0"):
         Options(min_new_tokens=-1)

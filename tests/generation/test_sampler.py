@@ -127,7 +127,9 @@ def test_text_ends_before_the_first_stop_string(text: str, stop: list[str]) -> N
         assert got == text
     else:  # of those that are complete first, the one that begins first
         read = text[: min(ends)]
-        assert got == read[: min(read.index(s) for s in stop if s in read)]
+        at = min(read.index(s) for s in stop if s in read)
+        assert got == read[:at]
+        assert stream.ended_by == max((s for s in stop if read[at:].startswith(s)), key=len)
 
 
 @given(

@@ -28,7 +28,7 @@ class Response:
     tokens: tuple[int, ...]
     """Generated tokens, with the end token if the policy ended the response by it."""
     text: str
-    """Generated text, without a stop string."""
+    """Generated text, without a stop string that is not among the decoding's `kept`."""
     log_probs: tuple[float, ...]
     """Log-probability of each token by the generation engine, in nats."""
     complete: bool
@@ -42,6 +42,8 @@ class Decoding:
     max_new_tokens: int
     stop: tuple[str, ...] = ()
     """Texts that end a response; a stop string's tokens are part of the response."""
+    kept: tuple[str, ...] = ()
+    """Those of `stop` that stay at the end of the text: see `rewards.kept_stops`."""
     min_new_tokens: int = 0
     """The end token is not drawn before."""
     temperature: float = 1.0
@@ -100,10 +102,12 @@ def generate_responses(
         tokens = list(generation.tokens)
         if len(generation.logprobs) > len(tokens) and engine.end is not None:
             tokens.append(engine.end)
+        ended_by = generation.stream.ended_by
+        kept = ended_by if ended_by in decoding.kept else None
         responses.append(
             Response(
                 tuple(tokens),
-                generation.text,
+                generation.text + (kept or ""),
                 tuple(generation.logprobs),
                 generation.finish_reason == "stop",
             )

@@ -156,7 +156,7 @@ def _tasks(options: argparse.Namespace, candidates: Sequence[Candidate]) -> Repo
 
 
 def _problems(options: argparse.Namespace, candidates: Sequence[Candidate]) -> Report:
-    from lmlab.alignment.rewards import Grader
+    from lmlab.alignment.rewards import Grader, kept_stops
     from lmlab.alignment.rollouts import Decoding
     from lmlab.evaluation.problems import (
         ProblemResult,
@@ -185,6 +185,7 @@ def _problems(options: argparse.Namespace, candidates: Sequence[Candidate]) -> R
     decoding = Decoding(
         options.max_new_tokens or 256,
         tuple(options.stop or ()),
+        kept_stops(options.reward),
         dtype=options.dtype,
     )
     found: dict[tuple[str, str], ProblemResult] = {}

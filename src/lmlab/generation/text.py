@@ -13,9 +13,15 @@ class TextStream:
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self.stop = stop
-        self.stopped = False
+        self.ended_by: str | None = None
+        """The stop string that came; of several at one place the longest."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string came."""
+        return self.ended_by is not None
 
     def push(self, data: bytes) -> str:
         """Return the text that is certain now; `stopped` says whether a stop string came."""
@@ -33,10 +39,11 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._held + new
-        found = [at for at in (text.find(stop) for stop in self.stop) if at >= 0]
+        found = [(at, -len(stop), stop) for stop in self.stop if (at := text.find(stop)) >= 0]
         if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)]
+            at, _, self.ended_by = min(found)
+            self._held = ""
+            return text[:at]
         keep = max((_overlap(text, stop) for stop in self.stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

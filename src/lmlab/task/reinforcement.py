@@ -17,7 +17,7 @@ from lmlab.alignment.policy_gradient import PolicyGradient, PolicyGradientSettin
 from lmlab.alignment.problems import open_problems
 from lmlab.alignment.problems.problem import Problem, Problems, subset
 from lmlab.alignment.records import rollout_record
-from lmlab.alignment.rewards import Reward
+from lmlab.alignment.rewards import Reward, kept_stops
 from lmlab.alignment.rewards.grading import Grader
 from lmlab.alignment.rollouts import Decoding
 from lmlab.alignment.source import Method, RolloutSource
@@ -191,6 +191,7 @@ class Reinforcement(Task):
         return Decoding(
             rollout.max_new_tokens,
             rollout.stop,
+            kept_stops(self.settings.reward),
             rollout.min_new_tokens,
             max_batch=rollout.max_batch,
             dtype=rollout.dtype,

@@ -7,7 +7,7 @@ from lmlab.alignment.rewards.arithmetic import arithmetic
 from lmlab.alignment.rewards.countdown import countdown
 from lmlab.alignment.rewards.packages import math_verify, reasoning_gym
 from lmlab.alignment.rewards.reward import RewardFunction
-from lmlab.alignment.rewards.text import gsm8k, in_r1_zero_format, r1_zero
+from lmlab.alignment.rewards.text import END, gsm8k, in_r1_zero_format, r1_zero
 from lmlab.errors import UserError
 
 REWARDS: dict[str, RewardFunction] = {
@@ -23,6 +23,14 @@ WITH_NAME: dict[str, Callable[[str], RewardFunction]] = {
     "reasoning_gym": reasoning_gym,
 }
 """Rewards that take the name of something: `r1_zero:gsm8k`, `reasoning_gym:chain_sum`."""
+
+KEPT = {"r1_zero": (END,)}
+"""Ends of the format that a reward asks for, which may be stop texts."""
+
+
+def kept_stops(name: str) -> tuple[str, ...]:
+    """Return the stop texts that a reward must see at the end of a response that they ended."""
+    return KEPT.get(name.partition(":")[0], ())
 
 
 def reward_function(name: str) -> RewardFunction:

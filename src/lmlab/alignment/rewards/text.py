@@ -7,6 +7,8 @@ from lmlab.alignment.rewards.reward import Reward, RewardFunction, checked
 
 MARK = "####"
 BOXED = r"\boxed{"
+END = "</answer>"
+"""What ends a response in the format of R1-Zero."""
 
 
 def gsm8k(prompt: str, response: str, truth: str) -> Reward:
@@ -27,9 +29,9 @@ def answer_of(response: str) -> str | None:
     The format is strict: the thought ends in `</think> <answer>`, the response has `</answer>`. A
     `\boxed{...}` in the answer is the answer.
     """
-    if "</think> <answer>" not in response or "</answer>" not in response:
+    if "</think> <answer>" not in response or END not in response:
         return None
-    answer = response.rpartition("<answer>")[2].replace("</answer>", "")
+    answer = response.rpartition("<answer>")[2].replace(END, "")
     start = answer.rfind(BOXED)
     return answer if start < 0 else _boxed(answer[start + len(BOXED) :])
 
