@@ -187,7 +187,7 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as training does, here for both
-    problems = open_problems(AdditionConfig(kind="addition", digits=2, held_out=0.1)).train
+    problems = open_problems(AdditionConfig(kind="addition", digits=2, held_out=0.1), print).train
     rounds: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.rounds):

@@ -30,6 +30,7 @@ from lmlab.alignment.problems.config import (  # noqa: E402
     ProblemsConfig,
 )
 from lmlab.alignment.rewards import checked, reward_function  # noqa: E402
+from lmlab.io.progress import say  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Study:
 
     def accuracy(self, run: Path) -> float:
         """Return the share of held-out problems whose likeliest answer is right."""
-        problems = open_problems(self.problems).held_out
+        problems = open_problems(self.problems, say).held_out
         answers = lmlab.load(run).generate(
             [problem.prompt for problem in problems],
             max_batch=256,

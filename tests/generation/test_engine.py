@@ -206,6 +206,12 @@ def test_text_comes_in_whole_characters_up_to_a_stop_string() -> None:
     assert stopped.finish_reason == "stop"
 
 
+def test_a_negative_seed_is_another_one_than_its_absolute_value() -> None:
+    options = Options(max_new_tokens=12, seed=-1)
+    texts = [g.tokens for g in generate(model_of("full"), TOKENIZER, ["a"], options, samples=3)]
+    assert len(set(map(tuple, texts))) == 3  # of -1, 0 and 1
+
+
 def test_an_id_outside_the_vocabulary_is_one_line() -> None:
     with pytest.raises(UserError, match="token 999 is not in the vocabulary"):
         Engine(model_of("full"), TOKENIZER).submit([999], Options())

@@ -47,7 +47,8 @@ class Generation:
     finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:
-        self.rng = random.Random(self.options.seed)
+        seed = self.options.seed  # of integers, Random takes the absolute value
+        self.rng = random.Random(seed if seed >= 0 else str(seed))
         self.stream = TextStream(self.options.stop)
 
 
