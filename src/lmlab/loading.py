@@ -150,13 +150,7 @@ def load(path: str | Path, device: str = "cpu") -> TrainedRun:
         checkpoint_of(path)  # which says what is wrong with the path
     config = load_yaml(directory / CONFIG)
     checkpoint = checkpoint_of(path)
-    folder = directory / TOKENIZER
-    if not folder.is_dir():
-        raise UserError(
-            f"{directory} has no {TOKENIZER}/, which version 0.1 did not keep; "
-            f"python train.py resume={directory} adds it"
-        )
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(directory)
     values = read_checkpoint(checkpoint, optimizer=False)
     model = build(config.model, tokenizer.vocab_size)
     if "model" not in values:
@@ -164,6 +158,17 @@ def load(path: str | Path, device: str = "cpu") -> TrainedRun:
     load_weights(model, without_value_head(values["model"]), str(checkpoint))
     model = model.to(where).eval()
     return TrainedRun(model, tokenizer, config, values["step"], directory)
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """Return the tokenizer of a run directory; raises UserError when it keeps none."""
+    folder = directory / TOKENIZER
+    if not folder.is_dir():
+        raise UserError(
+            f"{directory} has no {TOKENIZER}/, which version 0.1 did not keep; "
+            f"python train.py resume={directory} adds it"
+        )
+    return Tokenizer.load(folder)
 
 
 def _device(name: str) -> torch.device:

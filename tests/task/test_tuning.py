@@ -347,7 +347,7 @@ def test_a_runs_answers_are_judged(
         ([], "--problems needs --reward"),
         (["--reward", "arithmetik"], "unknown reward 'arithmetik'"),
         (["--reward", "arithmetic", "--pass-at", "2"], "--pass-at 2 needs --samples 2 or more"),
-        (["--reward", "arithmetic", "--max-new-tokens", "32"], "it needs 1 to 0 in this run"),
+        (["--reward", "arithmetic", "--max-new-tokens", "32"], "it needs 1 to 0 in the context of"),
         (["--reward", "arithmetic", "--answer-field", "x"], "needs a text in the field 'x'"),
         (["--reward", "arithmetic", "--stride", "2"], "--stride has no effect with --problems"),
         (["--reward", "arithmetic", "--preferences", "x"], "--preferences needs --samples 2"),
@@ -398,6 +398,27 @@ def test_preferences_that_cannot_be_written_are_refused_before_any_answer(
     assert command([*arguments, "--preferences", str(tmp_path)]) == 1
     (error,) = capsys.readouterr().err.splitlines()
     assert f"Is a directory: {tmp_path}" in error
+
+
+def test_a_prompt_without_room_in_the_last_run_is_refused_before_any_answer(
+    sums: Path,
+    tuned: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def generated(*_: object) -> None:
+        pytest.fail("an answer was generated")
+
+    short = tmp_path / "short"
+    train(configured("sft", sums, "model.context_length=12", "budget.steps=1"), short)
+    capsys.readouterr()
+    monkeypatch.setattr("lmlab.evaluation.problems.generate_responses", generated)
+    problems = write(tmp_path / "problems.jsonl", [{"prompt": "11+11=", "answer": "22"}])
+    arguments = ["--problems", str(problems), "--reward", "arithmetic", "--max-new-tokens", "8"]
+    assert command(["evaluate", str(tuned), str(short), *arguments, "--quiet"]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "has 6 tokens; with --max-new-tokens 8 it needs 1 to 4" in error
 
 
 def test_answers_of_spaces_are_no_preferences() -> None:

@@ -20,7 +20,7 @@ from lmlab.evaluation.windows import check_stride
 from lmlab.files import require_writable
 from lmlab.io.progress import bar
 from lmlab.layout import CONFIG
-from lmlab.loading import TrainedRun, load
+from lmlab.loading import TrainedRun, load, load_tokenizer
 from lmlab.training.device import keep_freed_memory
 
 ONLY_TEXT = ("stride", "context_length", "separator", "jsonl_field", "data_format")
@@ -163,6 +163,7 @@ def _problems(options: argparse.Namespace, candidates: Sequence[Candidate]) -> R
         answer_problems,
         read_problem_file,
         report_problems,
+        require_room,
     )
 
     if options.reward is None:
@@ -188,6 +189,11 @@ def _problems(options: argparse.Namespace, candidates: Sequence[Candidate]) -> R
         kept_stops(options.reward),
         dtype=options.dtype,
     )
+    for candidate in candidates:  # before the long work
+        longest = load_yaml(candidate.directory / CONFIG).model.context_length
+        tokenizer = load_tokenizer(candidate.directory)
+        for problems in files.values():
+            require_room(problems, tokenizer, longest, decoding.max_new_tokens, candidate.name)
     found: dict[tuple[str, str], ProblemResult] = {}
     with Grader(options.reward, options.reward_deadline) as grader:
         for candidate in candidates:

@@ -23,6 +23,7 @@ from lmlab.evaluation.estimate import Estimate, ratio
 from lmlab.evaluation.plot import Panel
 from lmlab.evaluation.results import Preference, Report, Row, numbers
 from lmlab.loading import TrainedRun
+from lmlab.tokenizer import Tokenizer
 
 AT_A_TIME = 256
 """Responses generated and judged at a time."""
@@ -65,6 +66,23 @@ def read_problem_file(
     ]
 
 
+def require_room(
+    problems: Sequence[Problem],
+    tokenizer: Tokenizer,
+    context_length: int,
+    max_new_tokens: int,
+    run: str,
+) -> None:
+    """Raise UserError for a prompt that leaves no room for an answer in the context of `run`."""
+    room = context_length - max_new_tokens
+    for problem in problems:
+        if not 0 < (length := len(tokenizer.encode(problem.prompt))) <= room:
+            raise UserError(
+                f"the prompt {problem.prompt!r:.40} has {length:,} tokens; with --max-new-tokens "
+                f"{max_new_tokens} it needs 1 to {max(room, 0):,} in the context of {run}"
+            )
+
+
 def answer_problems(
     run: TrainedRun,
     problems: Sequence[Problem],
@@ -77,16 +95,9 @@ def answer_problems(
 ) -> ProblemResult:
     """Return the rewards of the likeliest answer and of `samples` drawn ones to each problem.
 
-    Raises UserError for a prompt that leaves no room for an answer in the context.
+    `require_room` says whether the context has room for them.
     """
     prompts = [tuple(run.tokenizer.encode(problem.prompt)) for problem in problems]
-    room = run.model.context_length - decoding.max_new_tokens
-    for problem, ids in zip(problems, prompts, strict=True):
-        if not 0 < len(ids) <= room:
-            raise UserError(
-                f"the prompt {problem.prompt!r:.40} has {len(ids):,} tokens; with --max-new-tokens "
-                f"{decoding.max_new_tokens} it needs 1 to {room:,} in this run's context"
-            )
     before = grader.failures.total()
     greedy = _rewarded(run, problems, prompts, grader, replace(decoding, temperature=0.0), 1, seed)
     advance(len(problems))
