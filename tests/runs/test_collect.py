@@ -90,6 +90,18 @@ def test_the_next_best_is_one_that_never_diverged(tmp_path: Path) -> None:
     )
 
 
+def test_a_setting_does_not_become_the_best_by_lacking_a_hard_seed(tmp_path: Path) -> None:
+    hard = {0: 0.0, 1: 0.01, 2: 0.02, 3: 0.5}
+    for lr, seeds, loss in ((0.1, 4, 3.0), (0.2, 3, 3.02)):  # 0.02 worse at each seed
+        for seed in range(seeds):
+            noise = 0.0005 * (seed % 2) * (1 if lr == 0.1 else -1)
+            write_sweep_run(tmp_path, {"seed": seed, "lr": lr}, loss + hard[seed] + noise)
+    verdict = judge(collect(tmp_path))
+    assert str(verdict.best) == "lr=0.1"
+    assert "0.0197 better than the next, lr=0.2: significant (p" in verdict.support
+    assert "Not all settings have all seeds" in verdict.noise
+
+
 def test_where_higher_is_better_the_others_are_worse_by_a_positive_amount(tmp_path: Path) -> None:
     for lr, speed in ((0.001, 900.0), (0.01, 1000.0), (0.1, 800.0)):
         for seed in range(2):

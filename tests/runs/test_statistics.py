@@ -83,6 +83,24 @@ def test_a_seed_that_is_missing_leaves_the_others_paired() -> None:
     assert tests.difference(0, 2).value == pytest.approx(0.2)
 
 
+def test_levels_are_least_squares_means() -> None:
+    """The second setting lacks the third seed."""
+    tests = Comparisons([{0: 1.0, 1: 2.0, 2: 9.0}, {0: 1.5, 1: 2.5}, {0: 1.1, 1: 2.0, 2: 9.2}])
+    assert tests.levels[0] == pytest.approx(4.0)
+    assert tests.levels[2] == pytest.approx(4.1)
+    assert tests.difference(0, 1).value == pytest.approx(tests.levels[1] - 4.0)
+    assert tests.levels[1] == pytest.approx(_by_normal_equations(), abs=1e-9)
+
+
+def _by_normal_equations() -> float:
+    """Return the mean over three seeds of the second setting, from dummies and a reference level."""
+    rows = [(0, 0, 1.0), (0, 1, 2.0), (0, 2, 9.0), (1, 0, 1.5), (1, 1, 2.5)]
+    rows += [(2, 0, 1.1), (2, 1, 2.0), (2, 2, 9.2)]
+    x = np.array([[1, g == 1, g == 2, s == 1, s == 2] for g, s, _ in rows], float)
+    b = np.linalg.solve(x.T @ x, x.T @ np.array([y for *_, y in rows]))
+    return float(b[0] + b[1] + (b[3] + b[4]) / 3)
+
+
 def test_a_noisy_setting_does_not_hide_the_others() -> None:
     quiet = [{0: level, 1: level + 0.01, 2: level - 0.01} for level in (3.0, 3.1, 3.2)]
     tests = Comparisons([*quiet, {0: 3.3, 1: 5.0, 2: 4.0}])

@@ -100,41 +100,57 @@ class Comparisons:
     def __init__(self, settings: Sequence[Values]) -> None:
         self._settings = settings
         self.noise = _noise(settings)
+        self.levels = self._fitted_means()
+        """Mean of each setting; paired, over all seeds, also those that the setting lacks."""
 
     def difference(self, first: int, second: int) -> Difference:
-        """Return how much larger the mean of the second setting is than that of the first."""
+        """Return how much larger the level of the second setting is than that of the first."""
         noise = self.noise
-        means = [_mean(self._settings[index]) for index in (first, second)]
-        value = means[1] - means[0]
+        value = self.levels[second] - self.levels[first]
         if noise is None:
             return Difference(value, None, None, None)
-        alone = noise.excluded.intersection((first, second))
-        if alone:
+        if noise.excluded.intersection((first, second)):
             error, degrees = self._own_error(first, second)
         else:
-            value, share = self._contrast(first, second)
-            error, degrees = noise.deviation * math.sqrt(share), float(noise.degrees)
+            error = noise.deviation * math.sqrt(self._share(first, second))
+            degrees = float(noise.degrees)
         if error == 0:  # no noise at all
             return Difference(value, value, value, 1.0 if value == 0 else 0.0)
         half = critical_range(len(self._settings), degrees) / math.sqrt(2) * error
         p = _range_p(math.sqrt(2) * abs(value) / error, len(self._settings), degrees)
         return Difference(value, value - half, value + half, p)
 
-    def _contrast(self, first: int, second: int) -> tuple[float, float]:
-        """Return the fitted difference, and its variance in units of the noise's variance."""
+    def _pooled(self) -> list[Values]:
+        """Return the settings without the values of those that are compared by their own."""
+        excluded = frozenset[int]() if self.noise is None else self.noise.excluded
+        return [{} if i in excluded else setting for i, setting in enumerate(self._settings)]
+
+    def _fitted_means(self) -> list[float]:
+        """Return least-squares means, for a setting with all seeds its plain mean."""
+        levels = [_mean(setting) for setting in self._settings]
+        if self.noise is None or not self.noise.paired:
+            return levels
+        pooled = self._pooled()
+        seeds = set(itertools.chain(*pooled))
+        design, y = _design(pooled, paired=True)
+        effects = np.linalg.lstsq(design, y, rcond=None)[0]
+        common = float(effects[len(pooled) :].mean())
+        for index, setting in enumerate(pooled):
+            if setting and setting.keys() != seeds:
+                levels[index] = float(effects[index]) + common
+        return levels
+
+    def _share(self, first: int, second: int) -> float:
+        """Return the variance of a difference in units of the noise's variance."""
         assert self.noise is not None
-        values = [
-            {} if index in self.noise.excluded else setting
-            for index, setting in enumerate(self._settings)
-        ]
+        values = self._pooled()
         a, b = values[first], values[second]
         if not self.noise.paired or a.keys() == b.keys():
-            return _mean(b) - _mean(a), 1 / len(a) + 1 / len(b)
-        design, y = _design(values, paired=True)
+            return 1 / len(a) + 1 / len(b)
+        design, _ = _design(values, paired=True)
         direction = np.zeros(design.shape[1])
         direction[first], direction[second] = -1, 1
-        inverse = np.linalg.pinv(design.T @ design)
-        return float(direction @ inverse @ design.T @ y), float(direction @ inverse @ direction)
+        return float(direction @ np.linalg.pinv(design.T @ design) @ direction)
 
     def _own_error(self, first: int, second: int) -> tuple[float, float]:
         """Return standard error and degrees of freedom (Welch, Satterthwaite)."""

@@ -40,19 +40,21 @@ def judge(sweep: Sweep) -> Verdict:
     """Find the best setting and compare the others with it, as `Comparisons` describes.
 
     A setting that diverged with some seed is neither taken for the best nor compared: its remaining
-    seeds are a biased sample.
+    seeds are a biased sample. Settings that lack seeds are compared as if they had them all, where
+    the analysis is paired by seed.
     """
     sound = [s for s in sweep.settings if s.estimate.n and not s.diverged]
     if not sound:
         text = "No run has finished yet." if _any_open(sweep) else "Every setting diverged."
         return Verdict(None, (), text, "", "")
     sign = sweep.sign
-    best = min(sound, key=lambda setting: sign * setting.estimate.mean)
     tests = Comparisons([{seed: sign * v for seed, v in s.by_seed.items()} for s in sound])
+    first = min(range(len(sound)), key=tests.levels.__getitem__)
+    best = sound[first]
     comparisons = [
-        Comparison(setting, tests.difference(sound.index(best), index))
+        Comparison(setting, tests.difference(first, index))
         for index, setting in enumerate(sound)
-        if setting is not best
+        if index != first
     ]
     comparisons.sort(key=lambda comparison: comparison.difference.value)
     seeds = f"{best.estimate.n} seed{'s' if best.estimate.n > 1 else ''}"
@@ -90,6 +92,8 @@ def _describe_noise(noise: Noise | None, settings: Sequence[Setting]) -> str:
     how = "paired by seed" if noise.paired else "not paired by seed"
     text = f"Pooled deviation of a run: {noise.deviation:.4f} ({noise.degrees} degrees of freedom, "
     text += f"{how})."
+    if noise.paired and len({frozenset(setting.by_seed) for setting in settings}) > 1:
+        text += " Not all settings have all seeds; differences are adjusted for the missing ones."
     if noise.excluded:
         names = "; ".join(str(settings[index]) for index in sorted(noise.excluded))
         text += f" By their own, larger deviation: {names}."
