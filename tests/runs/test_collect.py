@@ -13,6 +13,7 @@ from lmlab.cli import main
 from lmlab.errors import UserError
 from lmlab.runs.collect import collect, find_axes
 from lmlab.runs.sweep_plot import numeric_axis, write_sweep_plot
+from lmlab.runs.sweep_report import write_sweep_report
 from lmlab.runs.tables import to_csv, to_markdown
 from lmlab.runs.verdict import judge
 
@@ -181,12 +182,65 @@ def test_a_copy_of_a_run_is_no_seed(tmp_path: Path, capsys: pytest.CaptureFixtur
     (setting,) = sweep.settings
     assert setting.values == [3.0, 3.1]
     assert {row.run.directory.parent.name for row in sweep.rows} == {"a"}
-    said = "2 runs are left out: newer ones have the same settings and seed."
+    said = "2 runs are left out: the newest with a result counts of each setting and seed."
     assert main(["collect", str(tmp_path)]) == 0
     assert capsys.readouterr().err == f"lmlab: {said}\n"
     assert main(["report", str(tmp_path)]) == 0
     html = (tmp_path / "sweep.html").read_text()
     assert f"1 settings, 2 seeds, 2 runs: 2 finished. {said} Intervals" in html
+
+
+def test_a_run_that_was_started_again_counts_until_the_new_one_has_a_result(tmp_path: Path) -> None:
+    for folder, started, done in (("a", "2026-01-01", True), ("b", "2026-01-02", False)):
+        run = write_sweep_run(tmp_path / folder, {"seed": 0, "lr": 1.0}, 3.0, finished=done)
+        (run / "environment.json").write_text(json.dumps({"started": started}))
+    sweep = collect(tmp_path)
+    assert sweep.settings[0].values == [3.0]
+    assert sweep.copies == 1
+
+
+def test_a_result_that_is_not_a_number_is_a_divergence(tmp_path: Path) -> None:
+    for lr, losses in ((0.1, (3.0, 3.1, 3.2)), (0.2, (2.0, 2.1, 2.2))):
+        for seed, loss in enumerate(losses):
+            run = write_sweep_run(tmp_path, {"seed": seed, "lr": lr}, loss)
+    result = json.loads((run / "result.json").read_text()) | {"val_loss": None}
+    (run / "result.json").write_text(json.dumps(result))
+    sweep = collect(tmp_path)
+    assert [setting.diverged for setting in sweep.settings] == [0, 1]
+    assert str(judge(sweep).best) == "lr=0.1"
+
+
+def test_keys_that_change_only_together_are_named(tmp_path: Path) -> None:
+    for lr, steps in ((0.1, 100), (0.2, 1000)):
+        for seed in range(2):
+            config = {"seed": seed, "lr": lr, "optimizer": {"lr": lr}, "budget": {"steps": steps}}
+            write_sweep_run(tmp_path, config, 3.0 - lr, steps=steps)
+    sweep = collect(tmp_path)
+    assert sweep.axes == ("lr",)
+    assert sweep.confounded == "lr changed only together with budget.steps."
+    assert sweep.confounded in to_markdown(sweep)
+    write_sweep_report(tmp_path)
+    assert sweep.confounded in (tmp_path / "sweep.html").read_text()
+    assert not collect(lr_sweep(tmp_path / "lr")).confounded
+    assert not collect(grid_sweep(tmp_path / "grid")).confounded
+
+
+def test_tables_show_the_metric_of_the_task(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.25, 0.5)):
+        run = write_sweep_run(tmp_path, {"seed": seed, "lr": 1.0}, 3.0)
+        own = {"metric": "val_accuracy", "maximize": True, "val_accuracy": accuracy}
+        result = json.loads((run / "result.json").read_text()) | own
+        (run / "result.json").write_text(json.dumps(result))
+    sweep = collect(tmp_path)
+    rows = list(csv.DictReader(to_csv(sweep).splitlines()))
+    assert [(row["val_accuracy"], row["metric"], row["mean"]) for row in rows] == [
+        ("0.25", "val_accuracy", "0.375"),
+        ("0.5", "val_accuracy", "0.375"),
+    ]
+    assert "| status | val_accuracy | val_loss |" in to_markdown(sweep)
+    assert "| finished | 0.5000 | 3.0000 |" in to_markdown(sweep)
+    write_sweep_report(tmp_path)
+    assert 'data-value="0.5">0.5000</td>' in (tmp_path / "sweep.html").read_text()
 
 
 def test_the_training_loss_is_that_of_the_last_tenth(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_levels_are_least_squares_means() -> None:
 
 
 def _by_normal_equations() -> float:
-    """Return the mean over three seeds of the second setting, from dummies and a reference level."""
+    """Return the second setting's mean over three seeds, from dummy variables."""
     rows = [(0, 0, 1.0), (0, 1, 2.0), (0, 2, 9.0), (1, 0, 1.5), (1, 1, 2.5)]
     rows += [(2, 0, 1.1), (2, 1, 2.0), (2, 2, 9.2)]
     x = np.array([[1, g == 1, g == 2, s == 1, s == 2] for g, s, _ in rows], float)

@@ -14,6 +14,8 @@ from lmlab.runs.read import RunRecord, find_runs, read_run
 from lmlab.runs.statistics import Estimate, estimate
 from lmlab.schema import flatten
 
+SHOWN = 4
+"""Most keys that a sentence names."""
 NOT_VARIED = ("name", "resume", "logger", "slurm")
 SEED = "seed"
 RESULTS = (
@@ -51,6 +53,8 @@ class Row:
     seed: Any
     metric: float | None
     """None for a run that has no result, or diverged."""
+    diverged: bool
+    """The run diverged, or it finished with a metric that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,11 @@ class Sweep:
     rows: tuple[Row, ...]
     settings: tuple[Setting, ...]
     copies: int
-    """Runs left out because a newer one has the same settings and seed."""
+    """Runs left out because another one has the same settings and seed."""
     maximize: bool = False
     """The largest value of the metric is the best; False: the smallest."""
+    together: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Axes, each with the keys that change together with it, one to one."""
 
     @property
     def metric_name(self) -> str:
@@ -108,7 +114,19 @@ class Sweep:
         if not self.copies:
             return ""
         runs = "1 run is" if self.copies == 1 else f"{self.copies} runs are"
-        return f"{runs} left out: newer ones have the same settings and seed."
+        return f"{runs} left out: the newest with a result counts of each setting and seed."
+
+    @property
+    def confounded(self) -> str:
+        """Which keys are not separated from an axis, in a sentence; nothing when all are."""
+        sentences = []
+        for axis, keys in self.together:
+            names = list(keys if len(keys) <= SHOWN else keys[: SHOWN - 1])
+            if len(keys) > SHOWN:
+                names.append(f"{len(keys) - SHOWN + 1} more keys")
+            joined = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+            sentences.append(f"{axis} changed only together with {joined}.")
+        return " ".join(sentences)
 
 
 def collect(directory: Path, metric: str | None = None) -> Sweep:
@@ -125,15 +143,19 @@ def collect(directory: Path, metric: str | None = None) -> Sweep:
     rows = []
     for run, values in zip(runs, varied, strict=True):
         settings = tuple((axis, values.get(axis)) for axis in axes)
-        rows.append(Row(run, settings, values.get(SEED), _metric(run, metric)))
-    rows.sort(key=lambda row: str(row.run.environment.get("started", "")))
+        value = _metric(run, metric)
+        lost = run.status == "finished" and value is None and metric in run.result
+        diverged = run.status == "diverged" or lost
+        rows.append(Row(run, settings, values.get(SEED), value, diverged))
+    rows.sort(key=lambda row: (bool(row.run.result), str(row.run.environment.get("started", ""))))
     newest = {json.dumps([row.settings, row.seed], default=str): row for row in rows}
     kept = sorted(newest.values(), key=lambda row: (_order(row.settings), _comparable(row.seed)))
     groups: dict[str, list[Row]] = {}
     for row in kept:
         groups.setdefault(json.dumps(row.settings, default=str), []).append(row)
     settings_ = tuple(_setting(group) for group in groups.values())
-    return Sweep(directory, metric, axes, tuple(kept), settings_, len(rows) - len(kept), maximize)
+    copies, together = len(rows) - len(kept), find_together(varied, axes)
+    return Sweep(directory, metric, axes, tuple(kept), settings_, copies, maximize, together)
 
 
 def _judged_by(runs: Sequence[RunRecord], metric: str | None) -> tuple[str, bool]:
@@ -168,6 +190,28 @@ def find_axes(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         if not any(follows):
             kept.append(key)
     return tuple(key for key in differing if key in kept)
+
+
+def find_together(
+    configs: Sequence[Mapping[str, Any]], axes: Sequence[str]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the axes with which other keys change one to one, to values of their own.
+
+    A key with the same values as another one, and what a choice brings along, is left out.
+    """
+    keys = dict.fromkeys(key for config in configs for key in config if key not in (SEED, *axes))
+    found = []
+    for axis in axes:
+        column = [json.dumps(config.get(axis)) for config in configs]
+        others: dict[tuple[str, ...], str] = {}
+        for key in keys:
+            other = tuple(json.dumps(config.get(key)) for config in configs)
+            one_to_one = _determines(column, other) and _determines(other, column)
+            if one_to_one and list(other) != column and not _belongs(key, axis):
+                others.setdefault(other, key)
+        if others:
+            found.append((axis, tuple(others.values())))
+    return tuple(found)
 
 
 def _belongs(key: str, kind: str) -> bool:
@@ -205,7 +249,7 @@ def _metric(run: RunRecord, metric: str) -> float | None:
 
 def _setting(rows: Sequence[Row]) -> Setting:
     numbers = [row.metric for row in rows if row.metric is not None]
-    diverged = sum(row.run.status == "diverged" for row in rows)
+    diverged = sum(row.diverged for row in rows)
     unfinished = sum(not row.run.result for row in rows)
     return Setting(rows[0].settings, tuple(rows), estimate(numbers), diverged, unfinished)
 

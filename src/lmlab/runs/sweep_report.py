@@ -8,10 +8,11 @@ from typing import Any
 from urllib.parse import quote
 
 from lmlab.files import atomic_write
-from lmlab.runs.collect import Row, Sweep, collect, describe
+from lmlab.runs.collect import Row, Sweep, collect, describe, result_of
 from lmlab.runs.curves import wants_log_scale
 from lmlab.runs.names import short, show
 from lmlab.runs.page import duration, environment, plotly
+from lmlab.runs.tables import result_columns
 from lmlab.runs.verdict import judge
 
 POINTS = 300
@@ -37,6 +38,7 @@ def write_sweep_report(directory: Path, metric: str | None = None) -> Path:
             comparisons={id(c.setting): c for c in verdict.comparisons},
             data=_data(sweep),
             rows=[_table_row(row, sweep) for row in sweep.rows],
+            columns=[name.replace("_", " ") for name, _ in result_columns(sweep).values()],
             directory=directory.resolve(),
             plotly=plotly(),
             show=show,
@@ -65,7 +67,10 @@ def _table_row(row: Row, sweep: Sweep) -> dict[str, Any]:
         "settings": [show(value) for _, value in row.settings],
         "seed": show(row.seed),
         "status": row.run.status,
-        "result": row.run.result,
+        "numbers": [
+            (result_of(row.run, key), places) for key, (_, places) in result_columns(sweep).items()
+        ],
+        "seconds": row.run.result.get("seconds"),
         "href": quote(f"{where}/report.html" if report.exists() else f"{where}/"),
         "name": where,
     }
@@ -78,7 +83,7 @@ def _data(sweep: Sweep) -> dict[str, Any]:
         {
             "setting": index[describe(row.settings)],
             "seed": show(row.seed),
-            "status": row.run.status,
+            "status": "diverged" if row.diverged else row.run.status,
             "metric": row.metric,
             "train": _curve(row, "train/loss"),
             "val": _curve(row, "val/loss"),

@@ -10,21 +10,36 @@ from lmlab.runs.names import short, show
 from lmlab.runs.verdict import judge
 from lmlab.text import markdown_table
 
+COLUMNS = {
+    "val_loss": ("val_loss", 4),
+    "val_bits_per_byte": ("bits per byte", 4),
+    "steps": ("steps", 0),
+    "tokens_per_second": ("tokens/s", 0),
+}
+"""Result of a run that tables show -> head of its column, decimal places."""
+
+
+def result_columns(sweep: Sweep) -> dict[str, tuple[str, int]]:
+    """Return the columns of results of a run: the metric of the sweep is one of them."""
+    return COLUMNS if sweep.metric in COLUMNS else {sweep.metric: (sweep.metric, 4), **COLUMNS}
+
 
 def to_csv(sweep: Sweep) -> str:
     """Return one line a run, with mean, sd and 95 % interval of its setting's seeds at the end."""
-    statistics = ("n", "mean", "sd", "ci_low", "ci_high")
+    statistics = ("metric", "n", "mean", "sd", "ci_low", "ci_high")
+    keys = list(dict.fromkeys([*RESULTS, sweep.metric]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "status", *sweep.axes, SEED, *RESULTS, *statistics])
+    writer.writerow(["run", "status", *sweep.axes, SEED, *keys, *statistics])
     for setting in sweep.settings:
         e = setting.estimate
         numbers = [e.n, e.mean, e.sd, e.low, e.high] if e.n else [0, None, None, None, None]
         for row in setting.rows:
-            results = [result_of(row.run, key) for key in RESULTS]
+            results = [result_of(row.run, key) for key in keys]
             values = [show(value) for _, value in row.settings]
             name = _name(row, sweep)
-            writer.writerow([name, row.run.status, *values, row.seed, *results, *numbers])
+            cells = [name, row.run.status, *values, row.seed, *results, sweep.metric, *numbers]
+            writer.writerow(cells)
     return text.getvalue()
 
 
@@ -43,8 +58,10 @@ def to_markdown(sweep: Sweep) -> str:
     head = [*names, "seeds", sweep.metric, "sd", "95 % interval", "diverged"]
     settings = markdown_table(head, rows, text=len(names))
     verdict = judge(sweep)
-    best = " ".join(filter(None, [f"Best: {verdict.headline}.", verdict.support, verdict.noise]))
-    head = ["run", *names, SEED, "status", "val_loss", "bits per byte", "steps", "tokens/s"]
+    headline = f"Best: {verdict.headline}." if verdict.best else verdict.headline
+    sentences = [headline, verdict.support, verdict.noise, sweep.confounded]
+    best = " ".join(filter(None, sentences))
+    head = ["run", *names, SEED, "status", *(name for name, _ in result_columns(sweep).values())]
     runs = markdown_table(head, [_run_cells(row, sweep) for row in sweep.rows], text=len(names) + 3)
     return f"{settings}\n\n{best}\n\n{runs}\n"
 
@@ -52,13 +69,8 @@ def to_markdown(sweep: Sweep) -> str:
 def _run_cells(row: Row, sweep: Sweep) -> list[str]:
     cells = [f"`{_name(row, sweep)}`", *(show(value) for _, value in row.settings)]
     cells += [show(row.seed), row.run.status]
-    for key, format_ in (
-        ("val_loss", ".4f"),
-        ("val_bits_per_byte", ".4f"),
-        ("steps", ",.0f"),
-        ("tokens_per_second", ",.0f"),
-    ):
-        cells.append(_number(row.run.result.get(key), format_))
+    for key, (_, places) in result_columns(sweep).items():
+        cells.append(_number(result_of(row.run, key), f",.{places}f"))
     return cells
 
 
