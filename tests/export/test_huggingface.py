@@ -162,6 +162,20 @@ def test_a_tied_head_is_written_once_and_a_folded_scale_unties_it(
     torch.testing.assert_close(weights["model.embed_tokens.weight"], scaled)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize(
+    "given",
+    [("model.scale_embeddings=true",), ("model.norm_placement=double",)],
+    ids=["folded into Llama's", "taken out of Gemma 2's"],
+)
+def test_a_folded_scale_is_rounded_apart_from_the_head(
+    given: tuple[str, ...], dtype: Dtype, tokenizer: Tokenizer, target: Path
+) -> None:
+    """The root of 48 is no power of 2, so that both tensors round in their own way."""
+    run = run_of(tokenizer, "model.tie_embeddings=true", "model.d_model=48", *given)
+    assert export_huggingface(run, target, dtype).agreement.relative < 1e-5
+
+
 def test_an_existing_target_is_replaced_with_force_only(tokenizer: Tokenizer, target: Path) -> None:
     run = run_of(tokenizer)
     export_huggingface(run, target)

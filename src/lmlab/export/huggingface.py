@@ -13,7 +13,7 @@ from lmlab.export.architectures import ARCHITECTURES, Architecture
 from lmlab.export.extras import package
 from lmlab.export.features import choose
 from lmlab.export.publishing import check_target, published
-from lmlab.export.rules import Rules, exported_shapes
+from lmlab.export.rules import Rule, Rules, exported_shapes
 from lmlab.export.tokenizer_files import special_ids, write_json, write_tokenizer
 from lmlab.export.verify import Agreement, Logits, check_ids, check_logits
 from lmlab.files import share
@@ -143,14 +143,20 @@ def _exported(
 def rounded(model: Transformer, rules: Rules, dtype: torch.dtype) -> Transformer:
     """Return a model in float32 with the weights that a file of `dtype` holds."""
     weights = model.state_dict()
-    result = build(model.config, model.vocab_size)
+    # a head that the file holds apart from the embedding is rounded apart from it
+    apart = any(isinstance(rule, Rule) and not rule.keep for rule in rules)
+    tied = model.config.tie_embeddings and not apart
+    config = model.config.model_copy(update={"tie_embeddings": tied})
+    result = build(config, model.vocab_size)
     restored: dict[str, Any] = {}
     for rule in rules:
         held = {
             name: x.to(dtype).float() for name, x in rule.export(lambda key: weights[key]).items()
         }
         restored |= rule.restore(held.__getitem__)
-    if model.config.tie_embeddings:
+    if tied:
         restored["lm_head.weight"] = restored["token_embedding.weight"]
+    elif apart:
+        restored["lm_head.weight"] = weights["lm_head.weight"].to(dtype).float()
     result.load_state_dict(restored)
     return result.eval()
