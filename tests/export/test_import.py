@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import lmlab
+from lmlab.alignment.templates import CHATML
 from lmlab.errors import UserError
 from lmlab.export import export_huggingface, import_huggingface
 from lmlab.export.architectures import ARCHITECTURES
@@ -22,6 +23,8 @@ from lmlab.export.reading import READERS, read_model
 from lmlab.loading import TrainedRun
 from lmlab.model import build
 from lmlab.model.config import ModelConfig
+from lmlab.serving.chat import ChatTemplate
+from lmlab.serving.protocol import Message
 from lmlab.tokenizer import Tokenizer
 from tests_support import composed
 
@@ -351,6 +354,48 @@ def test_tokenizers(tokenizer: Tokenizer, tmp_path: Path) -> None:
         "<|end_of_text|> is called <|endoftext|> here, which ends and begins documents",
     )
     assert lmlab.load(tmp_path / "run").tokenizer.special_tokens == {"<|endoftext|>": 299}
+
+
+BEGUN = (
+    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "end", "special"),
+    [
+        (CHATML, "<|im_end|>", {"eos_token": "<|im_end|>"}),
+        (BEGUN, "<|im_end|>", {"eos_token": "<|im_end|>", "bos_token": "<|begin|>"}),
+        (BEGUN, "<|endoftext|>", {"eos_token": "<|im_end|>"}),
+        (BEGUN, "<|endoftext|>", {"eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>"}),
+    ],
+    ids=["renamed", "renamed, with a beginning", "of its own", "as here"],
+)
+def test_a_chat_template_writes_the_same_tokens(
+    source: str, end: str, special: dict[str, str], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """`end` is the token that is called <|endoftext|> here."""
+    names = ["<|begin|>", "<|im_start|>", "<|im_end|>"]
+    if end != "<|endoftext|>":
+        tokenizer = tokenizer.with_special_token_renamed("<|endoftext|>", "<|other|>")
+    folder = save(foreign("llama"), tokenizer.extended(names, None), tmp_path / "theirs")
+    ids = tokenizer.extended(names, None).special_tokens
+    change(folder, eos_token_id=ids[end], bos_token_id=None, pad_token_id=None)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": source} | special
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    talk = [("user", "the dog"), ("assistant", "the cat"), ("user", "hello")]
+    theirs = transformers.AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        [{"role": role, "content": text} for role, text in talk],
+        add_generation_prompt=True,
+        return_dict=False,
+    )
+    own = imported(folder, tmp_path / "run").tokenizer
+    assert own.chat_template is not None
+    template = ChatTemplate(own.chat_template, list(own.special_tokens))
+    prompt = template.prompt([Message(role=role, content=text) for role, text in talk])
+    assert own.encode(prompt) == theirs
+    assert own.encode(template.stop[0]) == [ids[special.get("eos_token", end)]]
 
 
 def test_the_files_of_gpt2_are_a_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lmlab.errors import DataError, UserError
+from lmlab.export.verify import their_tokenizer
 from lmlab.loading import END_OF_DOCUMENT
 from lmlab.tokenizer import Tokenizer
-from lmlab.tokenizer.formats import TEMPLATE
 
 NO_BYTE_LEVEL = (
     "only byte-level BPE (tokenizer.json, or vocab.json with merges.txt) can be imported, and a "
@@ -32,9 +32,9 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, 
     `config` are the fields of config.json. Raises UserError when there is none, or one that is no
     byte-level BPE.
     """
-    tokenizer = _read(folder).extended([], _template(folder))
+    tokenizer = _read(folder)
     if END_OF_DOCUMENT in tokenizer.special_tokens:
-        return tokenizer, Notes((), {})
+        return tokenizer.extended([], _template(folder, {})), Notes((), {})
     ends = config.get("eos_token_id")
     end = ends[0] if isinstance(ends, list) and ends else ends
     names = {i: name for name, i in tokenizer.special_tokens.items()}
@@ -48,21 +48,32 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, 
     begin = config.get("bos_token_id")
     if begin is not None and begin != end and begin in names:
         notes.append(f"the model was trained with {names[begin]} before each document")
-    return tokenizer.with_special_token_renamed(old, END_OF_DOCUMENT), Notes(
-        tuple(notes), {old: END_OF_DOCUMENT}
-    )
+    renamed = {old: END_OF_DOCUMENT}
+    tokenizer = tokenizer.with_special_token_renamed(old, END_OF_DOCUMENT)
+    return tokenizer.extended([], _template(folder, renamed)), Notes(tuple(notes), renamed)
 
 
-def _template(folder: Path) -> str | None:
-    """Return the chat template of a folder, which is a file or a field of the configuration."""
-    try:
-        if (folder / TEMPLATE).is_file():
-            return (folder / TEMPLATE).read_text(encoding="utf-8")
-        values = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+def _template(folder: Path, renamed: Mapping[str, str]) -> str | None:
+    """Return the chat template of a folder, with the names that its special tokens have here.
+
+    A template that uses `bos_token` or `eos_token` sets them itself where they are other tokens
+    than `<|endoftext|>`, which they are in every template here.
+    """
+    theirs = their_tokenizer(folder)
+    source = theirs.chat_template
+    if isinstance(source, dict):  # several by name
+        source = source.get("default")
+    if source is None:
         return None
-    found = values.get("chat_template") if isinstance(values, dict) else None
-    return found if isinstance(found, str) else None
+    for there, here in renamed.items():
+        source = source.replace(there, here)
+    for variable in ("eos_token", "bos_token"):
+        token = getattr(theirs, variable) or ""
+        value = renamed.get(token, token)
+        if variable in source and value != END_OF_DOCUMENT:
+            quoted = json.dumps(value, ensure_ascii=False)
+            source = f"{{% set {variable} = {quoted} %}}\n{source}"
+    return str(source)
 
 
 def _read(folder: Path) -> Tokenizer:

@@ -111,21 +111,26 @@ def check_ids(
     `renamed` are special tokens with another name here. Raises UserError for the first text that it
     encodes or decodes in another way.
     """
+    theirs = their_tokenizer(folder)
+    names = {here: there for there, here in renamed.items()}
+    for text, other in [(SAMPLE, SAMPLE)] + [
+        (f"{name}{SAMPLE[:20]}", f"{names.get(name, name)}{SAMPLE[:20]}")
+        for name in tokenizer.special_tokens
+    ]:
+        own, found = tokenizer.encode(text), theirs.encode(other, add_special_tokens=False)
+        if own != found:
+            raise UserError(different_tokens(tokenizer, own, found, "transformers"))
+        if theirs.decode(own) != other or tokenizer.decode(own) != text:
+            raise UserError(f"transformers decodes {text!r} in another way")
+
+
+def their_tokenizer(folder: Path) -> Any:
+    """Return a folder's tokenizer by transformers; raises UserError when it cannot be loaded."""
     with quiet_transformers() as transformers:
-        theirs = _explained(
+        return _explained(
             folder,
             lambda: transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True),
         )
-        names = {here: there for there, here in renamed.items()}
-        for text, other in [(SAMPLE, SAMPLE)] + [
-            (f"{name}{SAMPLE[:20]}", f"{names.get(name, name)}{SAMPLE[:20]}")
-            for name in tokenizer.special_tokens
-        ]:
-            own, found = tokenizer.encode(text), theirs.encode(other, add_special_tokens=False)
-            if own != found:
-                raise UserError(different_tokens(tokenizer, own, found, "transformers"))
-            if theirs.decode(own) != other or tokenizer.decode(own) != text:
-                raise UserError(f"transformers decodes {text!r} in another way")
 
 
 def different_tokens(
