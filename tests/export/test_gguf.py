@@ -8,6 +8,7 @@ import pytest
 from export_shapes import configured, made, overrides, rows, run_of, trained_tokenizer
 
 import lmlab.export.gguf_verify as gguf_verify
+from lmlab.alignment.templates import CHATML, PLAIN
 from lmlab.errors import ConfigError, UserError
 from lmlab.export import export_gguf, save_gguf
 from lmlab.export.features import missing
@@ -118,6 +119,17 @@ def test_patterns(pattern: str, tmp_path: Path) -> None:
     tokenizer = trained_tokenizer(tmp_path, pattern)
     done = export_gguf(run_of(tokenizer), tmp_path / "model.gguf")
     assert bool(done.notes) == (pattern == "o200k")
+
+
+def test_conversations(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Without a template of its own, llama.cpp would take ChatML."""
+    for template, end in ((CHATML, 301), (PLAIN, None)):
+        chat = tokenizer.extended(["<|im_start|>", "<|im_end|>"], template)
+        export_gguf(run_of(chat), tmp_path / "model.gguf", force=True)
+        fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
+        assert fields["tokenizer.chat_template"].contents() == template
+        found = fields.get("tokenizer.ggml.eot_token_id")
+        assert (found and found.contents()) == end
 
 
 def test_tokenizers_that_llama_cpp_lacks(tmp_path: Path) -> None:

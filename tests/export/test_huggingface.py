@@ -12,6 +12,7 @@ from export_shapes import ROWS, configured, made, overrides, rows, run_of
 from safetensors.torch import load_file
 
 import lmlab.export.huggingface as huggingface
+from lmlab.alignment.templates import CHATML, PLAIN
 from lmlab.errors import ConfigError, UserError
 from lmlab.export import export_huggingface
 from lmlab.export.architectures import ARCHITECTURES, Architecture
@@ -133,6 +134,21 @@ def test_transformers_generates_the_same_text(
         options = Options(max_new_tokens=30, temperature=0.0)
         own = generate(run.model, tokenizer, ["Once upon a time"], options)[0].tokens
         assert [i for i in out.tolist() if i != theirs.eos_token_id] == own
+
+
+@pytest.mark.parametrize(
+    ("template", "ends"),
+    [(CHATML, [299, 301]), (PLAIN, 299), ("{{ raise_exception('no') }}", 299)],
+    ids=["chatml", "plain", "refusing"],
+)
+def test_generate_ends_at_the_end_of_a_reply(
+    template: str, ends: int | list[int], tokenizer: Tokenizer, target: Path
+) -> None:
+    chat = tokenizer.extended(["<|im_start|>", "<|im_end|>"], template)
+    export_huggingface(run_of(chat), target)
+    generation = transformers.GenerationConfig.from_pretrained(target)
+    assert generation.eos_token_id == ends
+    assert generation.pad_token_id == 299
 
 
 def test_large_models_are_written_in_several_files(

@@ -30,6 +30,7 @@ PLAIN = """\
 """
 """For models that were not trained on conversations."""
 TEMPLATES = {"chatml": CHATML, "plain": PLAIN}
+_MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
 _SPECIAL = re.compile(r"<\|[^|<>\s]+\|>")
 
 
@@ -85,6 +86,23 @@ class Template:
             )
         except Exception as error:  # whatever a template of the user's does
             raise TemplateRefusal(str(error)) from None
+
+    def stop(self, special_tokens: Sequence[str]) -> str | None:
+        """Return what ends a reply: its first special token, or else the user's next beginning.
+
+        None for a template that refuses an ordinary conversation, or puts nothing there.
+        """
+        turns = [Message(role, _MARK) for role in ("user", "assistant", "user")]
+        try:
+            text = self.render(turns, add_generation_prompt=False)
+        except TemplateRefusal:  # a template with rules of its own about conversations
+            return None
+        parts = text.split(_MARK)
+        if len(parts) != len(turns) + 1:
+            return None
+        after = parts[2]
+        found = [(after.find(s), s) for s in special_tokens if s in after]
+        return (min(found)[1] if found else after.rstrip()) or None
 
     def pieces(self, messages: Sequence[Message], first: int = 0) -> list[Piece]:
         """Return a conversation in pieces; replies of the assistant from `first` on are learnt.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmlab.errors import UserError
+from lmlab.export.tokenizer_files import reply_end
 from lmlab.loading import END_OF_DOCUMENT
 from lmlab.tokenizer import Tokenizer
 from lmlab.tokenizer.formats import to_printable
@@ -75,6 +76,10 @@ def gguf_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> GGUFTokenizer:
     if END_OF_DOCUMENT in tokenizer.special_tokens:
         end = tokenizer.special_tokens[END_OF_DOCUMENT]
         keys |= {f"ggml.{kind}_token_id": end for kind in ("bos", "eos", "padding")}
+    if tokenizer.chat_template is not None:
+        keys["chat_template"] = tokenizer.chat_template
+    if (reply := reply_end(tokenizer)) is not None:
+        keys["ggml.eot_token_id"] = reply
     notes = [NOTES[pattern]] if pattern in NOTES else []
     notes += [NOTES["nfc"]] if cutting.nfc else []
     return GGUFTokenizer(keys, tuple(notes))

@@ -14,7 +14,7 @@ from lmlab.export.extras import package
 from lmlab.export.features import choose
 from lmlab.export.publishing import check_target, published
 from lmlab.export.rules import Rule, Rules, exported_shapes
-from lmlab.export.tokenizer_files import special_ids, write_json, write_tokenizer
+from lmlab.export.tokenizer_files import reply_end, special_ids, write_json, write_tokenizer
 from lmlab.export.verify import Agreement, Logits, check_ids, check_logits
 from lmlab.files import share
 from lmlab.loading import TrainedRun
@@ -78,7 +78,10 @@ def write_folder(
     write_json(folder / CONFIG, values | {"dtype": name, "torch_dtype": name})
     unused = sorted(set(range(model.vocab_size)) - set(tokenizer.vocab))
     suppressed = {"suppress_tokens": unused} if unused else {}
-    write_json(folder / "generation_config.json", special | suppressed)
+    reply = reply_end(tokenizer)
+    ends = [i for i in (special["eos_token_id"], reply) if i is not None]
+    stops = {} if reply is None else {"eos_token_id": ends}
+    write_json(folder / "generation_config.json", special | stops | suppressed)
     write_tokenizer(tokenizer, folder, model.context_length)
     write_weights(model, rules, folder, DTYPES[dtype])
     check_ids(tokenizer, folder)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lmlab.alignment.templates import Template
 from lmlab.files import atomic_write
 from lmlab.loading import END_OF_DOCUMENT
 from lmlab.tokenizer import Tokenizer
@@ -17,6 +18,15 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
     """
     end = tokenizer.special_tokens.get(END_OF_DOCUMENT)
     return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+
+
+def reply_end(tokenizer: Tokenizer) -> int | None:
+    """Return the special token that ends a reply in the chat template, if it is another one."""
+    if tokenizer.chat_template is None:
+        return None
+    special = tokenizer.special_tokens
+    end = Template(tokenizer.chat_template).stop(list(special))
+    return None if end is None or end == END_OF_DOCUMENT else special.get(end)
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> None:

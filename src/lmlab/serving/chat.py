@@ -11,8 +11,6 @@ from lmlab.errors import UserError
 from lmlab.serving.errors import ApiError
 from lmlab.serving.protocol import Message
 
-MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
-
 
 class ChatTemplate:
     """Turns messages into a prompt.
@@ -23,7 +21,8 @@ class ChatTemplate:
 
     def __init__(self, source: str = PLAIN, special_tokens: Sequence[str] = ()) -> None:
         self._template = Template(source)
-        self.stop = self._stop(special_tokens)
+        stop = self._template.stop(special_tokens)
+        self.stop = () if stop is None else (stop,)
 
     @classmethod
     def read(cls, path: Path, special_tokens: Sequence[str] = ()) -> "ChatTemplate":
@@ -44,17 +43,3 @@ class ChatTemplate:
             raise ApiError(
                 400, f"The chat template refuses the messages: {error}", param="messages"
             ) from None
-
-    def _stop(self, special_tokens: Sequence[str]) -> tuple[str, ...]:
-        turns = [Turn(role, MARK) for role in ("user", "assistant", "user")]
-        try:
-            text = self._template.render(turns, add_generation_prompt=False)
-        except TemplateRefusal:  # a template with rules of its own about conversations
-            return ()
-        parts = text.split(MARK)
-        if len(parts) != len(turns) + 1:
-            return ()
-        after = parts[2]
-        found = [(after.find(s), s) for s in special_tokens if s in after]
-        stop = min(found)[1] if found else after.rstrip()
-        return (stop,) if stop.strip() else ()
