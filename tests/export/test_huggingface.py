@@ -151,6 +151,25 @@ def test_generate_ends_at_the_end_of_a_reply(
     assert generation.pad_token_id == 299
 
 
+@pytest.mark.parametrize("kind", ["linear", "llama3"])
+@pytest.mark.parametrize(
+    "other", [(), ("model.norm_placement=double", "model.attention.qk_norm=true")]
+)
+def test_a_scaling_is_written_for_transformers_4_too(
+    kind: str, other: tuple[str, ...], tokenizer: Tokenizer, target: Path
+) -> None:
+    """Version 4 reads `rope_theta` and `rope_scaling` alone: without them it would not scale."""
+    given = [f"model/position/scaling={kind}", *other]
+    if kind == "llama3":
+        given.append("model.position.scaling.original_context_length=8")
+    export_huggingface(run_of(tokenizer, *given), target)
+    values = json.loads((target / "config.json").read_text())
+    parameters = values["rope_parameters"]
+    angles = parameters.get("full_attention", parameters)
+    assert values["rope_scaling"] | {"rope_theta": values["rope_theta"]} == angles
+    assert values["rope_scaling"]["rope_type"] == kind
+
+
 def test_large_models_are_written_in_several_files(
     tokenizer: Tokenizer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

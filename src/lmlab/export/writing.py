@@ -3,7 +3,13 @@
 from typing import Any
 
 from lmlab.export.features import attention_of
-from lmlab.model.config import LinearScalingConfig, Llama3ScalingConfig, ModelConfig, RoPEConfig
+from lmlab.model.config import (
+    LinearScalingConfig,
+    Llama3ScalingConfig,
+    ModelConfig,
+    NoScalingConfig,
+    RoPEConfig,
+)
 
 ACTIVATIONS = {
     "silu": "silu",
@@ -34,7 +40,11 @@ def shape(config: ModelConfig) -> Values:
 
 
 def rope(config: ModelConfig) -> Values:
-    """Return the rotary embedding; `rope_theta` is what transformers before version 5 reads."""
+    """Return the rotary embedding.
+
+    `rope_theta` and `rope_scaling` are what transformers before version 5 reads, which does not
+    know `rope_parameters`.
+    """
     assert isinstance(config.position, RoPEConfig)
     theta, scaling = config.position.theta, config.position.scaling
     parameters: Values = {"rope_type": "default"}
@@ -48,7 +58,9 @@ def rope(config: ModelConfig) -> Values:
             "high_freq_factor": scaling.high_freq_factor,
             "original_max_position_embeddings": scaling.original_context_length,
         }
-    return {"rope_theta": theta, "rope_parameters": {"rope_theta": theta, **parameters}}
+    earlier = {} if isinstance(scaling, NoScalingConfig) else {"rope_scaling": parameters}
+    angles = {"rope_theta": theta, **parameters}
+    return {"rope_theta": theta, "rope_parameters": angles, **earlier}
 
 
 def layer_types(config: ModelConfig) -> Values:
