@@ -174,3 +174,46 @@ def test_gradients_are_means_of_those_that_exist(variant: Any, arguments: dict[s
     assert torch.equal(first["narrow.weight"][1], torch.full((3, 3), mean, dtype=torch.bfloat16))
     back = first["frozen.weight"][0].sum(0)
     torch.testing.assert_close(first["used.weight"][1], torch.outer(back, torch.full((3,), mean)))
+
+
+class Crossed(nn.Module):
+    """Two layers, one after the other, in another order in each process."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+        self.rank = rank
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = [self.first, self.second]
+        for layer in layers if self.rank else reversed(layers):
+            x = layer(x)
+        return x.sum()
+
+
+def crossed_gradients(
+    context: DistributedContext, variant: Any, arguments: dict[str, Any]
+) -> tuple[dict[str, Tensor], ...]:
+    """Return the mean of the gradients in all processes, and the synchronized ones."""
+    module = Crossed(context.rank)
+    model = variant(module, **arguments)
+    x = torch.arange(3.0).add(context.rank).unsqueeze(0)
+    with model.no_sync():
+        model(x).backward()
+    own = {name: p.grad.tolist() for name, p in module.named_parameters() if p.grad is not None}
+    means = {
+        name: torch.tensor([part[name] for part in context.gather(own)]).mean(dim=0) for name in own
+    }
+    module.zero_grad()
+    model(x).backward()
+    model.finish_gradient_synchronization()
+    return means, {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("variant", "arguments"),
+    [(NaiveDDP, {}), (FlatDDP, {}), (OverlappedDDP, {}), (BucketedDDP, {"bucket_size_mb": 3e-5})],
+)
+def test_processes_agree_on_the_order_of_messages(variant: Any, arguments: dict[str, Any]) -> None:
+    for means, found in in_processes(2, crossed_gradients, variant, arguments):
+        torch.testing.assert_close(found, means)

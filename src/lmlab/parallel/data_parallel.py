@@ -7,6 +7,7 @@ are averaged (Li et al. 2020, sections 3.1 and 3.2).
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,49 +84,23 @@ class FlatDDP(DataParallel):
             _unflatten(flat.div_(dist.get_world_size()), same)
 
 
-class OverlappedDDP(DataParallel):
-    """One all-reduce for each parameter, begun as soon as its gradient is ready."""
+class OrderedDDP(DataParallel):
+    """Begins to send groups of gradients during the backward pass, in a fixed order.
 
-    def __init__(
-        self, module: nn.Module, communicate: Callable[[Tensor], Any] = all_reduce
-    ) -> None:
-        super().__init__(module, communicate)
-        self._running: list[tuple[Any, Tensor]] = []
-        for parameter in self.trained:
-            parameter.register_post_accumulate_grad_hook(self._begin)
-
-    def _begin(self, parameter: Tensor) -> None:
-        if self._syncs and parameter.grad is not None:
-            self._running.append((self.communicate(parameter.grad), parameter.grad))
-
-    def finish_gradient_synchronization(self) -> None:
-        """Wait for all gradients, and average them."""
-        for work, grad in self._running:
-            work.wait()
-            grad.div_(dist.get_world_size())
-        self._running.clear()
-
-
-class BucketedDDP(DataParallel):
-    """One all-reduce for each bucket of gradients, begun as soon as its last gradient is ready.
-
-    Buckets are filled with the parameters in reverse order, about that of the backward pass, up to
-    `bucket_size_mb` MiB; None: one bucket. They are sent in order, so that all processes agree. A
-    parameter larger than a bucket has one of its own. Raises ValueError for a size that is not
-    positive.
+    The order in which gradients become ready can differ between processes, for instance in a
+    compiled model whose code depends on the data. A group therefore waits for those before it:
+    messages of different parameters would be added up.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        bucket_size_mb: float | None = 25.0,
-        communicate: Callable[[Tensor], Any] = all_reduce,
+        groups: Callable[[Iterable[nn.Parameter]], Iterable[list[nn.Parameter]]],
+        communicate: Callable[[Tensor], Any],
     ) -> None:
-        if bucket_size_mb is not None and bucket_size_mb <= 0:
-            raise ValueError(f"bucket_size_mb must be positive, got {bucket_size_mb}")
         super().__init__(module, communicate)
-        limit = float("inf") if bucket_size_mb is None else bucket_size_mb * MIB
-        self.buckets = list(fill_buckets(reversed(self.trained), limit))
+        # Reversed, about the order of the backward pass.
+        self.buckets = list(groups(reversed(self.trained)))
         bucket_of = {p: i for i, bucket in enumerate(self.buckets) for p in bucket}
         self._running: list[tuple[Any, Tensor, list[Tensor]]] = []
         self._begin_step()
@@ -149,18 +124,56 @@ class BucketedDDP(DataParallel):
     def _send(self, bucket: list[nn.Parameter]) -> None:
         grads = [p.grad for p in bucket if p.grad is not None]
         if grads:
-            flat = torch.cat([grad.flatten() for grad in grads])
-            self._running.append((self.communicate(flat), flat, grads))
+            message = self._joined(grads)
+            self._running.append((self.communicate(message), message, grads))
+
+    def _joined(self, grads: list[Tensor]) -> Tensor:
+        """Return the message with the gradients of a group."""
+        return torch.cat([grad.flatten() for grad in grads])
 
     def finish_gradient_synchronization(self) -> None:
-        """Send the buckets that lack a gradient, wait for all, and average them."""
+        """Send the groups that lack a gradient, wait for all, and average them."""
         for bucket in self.buckets[self._next :]:
             self._send(bucket)
-        for work, flat, grads in self._running:
+        for work, message, grads in self._running:
             work.wait()
-            _unflatten(flat.div_(dist.get_world_size()), grads)
+            message.div_(dist.get_world_size())
+            if message is not grads[0]:
+                _unflatten(message, grads)
         self._running.clear()
         self._begin_step()
+
+
+class OverlappedDDP(OrderedDDP):
+    """One all-reduce for each parameter, begun as soon as its gradient is ready."""
+
+    def __init__(
+        self, module: nn.Module, communicate: Callable[[Tensor], Any] = all_reduce
+    ) -> None:
+        super().__init__(module, lambda parameters: ([p] for p in parameters), communicate)
+
+    def _joined(self, grads: list[Tensor]) -> Tensor:
+        return grads[0]  # which needs no copy
+
+
+class BucketedDDP(OrderedDDP):
+    """One all-reduce for each bucket of gradients, begun as soon as its last gradient is ready.
+
+    Buckets are filled with the parameters in reverse order up to `bucket_size_mb` MiB; None: one
+    bucket. A parameter larger than a bucket has one of its own. Raises ValueError for a size that
+    is not positive.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        bucket_size_mb: float | None = 25.0,
+        communicate: Callable[[Tensor], Any] = all_reduce,
+    ) -> None:
+        if bucket_size_mb is not None and bucket_size_mb <= 0:
+            raise ValueError(f"bucket_size_mb must be positive, got {bucket_size_mb}")
+        limit = float("inf") if bucket_size_mb is None else bucket_size_mb * MIB
+        super().__init__(module, partial(fill_buckets, limit=limit), communicate)
 
 
 def fill_buckets(parameters: Iterable[nn.Parameter], limit: float) -> Iterator[list[nn.Parameter]]:
