@@ -253,3 +253,12 @@ def test_the_held_out_text_is_that_of_the_training(
     code, _, err = evaluate(runs[1])
     assert (code, err.count("\n")) == (1, 1)
     assert "is not the text that" in err
+    for content, problem in ((b'{"corpus": "x', "damaged ("), (b"[]", "expected keys and values")):
+        (runs[0] / "data.json").write_bytes(content)
+        for named in (runs, runs[:1]):
+            code, _, err = evaluate(*named)
+            assert (code, err.count("\n")) == (1, 1)
+            assert f"{runs[0] / 'data.json'}: {problem}" in err
+    (runs[0] / "data.json").unlink()
+    code, _, err = evaluate(runs[0])
+    assert err.endswith(f"{runs[0]} records no held-out text; give --data FILE\n")

@@ -1,6 +1,5 @@
 """The documents that models are evaluated on: files, or the text that runs held out."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ from lmlab.io.compression import Advance
 from lmlab.io.progress import bar, say
 from lmlab.layout import CONFIG
 from lmlab.loading import END_OF_DOCUMENT
+from lmlab.runs.run import DATA, read_json
 from lmlab.tokenizer import Tokenizer
 
-DATA, VALIDATION = "data.json", "val.bin"
+VALIDATION = "val.bin"
 _FLAGS = {
     "data.format=text": "--data-format text",
     "data.separator": "--separator",
@@ -172,9 +172,9 @@ def _prepared(directory: Path) -> Path:
 
 def _data_record(directory: Path) -> dict[str, str]:
     try:
-        record = json.loads((directory / DATA).read_text(encoding="utf-8"))
+        record = read_json(directory / DATA)  # a DataError names a damaged one
         return {key: record[key] for key in ("corpus", "fingerprint", "dtype", "val_hash")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, KeyError):
         raise UserError(f"{directory} records no held-out text; give --data FILE") from None
 
 
