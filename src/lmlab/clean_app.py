@@ -86,13 +86,14 @@ def clean_config(*overrides: str) -> CleanConfig:
 def _clean(config: CleanConfig) -> None:
     """Clean; errors from here on are not explained as those of a configuration."""
     from lmlab.cleaning.run import clean
-    from lmlab.cleaning.text import first_problem, summary
+    from lmlab.cleaning.text import require_documents, summary
 
     manifest = clean(config)
     if manifest is not None:
-        print(summary(manifest, config.output))
-        if manifest["problems"] and not manifest["documents"]:
-            raise UserError(f"nothing of the input could be read: {first_problem(manifest)}")
+        print(summary(manifest, config.output), flush=True)
+        require_documents(manifest)
+        if not manifest["kept"]:
+            print("warning: no document was kept, see above for the reasons", file=sys.stderr)
 
 
 def _explain(overrides: Sequence[str], error: Exception) -> str | None:

@@ -94,3 +94,30 @@ def test_an_input_that_cannot_be_read_fails_with_the_reason(tmp_path: Path) -> N
     assert done.returncode == 0
     assert "could not be read: 1 part of the input" in done.stdout
     assert "web.jsonl at byte 42: no text in field 'text' (other fields: 'words')" in done.stdout
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+def test_an_input_without_documents_fails(tmp_path: Path, content: bytes) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_bytes(content)
+    command = [sys.executable, str(ROOT / "clean.py"), *RECIPE]
+    for pattern, more in (("a.jsonl", ""), ("*.jsonl", " and 1 more")):
+        done = subprocess.run(
+            [*command, f"input=['{pattern}']", f"output=out{len(more)}"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 1
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("the input has no documents: ")
+        assert last.endswith(f"a.jsonl{more}; name files that hold text")
+
+
+def test_when_every_document_is_removed_it_is_said(tmp_path: Path) -> None:
+    (tmp_path / "noise.txt").write_bytes(bytes(range(128, 256)) * 40)
+    command = [sys.executable, str(ROOT / "clean.py"), "input=[noise.txt]", "output=out", *RECIPE]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "out: 0 documents" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("warning: no document was kept, see above")

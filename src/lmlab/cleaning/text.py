@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lmlab.cleaning.manifest import Manifest
+from lmlab.errors import DataError
 
 
 def summary(manifest: Manifest, directory: Path) -> str:
@@ -22,7 +23,7 @@ def summary(manifest: Manifest, directory: Path) -> str:
         lines.append(
             f"passed over, because it could not be read: {manifest['problems']:,} "
             f"part{'s' * (manifest['problems'] != 1)} of the input (offsets in manifest.json), "
-            f"first {first_problem(manifest)}"
+            f"first {_first_problem(manifest)}"
         )
     lines.append(
         f"{directory}: {manifest['kept']:,} documents, {manifest['kept_characters']:,} characters"
@@ -30,7 +31,18 @@ def summary(manifest: Manifest, directory: Path) -> str:
     return "\n".join(lines)
 
 
-def first_problem(manifest: Manifest) -> str:
+def require_documents(manifest: Manifest) -> None:
+    """Raise DataError, with the first reason, when no document was read."""
+    if manifest["documents"]:
+        return
+    if manifest["problems"]:
+        raise DataError(f"nothing of the input could be read: {_first_problem(manifest)}")
+    first, *others = [file["path"] for file in manifest["files"]]
+    more = f" and {len(others):,} more" if others else ""
+    raise DataError(f"the input has no documents: {first}{more}; name files that hold text")
+
+
+def _first_problem(manifest: Manifest) -> str:
     """Return the file, the offset and the reason of the first part that could not be read."""
     file = next(file for file in manifest["files"] if file["first_problems"])
     offset, reason = file["first_problems"][0]
