@@ -1,8 +1,12 @@
 """Train a language model: `python train.py [GROUP=CHOICE ...] [KEY=VALUE ...]`, see `--help`."""
 
+import sys
 from pathlib import Path
 
-from lmlab.hydra_app import main
+try:
+    from lmlab.hydra_app import main
+except KeyboardInterrupt:  # while modules are loaded
+    sys.exit(130)
 
 if __name__ == "__main__":
     main(Path(__file__).parent / "conf")

@@ -1,5 +1,6 @@
 """Every mistake on the command line: one line, exit code 1, no traceback, nothing left behind."""
 
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -205,6 +206,23 @@ def test_an_error_of_the_task_keeps_its_traceback(
     monkeypatch.setattr("sys.argv", ["train.py"])
     with pytest.raises(Exception, match="nope"):
         hydra_app.main(ROOT / "conf", flags)
+
+
+@pytest.mark.parametrize(("script", "module"), [("train", "hydra_app"), ("clean", "clean_app")])
+def test_ctrl_c_while_modules_are_loaded_is_quiet(
+    monkeypatch: pytest.MonkeyPatch, script: str, module: str
+) -> None:
+    class Interrupting:
+        @staticmethod
+        def find_spec(name: str, path: object, target: object = None) -> None:
+            if name == f"lmlab.{module}":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, f"lmlab.{module}", raising=False)
+    monkeypatch.setattr("sys.meta_path", [Interrupting, *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+    assert ended.value.code == 130
 
 
 def test_hydra_is_a_version_that_these_plugins_were_tested_with() -> None:
