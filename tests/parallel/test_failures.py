@@ -41,6 +41,10 @@ def refused(context: DistributedContext, config: RunConfig) -> str:
         (["parallel=tp", "parallel.size=3"], "'parallel.size': 3 does not divide the 2 processes"),
         (["parallel=hsdp", "parallel.shard_size=4"], "'parallel.shard_size': 4 does not divide"),
         (
+            ["parallel=fsdp", "parallel.gather_dtype=bf16"],
+            "'parallel.gather_dtype': 'bf16' weights cannot be multiplied under",
+        ),
+        (
             ["parallel=tp", "model.num_heads=1"],
             "'model.num_heads': 1 heads are not divisible among the 2 processes of parallel=tp",
         ),

@@ -238,6 +238,13 @@ def test_a_trace_without_our_ranges_is_one_step() -> None:
     assert a.busy == pytest.approx(20 / 30)
 
 
+def test_a_step_inside_a_step_is_not_another_one() -> None:
+    inner = [span("step", 10, 80), event("aten::mm", 20, 30)]
+    a = analyse(parse_trace([span("ProfilerStep#3", 0, 100), *inner]))
+    assert (a.steps, a.seconds) == (1, pytest.approx(1e-4))
+    assert a.busy == pytest.approx(0.3)
+
+
 ODD = [
     event("aten::mm", 0, -5),
     event("aten::mm", float("nan"), 5),
@@ -281,7 +288,7 @@ def test_a_trace_of_two_processes_is_refused(tmp_path: Path) -> None:
         read_trace(path)
 
 
-@pytest.mark.parametrize("events", [[], [event("aten::mm", 5, 0)]])
+@pytest.mark.parametrize("events", [[], [event("aten::mm", 5, 0)], [span("step", 0, 5)]])
 def test_an_empty_trace_is_refused(events: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     path.write_text(json.dumps({"traceEvents": events}))

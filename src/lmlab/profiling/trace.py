@@ -6,7 +6,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ LAUNCHES = ("cuda_runtime", "cuda_driver")
 BACKWARD = "autograd::engine::evaluate_function"
 COMMUNICATION = re.compile(r"nccl|gloo|c10d", re.IGNORECASE)
 MICROSECONDS = 1e-6
+RESOLUTION = 1e-9
+"""Seconds below which events that follow each other overlap by rounding alone."""
 NOT_A_TRACE = (
     *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
     *(gzip.BadGzipFile, EOFError, zlib.error),
@@ -53,6 +55,14 @@ class Event:
     def span(self) -> tuple[float, float]:
         """Begin and end."""
         return self.begin, self.end
+
+    @property
+    def around(self) -> "Iterator[Event]":
+        """The events that it is inside of, the innermost first."""
+        outer = self.parent
+        while outer is not None:
+            yield outer
+            outer = outer.parent
 
     @property
     def own(self) -> float:
@@ -89,8 +99,8 @@ class Trace:
         return bool(self.kernels)
 
     def steps(self) -> list[Event]:
-        """Return the training steps; without their ranges all of the trace as one."""
-        steps = [r for r in self.ranges if r.name == STEP or r.name.startswith("ProfilerStep#")]
+        """Return the outermost training steps; without their ranges all of the trace as one."""
+        steps = [r for r in self.ranges if is_step(r) and not any(map(is_step, r.around))]
         if steps:
             return steps
         events = [*self.ranges, *self.operators, *self.kernels, *self.launches.values()]
@@ -119,7 +129,8 @@ def read_trace(path: Path) -> Trace:
             f"{path} has operators of {len(processes)} processes ({', '.join(sorted(processes))}); "
             "give the trace of one process"
         )
-    if sum(step.seconds for step in trace.steps()) <= 0:
+    worked = any(e.seconds for e in (*trace.operators, *trace.kernels))
+    if not worked or sum(step.seconds for step in trace.steps()) <= 0:
         raise UserError(f"{path} has no operators that took time: was anything profiled?")
     return trace
 
@@ -179,7 +190,7 @@ def _nest(events: list[Event]) -> None:
     open_events: dict[str, list[Event]] = {}
     for event in events:
         stack = open_events.setdefault(event.thread, [])
-        while stack and stack[-1].end <= event.begin:
+        while stack and stack[-1].end - event.begin < RESOLUTION:
             stack.pop()
         if stack:
             event.parent = stack[-1]
@@ -208,13 +219,18 @@ class Innermost:
         return event
 
 
+def is_step(event: Event) -> bool:
+    """Return whether a range is a training step, of `lmlab profile` or of torch's profiler."""
+    return event.name == STEP or event.name.startswith("ProfilerStep#")
+
+
 def label(event: Event | None, divided: bool) -> str:
     """Return the name of a range in tables.
 
     What is in a block, but in none of its parts, are residual sums. What is in the forward pass,
     but in no module, is the loss where the trace is `divided` into modules, else all of the model.
     """
-    if event is None or event.name == STEP or event.name.startswith("ProfilerStep#"):
+    if event is None or is_step(event):
         return "between the phases"
     if event.name.startswith(BLOCK):
         return "residual sums"
