@@ -1,5 +1,6 @@
 """Text that a run writes while the model is trained."""
 
+import json
 import signal
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from lmlab.model import Transformer, build
 from lmlab.runs.run import Run
+from lmlab.task import run as train
 from lmlab.task.config import SampleConfig
 from lmlab.task.samples import SampleLogger
 from lmlab.tokenizer import byte_tokenizer
@@ -75,6 +77,17 @@ def test_a_signal_stops_a_sample(
         assert not logger(model, run, temperature=0.0)(3)
     assert steps == 5
     assert not (tmp_path / "samples.txt").exists()
+
+
+def test_a_model_that_has_diverged_writes_no_sample(tiny: list[str], tmp_path: Path) -> None:
+    """Its weights are finite and too large: the loss before the update is, that after it is not."""
+    steep = ("optimizer=sgd", "lr=1e25", "schedule=constant", "schedule.warmup=0")
+    run = tmp_path / "run"
+    train(composed(*tiny, *steep, "trainer.eval_every=1", "trainer.max_grad_norm=null"), run)
+    result = json.loads((run / "result.json").read_text())
+    assert (result["status"], result["steps"], result["val_loss"]) == ("diverged", 1, None)
+    assert 5 < result["best_val_loss"] < 6
+    assert (run / "samples.txt").read_text().count("===") == 2  # of step 0
 
 
 def test_no_tokens_is_no_sample(model: Transformer, tmp_path: Path) -> None:

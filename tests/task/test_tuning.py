@@ -122,6 +122,14 @@ def test_what_is_said_of_tokens_is_what_is_trained_on(
     assert (shown["tokens"], shown["training_seconds"]) == (None, None)
 
 
+def test_a_run_that_diverges_is_a_result(sums: Path, tmp_path: Path) -> None:
+    steep = ("optimizer=sgd", "lr=1e25", "schedule=constant", "schedule.warmup=0")
+    bounds = ("trainer.eval_every=1", "trainer.max_grad_norm=null")
+    train(configured("sft", sums, *steep, *bounds), tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["status"], result["steps"], result["val_loss"]) == ("diverged", 1, None)
+
+
 @pytest.mark.parametrize("task", ["sft", "dpo"])
 def test_a_killed_run_continues_bit_for_bit(
     task: str, tuned: Path, pairs: Path, tmp_path: Path

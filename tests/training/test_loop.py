@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,9 @@ def run_loop(
     lr: str = "3e-3",
     scaler: LossScaler | None = None,
     fingerprint: str = "",
+    losses: Callable[[int], float] = lambda step: 1.0 + step,
 ) -> tuple[Outcome, MemoryLog, torch.nn.Module]:
+    """`losses` are those of the evaluations, by step."""
     config = composed(*TINY, f"lr={lr}", *overrides)
     model = tiny_model(config.seed)
     log = log or MemoryLog()
@@ -110,7 +113,7 @@ def run_loop(
         source=RandomBatches(),
         optimizer=build_optimizer(config.optimizer, model),
         schedule=build_schedule(config.schedule, config.optimizer.lr, steps),
-        evaluate=lambda step: {"val/loss": 1.0 + step, "val/bits_per_byte": 2.0},
+        evaluate=lambda step: {"val/loss": losses(step), "val/bits_per_byte": 2.0},
         criterion=Criterion(),
         runtime=Runtime(CPU),
         meter=Meter(1.0, {"mfu": 1.0}),
@@ -170,6 +173,23 @@ def test_a_loss_that_is_not_finite_ends_the_run_unsaved(tmp_path: Path) -> None:
     state, _ = Checkpoints(tmp_path, 2).load()
     assert state is not None
     assert state["step"] < last["step"]
+
+
+@pytest.mark.parametrize("step", [0, 8, 12])
+@pytest.mark.parametrize("found", [math.nan, math.inf])
+def test_an_evaluation_that_is_not_finite_ends_the_run_unsaved(
+    step: int, found: float, tmp_path: Path
+) -> None:
+    outcome, log, _ = run_loop(
+        tmp_path,
+        "trainer.checkpoint_every=1",
+        losses=lambda now: found if now == step else 10.0 - now,
+    )
+    assert (outcome.status, outcome.state.step) == ("diverged", step)
+    assert outcome.state.best == {0: None, 8: 6.0, 12: 2.0}[step]
+    assert not math.isfinite(log.rows[-1]["val/loss"])
+    state, _ = Checkpoints(tmp_path, 2).load()
+    assert (state["step"] if state else 0) == max(0, step - 1)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

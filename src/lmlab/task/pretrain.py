@@ -1,5 +1,6 @@
 """Pretraining: predict the next token of a corpus."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -102,7 +103,9 @@ class Pretrain(Task):
 
         def evaluate(step: int) -> Metrics | None:
             metrics = evaluator(objective, lambda: run.stop_signal is not None)
-            return metrics if metrics is not None and samples(step) else None
+            if metrics is None or not math.isfinite(metrics["val/loss"]):
+                return metrics  # a model that has diverged has no tokens to draw
+            return metrics if samples(step) else None
 
         return evaluate
 

@@ -1,5 +1,6 @@
 """Supervised fine-tuning on demonstrations."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,9 @@ class SFT(Tuning[TokenSequence]):
                 sum(terms["loss"] for _, terms in counted),
                 sum(float(batch.divisor.sum()) for batch, _ in counted),
             )
-            return {"val/loss": nats / count} if samples(step) else None
+            loss = nats / count
+            # A model that has diverged has no tokens to draw.
+            return {"val/loss": loss} if not math.isfinite(loss) or samples(step) else None
 
         return evaluate
 

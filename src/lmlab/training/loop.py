@@ -145,6 +145,8 @@ class _Loop:
         if state.pending is not None and (stop_signal := self.evaluate(state.pending)):
             self.save()
             return "stopped", stop_signal
+        if not state.is_sound(self.setup.criterion):
+            return "diverged", 0
         while state.step < self.total_steps:
             stats, lr = self.step()
             last = state.step == self.total_steps
@@ -168,6 +170,8 @@ class _Loop:
                     return "diverged", 0
             if evals:
                 stop_signal = self.evaluate(row) or stop_signal
+                if not state.is_sound(self.setup.criterion):
+                    return "diverged", 0
             elif row:
                 self.write(row)
             self.bar.update()

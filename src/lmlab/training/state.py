@@ -46,10 +46,15 @@ class TrainState:
     """Metrics of this step that wait for its evaluation to be logged with it."""
 
     def evaluated(self, measured: Metrics, criterion: Criterion) -> None:
-        """Record an evaluation."""
+        """Record an evaluation; a value that is not finite is not the best."""
         self.evaluation = measured
-        values = [measured[criterion.metric]] + ([] if self.best is None else [self.best])
-        self.best = criterion.best(values)
+        found = measured[criterion.metric]
+        if math.isfinite(found):
+            self.best = found if self.best is None else criterion.best([self.best, found])
+
+    def is_sound(self, criterion: Criterion) -> bool:
+        """Whether the last evaluation, if there is one, found a finite value."""
+        return math.isfinite(self.evaluation.get(criterion.metric, 0.0))
 
     def diverges(self, value: float, cfg: TrainerConfig) -> bool:
         """Record a logged value; return whether it has stayed far above the lowest for too long.
