@@ -1,5 +1,6 @@
 """The loop in one process: overfitting, accumulation, evaluation, budgets, checkpoints."""
 
+import errno
 import io
 import math
 import platform
@@ -22,7 +23,7 @@ from lmlab.model import build
 from lmlab.optim import AdamW, build_optimizer, build_schedule
 from lmlab.training import cross_entropy, load_checkpoint, save_checkpoint
 from lmlab.training.budget import total_steps
-from lmlab.training.checkpoint import Checkpoints
+from lmlab.training.checkpoint import Checkpoints, read_checkpoint
 from lmlab.training.device import resolve_device, resolve_precision
 from lmlab.training.evaluate import Evaluator
 from lmlab.training.loop import TrainingSetup, train
@@ -363,6 +364,34 @@ def test_a_damaged_checkpoint_does_not_push_out_sound_ones(tmp_path: Path) -> No
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"step_00000005.pt", "step_00000009.damaged", "latest"}
     assert (tmp_path / "latest").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "can't allocate"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_read_is_not_damaged(
+    error: Exception, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run neither goes back nor begins again."""
+    _, log, _ = run_loop(tmp_path, log=MemoryLog(stop_after=6))
+    before = {path.name for path in tmp_path.iterdir()}, list(log.rows)
+
+    def failing(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", failing)
+    newest = tmp_path / "step_00000007.pt"
+    with pytest.raises(UserError, match=rf"cannot read checkpoint {newest}: .*{why}.*resume="):
+        run_loop(tmp_path, log=log)
+    with pytest.raises(UserError, match=f"cannot read checkpoint {newest}: .*{why}"):
+        read_checkpoint(newest)
+    assert ({path.name for path in tmp_path.iterdir()}, log.rows) == before
 
 
 def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

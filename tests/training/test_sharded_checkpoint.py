@@ -423,6 +423,29 @@ def test_all_processes_pass_over_the_same_damage(tmp_path: Path) -> None:
             read_checkpoint(folder / "step_00000002.dcp")
 
 
+def test_a_folder_that_one_process_cannot_read_is_not_damaged(tmp_path: Path) -> None:
+    results_of(2, saving(tmp_path, 2))
+    before = names(tmp_path)
+
+    def load(distributed: DistributedContext) -> str:
+        def failing(*args: object) -> None:
+            raise MemoryError
+
+        model = setup_of("fsdp", distributed, ()).model
+        with pytest.MonkeyPatch.context() as patch:
+            if distributed.rank == 1:
+                patch.setattr(sharded_checkpoint.FileSystemReader, "read_data", failing)
+            with pytest.raises(UserError) as error:
+                Checkpoints(tmp_path, 2, distributed).load(model.state_dict())
+        return str(error.value)
+
+    first, second = results_of(2, load)
+    assert first == second
+    assert "cannot read checkpoint" in first
+    assert "step_00000002.dcp: not enough memory" in first
+    assert names(tmp_path) == before
+
+
 def test_a_full_disk_of_one_process_ends_all_with_one_line(tmp_path: Path) -> None:
     def fill(distributed: DistributedContext) -> None:
         if distributed.rank == 1:

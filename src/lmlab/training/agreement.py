@@ -1,8 +1,10 @@
 """What each process does beside the training, and what all do when one of them fails."""
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 
@@ -37,5 +39,19 @@ def located(failure: str, rank: int, group: Any) -> str:
 
 def reason(error: BaseException) -> str:
     """Return one line that says why a file could not be written or read."""
+    if isinstance(error, MemoryError) and not str(error):
+        return "not enough memory"
     lines = str(getattr(error, "strerror", None) or error).splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def is_damage(error: BaseException) -> bool:
+    """Return whether an error says that a file is damaged, not that this process cannot read it.
+
+    A lack of memory, of open files or of permission says nothing about the file.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return False
+    if isinstance(error, OSError):  # a wrong offset in a file is an invalid argument
+        return error.errno in (None, errno.EINVAL)
+    return "allocate memory" not in str(error)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
 from lmlab.layout import LATEST, checkpoint_name, checkpoints_in, layout_of, step_of
-from lmlab.training.agreement import WriteError, agreed, reason
+from lmlab.training.agreement import WriteError, agreed, is_damage, reason
 from lmlab.training.distributed import SINGLE_PROCESS, DistributedContext
 from lmlab.training.manifest import verify
 
@@ -105,7 +105,8 @@ class Checkpoints:
     ) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the newest sound state or None, and a warning for each damaged one.
 
-        It is the newest that is sound in all processes. `like` is as for `read_checkpoint`.
+        It is the newest that is sound in all processes. `like` is as for `read_checkpoint`. Raises
+        UserError, in all processes, when one cannot read a checkpoint that may be sound.
         """
         warnings: list[str] = []
         paths = self.distributed.from_main(lambda: checkpoints_in(self.folder))
@@ -114,12 +115,18 @@ class Checkpoints:
             try:
                 state = _read(path, like or {}, distributed=self.distributed)
             except Exception as error:  # damaged files fail in many ways
-                problem = reason(error)
+                problem = is_damage(error), reason(error)
             problems = [found for found in self.distributed.gather(problem) if found is not None]
             if not problems:
                 return state, warnings
+            damaged, why = min(problems)
+            if not damaged:
+                raise UserError(
+                    f"cannot read checkpoint {path}: {why}; solve that and continue with "
+                    f"resume={self.folder.parent}"
+                )
             then = "there is no earlier one" if path == paths[-1] else "trying the previous one"
-            warnings.append(f"{path} is damaged ({problems[0]}): {then}")
+            warnings.append(f"{path} is damaged ({why}): {then}")
         return None, warnings
 
     def quarantine(self, after: int, suffix: str = ".damaged") -> None:
@@ -201,7 +208,7 @@ def write_plain(path: Path, state: dict[str, Any]) -> None:
 def read_checkpoint(
     path: Path, like: Mapping[str, torch.Tensor] | None = None, *, optimizer: bool = True
 ) -> dict[str, Any]:
-    """Return the state in a checkpoint of either layout; raises UserError when it is damaged.
+    """Return the state in a checkpoint of either layout; raises UserError if it cannot be read.
 
     Where weights are sharded in `like`, those of the own model, a sharded checkpoint is read as
     such. `optimizer=False` may leave out the optimizer.
@@ -221,6 +228,8 @@ def _damage(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # damaged files fail in many ways
+        if not is_damage(error):
+            raise UserError(f"cannot read checkpoint {path}: {reason(error)}") from error
         raise UserError(f"{path} is damaged ({reason(error)}); use another checkpoint") from error
 
 

@@ -112,8 +112,11 @@ def read_sharded(
             tensors[key] = torch.empty_like(own, dtype=dtype, requires_grad=False)
         else:
             tensors[key] = torch.empty(stored.size, dtype=dtype)
-    with _without_warnings():
-        load(tensors, storage_reader=_Reader(path), no_dist=True)
+    try:
+        with _without_warnings():
+            load(tensors, storage_reader=_Reader(path), no_dist=True)
+    except CheckpointException as error:  # which is no Exception
+        raise next(cause for cause, _ in error.failures.values()) from error
     return _joined(tensors, values, optimizer)
 
 
