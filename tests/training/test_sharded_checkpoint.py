@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint import FileSystemReader
 
 from forked import Body, results_of, run_forked
 from lmlab.errors import UserError
@@ -434,7 +435,7 @@ def test_a_folder_that_one_process_cannot_read_is_not_damaged(tmp_path: Path) ->
         model = setup_of("fsdp", distributed, ()).model
         with pytest.MonkeyPatch.context() as patch:
             if distributed.rank == 1:
-                patch.setattr(sharded_checkpoint.FileSystemReader, "read_data", failing)
+                patch.setattr(FileSystemReader, "read_data", failing)
             with pytest.raises(UserError) as error:
                 Checkpoints(tmp_path, 2, distributed).load(model.state_dict())
         return str(error.value)
