@@ -157,6 +157,24 @@ def test_a_run_with_values_starts_from_one_without_and_back(
     assert loaded.generate("1+1=", max_new_tokens=3).tokens
 
 
+def test_another_task_takes_no_rollouts_of_its_parent(
+    whole_runs: dict[str, Path], tmp_path: Path
+) -> None:
+    parent = whole_runs["off_policy"]
+    for name, continues in (("grpo", True), ("expert_iteration", False)):
+        kept = RUN[len(MODEL) :]
+        own = [*GROUPS, "task.epochs=2"] if continues else [*TASKS["expert_iteration"]]
+        given = (f"init_from={parent}", "init_optimizer=true", "budget.steps=7")
+        child = composed(*given[:2], f"task={name}", *kept, *own, given[2])
+        run(child, tmp_path / name)
+        path = (tmp_path / name / "checkpoints" / "latest").resolve()
+        before = torch.load((parent / "checkpoints" / "latest").resolve(), weights_only=True)
+        after = torch.load(path, weights_only=True)
+        counts = [state["source"][0]["rollouts"] for state in (before, after)]
+        assert (counts[1] >= counts[0]) == continues
+        assert continues or after["progress"]["best"] == rows(tmp_path / name)[-1]["val/accuracy"]
+
+
 def test_a_reference_is_the_model_it_started_from(
     whole_runs: dict[str, Path], tmp_path: Path
 ) -> None:

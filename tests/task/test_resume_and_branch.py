@@ -185,6 +185,34 @@ def test_a_branch_equals_the_same_schedule_run_at_once(
     assert rows(branch)[0]["step"] == 6
 
 
+@pytest.mark.parametrize("change", ["data", "windows", "none"])
+def test_the_best_of_a_parent_counts_for_the_same_text_alone(
+    change: str, parent: Path, corpus: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(corpus.read_text().translate(str.maketrans("aeiou", "jqxzk")))
+    changes = {"data": f"data.paths=['{other}']", "windows": "trainer.eval_windows=3"}
+    config = composed(
+        f"init_from={quoted(parent)}",
+        *("init_optimizer=true", "budget.steps=14", "lr=1e-9"),
+        *([changes[change]] if change in changes else []),
+    )
+    child = tmp_path / "run"
+    train(config, child)
+    path = child / "checkpoints" / "step_00000014.pt"
+    progress = torch.load(path, weights_only=True)["progress"]
+    best, lowest = (
+        min(row[name] for row in rows(child) if name in row) for name in ("val/loss", "train/loss")
+    )
+    before = torch.load(parent / "checkpoints" / "step_00000012.pt", weights_only=True)["progress"]
+    if change == "none":
+        best, lowest = min(best, before["best"]), min(lowest, before["lowest"])
+    assert (progress["best"], progress["lowest"]) == (best, lowest)
+    assert read(child, "result.json")["best_val_loss"] == best
+    if change == "data":
+        assert best > before["best"] + 0.1
+
+
 def test_hyperparameters_are_those_of_the_branch(parent: Path, tmp_path: Path) -> None:
     config = composed(
         f"init_from={quoted(parent)}",

@@ -169,15 +169,12 @@ class Run:
         Raises UserError when a resumed run has other data than it began with.
         """
         path = self.directory / DATA
-        if path.exists():
-            before = read_json(path)
-            changed = [k for k in before if k != "fingerprint" and before[k] != record.get(k)]
-            if changed:
-                raise UserError(
-                    f"{self.directory}: its data are no longer those it began with (another "
-                    f"{', '.join(changed)}); put them back, or start a new run with "
-                    f"init_from={self.directory}"
-                )
+        if path.exists() and (changed := changed_data(read_json(path), record)):
+            raise UserError(
+                f"{self.directory}: its data are no longer those it began with (another "
+                f"{', '.join(changed)}); put them back, or start a new run with "
+                f"init_from={self.directory}"
+            )
         if not self.has_tokenizer():
             temporary = self.directory / f".{TOKENIZER}.tmp"
             shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
@@ -195,6 +192,11 @@ class Run:
         """Return the result of a finished or diverged run, None for any other."""
         path = self.directory / RESULT
         return read_json(path) if path.exists() else None
+
+
+def changed_data(before: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    """Return what of the data in a data.json is another in a record."""
+    return [k for k in before if k != "fingerprint" and before[k] != record.get(k)]
 
 
 def read_json(path: Path) -> dict[str, Any]:

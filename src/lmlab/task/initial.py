@@ -1,11 +1,14 @@
 """Where a new run starts: at fresh weights, or at those of another run (`init_from=`)."""
 
+import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lmlab.config import load_yaml
 from lmlab.errors import ConfigError, UserError
 from lmlab.layout import CONFIG, TOKENIZER
-from lmlab.runs.run import LINEAGE, Run
+from lmlab.runs.run import DATA, LINEAGE, Run, changed_data, read_json
 from lmlab.task.base import Task
 from lmlab.task.new_tokens import require_extension, with_new_rows
 from lmlab.tokenizer import Tokenizer
@@ -48,7 +51,7 @@ def initialize(setup: TrainingSetup, task: Task, total_steps: int, run: Run) -> 
                 f"the optimizer of {given} is {theirs}, not {own}; take the same, or "
                 "init_optimizer=false",
             )
-        state = _continued(setup, values, given)
+        state = _continued(setup, values, given, same=_is_same(task, parent))
         if state.step >= total_steps:
             raise UserError(
                 f"{given} is at step {state.step:,}, and the budget ends at step {total_steps:,}; "
@@ -67,8 +70,25 @@ def initialize(setup: TrainingSetup, task: Task, total_steps: int, run: Run) -> 
     return state
 
 
-def _continued(setup: TrainingSetup, values: dict[str, Any], given: str) -> TrainState:
-    """Load optimizer, scaler and source; hyperparameters stay those of this run."""
+def _is_same(task: Task, parent: Path) -> bool:
+    """Whether a parent learnt and was evaluated as this task is, so that their losses compare."""
+    ours, theirs = (config.identity() for config in (task.config, load_yaml(parent / CONFIG)))
+    alike = all(ours[key] == theirs[key] for key in ("task", "model"))
+    windows = [values["trainer"]["eval_windows"] for values in (ours, theirs)]
+    path = parent / DATA
+    if not alike or windows[0] != windows[1] or not path.exists():
+        return False
+    return not changed_data(read_json(path), task.data_record())
+
+
+def _continued(
+    setup: TrainingSetup, values: dict[str, Any], given: str, *, same: bool
+) -> TrainState:
+    """Load optimizer and scaler; hyperparameters stay those of this run.
+
+    The state of the source, and the best and the lowest loss, are those of the parent if the task
+    and its data are the same.
+    """
     if values["optimizer"] is None:
         raise UserError(f"{given} was imported and has no optimizer; use init_optimizer=false")
     groups = setup.optimizer.param_groups
@@ -84,5 +104,8 @@ def _continued(setup: TrainingSetup, values: dict[str, Any], given: str) -> Trai
         group.update(kept)
     if setup.scaler is not None and values["scaler"] is not None:
         vars(setup.scaler).update(values["scaler"])
+    state = TrainState.from_checkpoint(values["progress"])
+    if not same:
+        return replace(state, evaluation={}, best=None, lowest=math.inf, rows_above=0)
     load_source(setup, values.get("source", []), given)
-    return TrainState.from_checkpoint(values["progress"])
+    return state
