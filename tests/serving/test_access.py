@@ -58,11 +58,23 @@ def test_origins() -> None:
     host = "localhost:8000"
     assert status(access, host=host, origin="http://localhost:8000") == ALLOWED
     assert status(access, host=host, origin="https://notebook.example.org") == ALLOWED
-    for origin in ("null", "http://evil.example", "http://localhost:9000", "file://"):
+    for origin in ("null", "http://evil.example", "http://localhost:9000", "file://", "http://["):
         assert status(access, host=host, origin=origin) == 403
 
 
-@pytest.mark.parametrize("origin", ["*", "example.org", "ftp://a", "http://a/path", "http://"])
+@given(st.text())
+def test_no_origin_is_a_fault(origin: str) -> None:
+    given = origin.encode().decode("latin-1")
+    assert status(Access(), host="localhost", origin=given) in (ALLOWED, 403)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*", "example.org", "ftp://a", "http://a/path", "http://", "http://[", "http://[::1",
+        "http://a:port", "http://a:99999", "http://user@a", "http://a#b", "http://a?b",
+    ],
+)  # fmt: skip
 def test_an_origin_that_is_none(origin: str) -> None:
     with pytest.raises(UserError, match="--allow-origin must be like"):
         Access.of("127.0.0.1", [origin])

@@ -55,12 +55,13 @@ class Access:
         everywhere = bound in ("0.0.0.0", "::")
         hosts.add(socket.gethostname().lower() if everywhere else bound)
         for origin in origins:
-            parts = urlsplit(origin)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.path:
+            scheme, _, place = origin.lower().partition("://")
+            name = _hostname(place)
+            if scheme not in ("http", "https") or not name or set(place) & set("/?#@"):
                 raise UserError(
                     f"--allow-origin must be like http://name or https://name:port, got {origin!r}"
                 )
-            hosts.add(parts.hostname)
+            hosts.add(name)
         return cls(frozenset(hosts), everywhere, frozenset(o.lower() for o in origins), key)
 
     def check(self, headers: Headers, path: str) -> None:
@@ -76,7 +77,7 @@ class Access:
                 code="host_not_allowed",
             )
         origin = headers.get("origin", "").lower()
-        if origin and origin not in self.origins and urlsplit(origin).netloc != host:
+        if origin and origin not in self.origins and origin.partition("://")[2] != host:
             raise ApiError(
                 403,
                 f"Requests from pages of {origin!r} are refused; --allow-origin permits them.",
@@ -152,7 +153,9 @@ class Guard:
 def _hostname(host: str) -> str:
     """Return a Host header without its port and brackets; empty when it is not valid."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        parts = urlsplit(f"//{host}")
+        _ = parts.port  # raises ValueError when it is none
+        return parts.hostname or ""
     except ValueError:
         return ""
 
