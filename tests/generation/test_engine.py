@@ -18,7 +18,7 @@ from lmlab.generation.weights import loss_cost, packed
 from lmlab.kernels.native import INSTRUCTIONS
 from lmlab.model import Transformer, build
 from lmlab.model.attention import backends
-from lmlab.tokenizer.bpe import byte_tokenizer
+from lmlab.tokenizer.bpe import Tokenizer, byte_tokenizer
 from tests_support import composed
 
 TOKENIZER = byte_tokenizer(["<|endoftext|>"])
@@ -210,6 +210,23 @@ def test_a_negative_seed_is_another_one_than_its_absolute_value() -> None:
     options = Options(max_new_tokens=12, seed=-1)
     texts = [g.tokens for g in generate(model_of("full"), TOKENIZER, ["a"], options, samples=3)]
     assert len(set(map(tuple, texts))) == 3  # of -1, 0 and 1
+
+
+def test_an_id_without_a_token_is_never_drawn() -> None:
+    """Imported vocabularies have gaps; their rows of the head may have any logit."""
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    tokenizer = Tokenizer(vocab, [], {"<|endoftext|>": 299})
+    torch.manual_seed(0)
+    config = composed("model.d_model=32", "model.num_layers=1", "model.context_length=32").model
+    model = build(config, 300).eval()
+    model.lm_head.weight.data[256:299] *= 20
+    engine = Engine(model, tokenizer)
+    options = {"logprobs": 5, "max_new_tokens": 8}
+    made = [engine.submit([97], Options(seed=seed, **options)) for seed in range(8)]
+    list(engine.run())
+    for generation in made:
+        ids = [i for row in generation.alternatives for i, _ in row]
+        assert all(i in tokenizer.vocab for i in [*generation.tokens, *ids])
 
 
 def test_an_id_outside_the_vocabulary_is_one_line() -> None:

@@ -73,6 +73,15 @@ def test_a_draw_is_the_inverse_of_the_cumulative_distribution(
     assert sum(weights[:token]) <= uniform * sum(weights) * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("penalty", [1e-320, 1e-40, 1e39, 1e308])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_extreme_penalty_still_draws_a_token(penalty: float, temperature: float) -> None:
+    logits = torch.tensor([[2.0, -1.0, 0.0, 1.0]])
+    options = Options(repetition_penalty=penalty, temperature=temperature)
+    (token,) = choose_rows(logits, [[0, 1, 2]], [options], [random.Random(0)])
+    assert token == (0 if penalty < 1 else 3)
+
+
 def test_draws_follow_the_distribution() -> None:
     rng, options = random.Random(0), Options(top_k=3)
     drawn = torch.tensor([choose(HAND, [], options, rng) for _ in range(4000)])

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,9 @@ from openai import AsyncOpenAI, OpenAI
 from lmlab.generation.generate import generate
 from lmlab.generation.options import Options
 from lmlab.loading import TrainedRun, load
+from lmlab.serving.errors import ApiError
+from lmlab.serving.models import ServedModel
+from lmlab.tokenizer import Tokenizer
 from serving.running import LINE, Running, Start
 
 
@@ -107,6 +111,14 @@ def test_prompts_in_all_forms(client: OpenAI, run: TrainedRun) -> None:
         model="lines", prompt=run.tokenizer.encode("<scr"), max_tokens=5, temperature=0
     )
     assert ids.choices[0].text == "ipt>a"
+
+
+def test_an_id_without_a_token_is_refused_as_a_prompt(run: TrainedRun) -> None:
+    """Imported vocabularies have gaps."""
+    tokenizer = Tokenizer(run.tokenizer.vocab, [], {**run.tokenizer.special_tokens, "<|x|>": 300})
+    run = replace(run, tokenizer=tokenizer)
+    with pytest.raises(ApiError, match=r"Token 280 is not in the vocabulary"):
+        ServedModel(run, "gaps").prompts([97, 280])
 
 
 def test_logprobs_of_a_completion(client: OpenAI, run: TrainedRun) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lmlab.errors import UserError
 from lmlab.generation.options import Options
-from lmlab.generation.sampler import choose_rows
+from lmlab.generation.sampler import choose_rows, of_tokens, unused_ids
 from lmlab.generation.text import TextStream
 from lmlab.generation.weights import Dtype, evaluating, packed
 from lmlab.kernels.onednn import has_onednn
@@ -101,6 +101,7 @@ class Engine:
         self.active: list[Generation] = []
         self.waiting: deque[Generation] = deque()
         self._vocabulary = tokenizer.vocab
+        self.unused = unused_ids(tokenizer)
 
     def submit(self, prompt: Sequence[int], options: Options) -> Generation:
         """Queue a prompt; an empty one begins a document, a long one is cropped from the left."""
@@ -141,8 +142,8 @@ class Engine:
             logits += self._admit()
         if not logits:
             return []
-        table = (torch.cat(logits) if len(logits) > 1 else logits[0]).float().cpu()
-        table = table[:, : self.tokenizer.vocab_size]
+        table = torch.cat(logits) if len(logits) > 1 else logits[0]
+        table = of_tokens(table, self.tokenizer.vocab_size, self.unused)
         tokens = self._chosen(table)
         logprobs = self._logprobs(table, tokens)
         pieces = [

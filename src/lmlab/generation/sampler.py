@@ -5,12 +5,27 @@ import random
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lmlab.generation.options import Options
+from lmlab.tokenizer import Tokenizer
 
 Logits = Float[Tensor, "vocab"]
+
+
+def unused_ids(tokenizer: Tokenizer) -> Int[Tensor, "ids"]:
+    """Return the ids within the vocabulary's size that are no token, in ascending order."""
+    unused = set(range(tokenizer.vocab_size)) - set(tokenizer.vocab)
+    return torch.tensor(sorted(unused), dtype=torch.long)
+
+
+def of_tokens(
+    table: Float[Tensor, "rows all"], size: int, unused: Int[Tensor, "ids"]
+) -> Float[Tensor, "rows vocab"]:
+    """Return the logits of the first `size` ids on the CPU in float32, -inf where unused."""
+    table = table[:, :size].float().cpu()
+    return table.index_fill(1, unused, -torch.inf) if len(unused) else table
 
 
 def filtered_probabilities(logits: Logits, options: Options) -> Float[Tensor, "vocab"]:
@@ -46,7 +61,8 @@ def penalised(logits: Logits, seen: Sequence[int], penalty: float) -> Logits:
     ids = torch.tensor(sorted(set(seen)), device=logits.device)
     chosen = logits[ids]
     chosen = torch.where(chosen > 0, chosen / penalty, chosen * penalty)
-    return logits.index_copy(0, ids, chosen)
+    # An extreme penalty gives the largest numbers, never infinity or NaN.
+    return logits.index_copy(0, ids, torch.nan_to_num(chosen))
 
 
 def draw(probabilities: Float[Tensor, "vocab"], uniform: float) -> int:

@@ -108,7 +108,7 @@ class ServedModel:
         if isinstance(item, str):
             prompt = Prompt(item, self.tokenizer.encode(item))
         else:
-            outside = [i for i in item if not 0 <= i < self.tokenizer.vocab_size]
+            outside = [i for i in item if i not in self.vocabulary]
             if outside:
                 raise ApiError(
                     400,

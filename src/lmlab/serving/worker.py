@@ -15,6 +15,7 @@ import torch
 
 from lmlab.generation.engine import Engine, Generation, Piece
 from lmlab.generation.options import Options
+from lmlab.generation.sampler import of_tokens
 from lmlab.serving.errors import SERVER, ApiError, overloaded, stopping
 
 T = TypeVar("T")
@@ -247,7 +248,8 @@ def score(engine: Engine, ids: Sequence[int], top: int) -> list[Scored]:
     if not ids:
         return []
     logits = engine.model(torch.tensor([list(ids)], device=engine.device))[0, :-1]
-    logprobs = logits[:, : engine.tokenizer.vocab_size].float().log_softmax(-1).cpu()
+    known = of_tokens(logits, engine.tokenizer.vocab_size, engine.unused)
+    logprobs = known.log_softmax(-1)
     best = logprobs.topk(min(top, logprobs.shape[1]), dim=-1)
     rows = zip(ids[1:], logprobs, best.indices.tolist(), best.values.tolist(), strict=True)
     first = Scored(ids[0])
