@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from lmlab.model import build
 from lmlab.model.transformer import Transformer
 
 SINGLES = list(singles())
@@ -68,6 +69,27 @@ def test_a_model_from_the_meta_device_is_the_same(combination: Combination) -> N
     if combination["init"] != "zero_residual":
         weight = model.blocks[0].state_dict()
         assert not all(map(torch.equal, weight.values(), expected.blocks[0].state_dict().values()))
+
+
+@pytest.mark.parametrize("init", ["xavier", "gpt2", "depth_scaled"])
+@pytest.mark.parametrize("tie", ["false", "true"])
+def test_a_value_head_begins_at_zero_and_draws_nothing(init: str, tie: str) -> None:
+    config = made(SINGLES[0] | {"init": init, "tie": tie}).config
+    models = []
+    for device, value_head in ((None, False), (None, True), ("meta", True)):
+        torch.manual_seed(0)
+        model = build(config, 61, device, value_head=value_head)
+        if device == "meta":
+            model.to_empty(device="cpu")
+            torch.manual_seed(0)
+            model.reset_parameters()
+        models.append(model.state_dict())
+    plain, expected, found = models
+    assert not expected["value_head.weight"].any()
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        assert torch.equal(found[key], value), key
+        assert key not in plain or torch.equal(plain[key], value), key
 
 
 def assert_equal(model: Transformer, expected: Transformer) -> None:

@@ -12,6 +12,14 @@ VALUE_HEAD = "value_head."
 """Prefix of the parameters that a policy without values lacks."""
 
 
+class ValueHead(Linear):
+    """A linear layer that begins at zero and draws nothing."""
+
+    def reset_parameters(self) -> None:
+        """Set the weight to 0."""
+        nn.init.zeros_(self.weight)
+
+
 class ActorCritic(Transformer):
     """A Transformer whose hidden states also predict the return of what follows.
 
@@ -22,8 +30,13 @@ class ActorCritic(Transformer):
         self, config: ModelConfig, vocab_size: int, device: torch.device | str | None = None
     ) -> None:
         super().__init__(config, vocab_size, device)
-        self.value_head = Linear(config.d_model, 1, device=self.lm_head.weight.device)
-        nn.init.zeros_(self.value_head.weight)
+        self.value_head = ValueHead(config.d_model, 1, device=self.lm_head.weight.device)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights, those of a Transformer first; the value head begins at zero."""
+        super().reset_parameters()
+        if "value_head" in self._modules:  # the constructor draws the Transformer without it
+            self.value_head.reset_parameters()
 
     def values(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """Return the predicted return at each position, in float32."""
