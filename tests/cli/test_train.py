@@ -248,6 +248,34 @@ def test_a_corpus_shorter_than_a_context(train: Train, tiny: list[str], tmp_path
     assert not list(tmp_path.glob("runs/*/*")), "a run directory was left behind"
 
 
+@pytest.mark.parametrize(
+    ("given", "environment", "words"),
+    [
+        (["logger.mode=online"], {}, "No API key configured"),
+        ([], {"WANDB_MODE": "bogus"}, "WANDB_MODE=bogus: Input should be 'online'"),
+        (["logger.mode=offline", "logger.project='a/b'"], {}, "Invalid project name 'a/b'"),
+    ],
+    ids=["no login", "mode", "project"],
+)
+def test_what_wandb_refuses_is_one_line(
+    given: list[str],
+    environment: dict[str, str],
+    words: str,
+    train: Train,
+    tiny: list[str],
+    tmp_path: Path,
+) -> None:
+    nobody = {"WANDB_API_KEY": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
+    command = [*tiny, "logger=wandb", *given, "hydra.run.dir=run"]
+    done = train(*command, env=nobody | environment)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("logger=wandb: ")
+    assert words in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_wandb_works_offline_without_a_login(
     train: Train, tiny: list[str], reference: Path, tmp_path: Path
 ) -> None:

@@ -117,8 +117,10 @@ def test_an_id_without_a_token_is_refused_as_a_prompt(run: TrainedRun) -> None:
     """Imported vocabularies have gaps."""
     tokenizer = Tokenizer(run.tokenizer.vocab, [], {**run.tokenizer.special_tokens, "<|x|>": 300})
     run = replace(run, tokenizer=tokenizer)
-    with pytest.raises(ApiError, match=r"Token 280 is not in the vocabulary"):
-        ServedModel(run, "gaps").prompts([97, 280])
+    model = ServedModel(run, "gaps")
+    with pytest.raises(ApiError, match="Token 280 is not in the vocabulary"):
+        model.prompts([97, 280])
+    asyncio.run(model.worker.close())
 
 
 def test_logprobs_of_a_completion(client: OpenAI, run: TrainedRun) -> None:

@@ -5,6 +5,8 @@ import secrets
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
 from lmlab.runs.config import WandbConfig
@@ -13,7 +15,11 @@ ID_FILE = ".wandb_id"
 
 
 class WandbLogger:
-    """One run on wandb: online with a login, offline without; a resumed run keeps its id."""
+    """One run on wandb: online with a login, offline without; a resumed run keeps its id.
+
+    Raises UserError when wandb is not installed, or refuses the run: a project's name, a mode
+    without a login, no network.
+    """
 
     def __init__(
         self, config: WandbConfig, directory: Path, name: str, values: dict[str, Any]
@@ -24,18 +30,27 @@ class WandbLogger:
             raise UserError(
                 "logger=wandb needs the package wandb: pip install 'lmlab[wandb]'"
             ) from None
-        self._run = wandb.init(
-            project=config.project,
-            entity=config.entity,
-            mode=config.mode or _default_mode(wandb),
-            dir=str(directory),
-            id=_run_id(directory),
-            resume="allow",
-            group=name,
-            name=f"{name}/{directory.name}",
-            config=values,
-            settings=wandb.Settings(console="off", silent=True),
-        )
+        is_new = not (directory / ID_FILE).exists()
+        try:
+            self._run = wandb.init(
+                project=config.project,
+                entity=config.entity,
+                mode=config.mode or _default_mode(wandb),
+                dir=str(directory),
+                id=_run_id(directory),
+                resume="allow",
+                group=name,
+                name=f"{name}/{directory.name}",
+                config=values,
+                settings=wandb.Settings(console="off", silent=True),
+            )
+        except (wandb.errors.Error, ValidationError) as error:
+            if is_new:
+                (directory / ID_FILE).unlink(missing_ok=True)
+            raise UserError(
+                f"logger=wandb: {_reason(error)}; without a login or a network, "
+                "logger.mode=offline keeps the run on disk"
+            ) from error
 
     def log(self, row: dict[str, Any]) -> None:
         """Send one row of metrics under its step."""
@@ -44,6 +59,15 @@ class WandbLogger:
     def finish(self) -> None:
         """Flush everything and end wandb's processes."""
         self._run.finish()
+
+
+def _reason(error: Exception) -> str:
+    """Return why wandb refuses a run; a ValidationError is about a variable such as $WANDB_MODE."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        name = "_".join(map(str, first["loc"])).upper()
+        return f"WANDB_{name}={first['input']}: {first['msg']}"
+    return " ".join(str(error).split()).removesuffix(".")
 
 
 def _default_mode(wandb: Any) -> Literal["offline"] | None:
