@@ -11,6 +11,8 @@ from lmlab.kernels import native
 from lmlab.model import build
 from lmlab.training import cross_entropy
 from lmlab.training import losses as losses_module
+from lmlab.training.chunking import chunked
+from lmlab.training.logprobs import token_log_probs
 from lmlab.training.losses import fused_token_losses, token_losses
 from lmlab.training.objective import NextToken
 from tests_support import TINY, composed
@@ -116,12 +118,25 @@ def test_chunks_equal_the_whole(chunk_tokens: int, choices: tuple[str, ...]) -> 
         torch.testing.assert_close(chunked(ids, ids)[0], NextToken(model, **options)(ids, ids)[0])
 
 
-def test_a_loss_in_chunks_goes_backward_once() -> None:
+@pytest.mark.parametrize("chunk_tokens", [None, 7])
+def test_a_fused_loss_goes_backward_once(chunk_tokens: int | None) -> None:
     ids = torch.arange(64).reshape(2, 32)
-    total, _ = NextToken(build(composed(*TINY).model, 257), chunk_tokens=7)(ids, ids)
+    total, _ = NextToken(build(composed(*TINY).model, 257), chunk_tokens=chunk_tokens)(ids, ids)
     total.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="backward once"):
         total.backward()
+
+
+def test_a_fused_loss_has_no_second_derivative() -> None:
+    """It is refused: a penalty on the gradient would have no effect."""
+    logits = torch.randn(4, 7, requires_grad=True)
+    targets = torch.arange(4)
+    whole = fused_token_losses(logits, targets)["loss"]
+    terms = chunked(lambda x, y: token_losses(x * 2, y), (), logits, targets, 2)
+    log_probs, _ = token_log_probs(logits, lambda x: x * 2, targets, 2, parameters=())
+    for loss in (whole, terms["loss"], log_probs.sum()):
+        with pytest.raises(RuntimeError, match="no second derivative; use token_losses"):
+            torch.autograd.grad(loss, logits, create_graph=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

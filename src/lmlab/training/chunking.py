@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lmlab.training.losses import Terms
+from lmlab.training.losses import Terms, refuse_second_derivative
 
 
 def fastest_chunk(device: torch.device) -> int | None:
@@ -85,6 +85,7 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        refuse_second_derivative()
         if ctx.gradients is None:
             raise RuntimeError("a loss in chunks can go backward once")
         hidden_grad, *parameter_grads = ctx.gradients

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lmlab.training.losses import refuse_second_derivative
+
 Head = Callable[[Float[Tensor, "tokens d_model"]], Float[Tensor, "tokens vocab"]]
 PerToken = Float[Tensor, "*batch"]
 
@@ -77,8 +79,8 @@ class _TokenLogProbs(torch.autograd.Function):
         return log_p, entropy
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        refuse_second_derivative()
         hidden, targets, *parameters = ctx.saved_tensors
         needed = ctx.needs_input_grad
         trained = [p for p, wanted in zip(parameters, needed[4:], strict=True) if wanted]

@@ -51,6 +51,15 @@ def token_losses(
     return terms
 
 
+def refuse_second_derivative() -> None:
+    """Raise RuntimeError in a backward pass with `create_graph`: its gradients are constants.
+
+    torch's `once_differentiable` returns constants, too, where the incoming gradient is one.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError("a fused loss has no second derivative; use token_losses of all logits")
+
+
 class _TokenLosses(torch.autograd.Function):
     """`token_losses` and, while the probabilities are there, the gradient of the sum of all terms.
 
@@ -108,7 +117,10 @@ class _TokenLosses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        refuse_second_derivative()
         saved, ctx.grads = ctx.grads, None  # which was kept for this alone
+        if saved is None:
+            raise RuntimeError("a fused loss can go backward once")
         if not (computed_here(grads[0]) and grads[0] == 1):
             saved.mul_(grads[0])
         return saved.to(ctx.dtype), None, None, None
