@@ -27,7 +27,7 @@ from tests_support import composed
 
 def refused(context: DistributedContext, config: RunConfig) -> str:
     try:
-        strategy = build_strategy(config.parallel, context.size, CPU, "fp32")
+        strategy = build_strategy(config.parallel, context.size, CPU, config.trainer.precision)
         strategy.check(build(config.model, 61, device="meta"))
     except ConfigError as error:
         return str(error)
@@ -56,6 +56,14 @@ def refused(context: DistributedContext, config: RunConfig) -> str:
         (
             ["parallel=tp", "model.attention.dropout=0.1", "model.attention.backend=sdpa"],
             "'model.attention.dropout': 0.1 would drop the same weights",
+        ),
+        (
+            ["parallel=tp", "trainer.precision=fp8", "model.d_ff=48"],
+            "'model.d_ff': a width of 48 leaves 24 to each of the 2 processes of parallel=tp, and",
+        ),
+        (
+            ["parallel=tp", "trainer.precision=fp8", "model.attention.num_kv_heads=2"],
+            "'model.attention.num_kv_heads': a width of 16 leaves 8 to each of the 2 processes",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 from lmlab.errors import ConfigError
+from lmlab.kernels.low_precision import ALIGNMENT
 from lmlab.parallel.config import ShardedWeightsConfig
 from lmlab.parallel.division import Division
 from lmlab.parallel.fsdp import FSDP, gather_whole
@@ -34,6 +35,8 @@ class TensorParallel(FSDP):
     def __init__(self, config: ShardedWeightsConfig, mesh: DeviceMesh, precision: str) -> None:
         super().__init__(config, mesh["data"], precision)
         self.tensor = mesh["tensor"]
+        self.multiple = ALIGNMENT if precision == "fp8" else 1
+        """Columns of each process are a multiple of it."""
         self.between_groups = self.mesh.size() > 1
         self.division = Division(
             weights=mesh.size(), optimizer_state=mesh.size(), activations=self.tensor.size()
@@ -55,6 +58,7 @@ class TensorParallel(FSDP):
                         f"{heads} heads are not divisible among the {size} processes of "
                         "parallel=tp; choose a multiple, or set parallel.size to a divisor",
                     )
+                self._require_multiple(key, heads * attention.head_dim)
             if getattr(attention, "dropout", 0.0) > 0:
                 raise ConfigError(
                     "model.attention.dropout",
@@ -69,6 +73,18 @@ class TensorParallel(FSDP):
                     f"{width} is not divisible among the {size} processes of parallel=tp; choose "
                     "a multiple, or set parallel.size to a divisor",
                 )
+            self._require_multiple("model.d_ff", width)
+
+    def _require_multiple(self, key: str, width: int) -> None:
+        """Raise ConfigError when float8 products do not take a process's part of a width."""
+        size = self.tensor.size()
+        if width // size % self.multiple:
+            raise ConfigError(
+                key,
+                f"a width of {width} leaves {width // size} to each of the {size} processes of "
+                f"parallel=tp, and trainer.precision=fp8 needs multiples of {self.multiple}; "
+                "change the width, or use mxfp8",
+            )
 
     def wrap(self, objective: nn.Module, model: nn.Module) -> nn.Module:
         """Divide the layers of the blocks in place, then shard them between groups."""
