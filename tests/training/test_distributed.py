@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from processes import ONE_THREAD, TRAIN, finish, start
 
+from lmlab.errors import UserError
+from lmlab.training.distributed import init_distributed
 from tests_support import ROOT
 
 
@@ -102,9 +105,24 @@ def test_an_environment_without_a_master(tiny: list[str], tmp_path: Path) -> Non
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("start with torchrun --nproc-per-node=N train.py")
-    odd = half | {"WORLD_SIZE": "two", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    done = subprocess.run(
-        [*TRAIN, *tiny], cwd=tmp_path, env=odd, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith("WORLD_SIZE is 'two', which is not an integer")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', which is not an integer"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT is 'http', which is not an integer"),
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT is 70000, which is more than 65535"),
+        ({"RANK": "2"}, "RANK is 2, and must be less than WORLD_SIZE, which is 2"),
+        ({"WORLD_SIZE": "0"}, "RANK is 0, and must be less than WORLD_SIZE, which is 0"),
+    ],
+)
+def test_an_environment_that_is_wrong(
+    wrong: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in (place | {"MASTER_PORT": "1"} | wrong).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "init_process_group", None)  # is not reached
+    with pytest.raises(UserError, match=message), init_distributed():
+        pass

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from lmlab.errors import ConfigError, UserError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+LAST_PORT = 2**16 - 1
 BARRIER_TIMEOUT = timedelta(days=1)
 """How long a process waits at a barrier, for instance while rank 0 prepares data."""
 
@@ -140,10 +141,16 @@ def init_distributed() -> Iterator[DistributedContext]:
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set; "
             "start with torchrun --nproc-per-node=N train.py"
         )
-    for name in VARIABLES[:3]:
-        if not os.environ[name].isdecimal():
+    for name in (*VARIABLES[:3], "MASTER_PORT"):
+        if not (os.environ[name].isascii() and os.environ[name].isdecimal()):
             raise UserError(f"{name} is {os.environ[name]!r}, which is not an integer")
-    rank, size, local_rank = (int(os.environ[name]) for name in VARIABLES[:3])
+    rank, size, local_rank, port = (
+        int(os.environ[name]) for name in (*VARIABLES[:3], "MASTER_PORT")
+    )
+    if rank >= size:
+        raise UserError(f"RANK is {rank}, and must be less than WORLD_SIZE, which is {size}")
+    if port > LAST_PORT:
+        raise UserError(f"MASTER_PORT is {port}, which is more than {LAST_PORT}")
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     try:
