@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,26 @@ def test_converting_there_and_back_changes_nothing(
     ):
         assert command(["checkpoint", "convert", *arguments]) == 1
         assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["plain", "sharded"])
+def test_a_full_disk_leaves_what_was_there(to: str, run: Path, sharded: Path) -> None:
+    path = sharded if to == "plain" else run
+    before = sorted((path / "checkpoints").iterdir())
+    limit = 100_000
+    done = subprocess.run(
+        [sys.executable, "-m", "lmlab.cli", "checkpoint", "convert", str(path), "--to", to],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1
+    target = path / "checkpoints" / "step_00000012"
+    suffix = "pt" if to == "plain" else "dcp"
+    line = f"lmlab: cannot write {target}.{suffix}: File too large; free disk space\n"
+    assert done.stderr == line
+    assert sorted((path / "checkpoints").iterdir()) == before
 
 
 def test_a_checkpoint_of_an_earlier_version_without_names_is_converted(

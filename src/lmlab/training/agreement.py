@@ -41,6 +41,8 @@ def reason(error: BaseException) -> str:
     """Return one line that says why a file could not be written or read."""
     if isinstance(error, MemoryError) and not str(error):
         return "not enough memory"
+    if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+        error = error.__context__  # torch's writer of archives fails once more when it is closed
     lines = str(getattr(error, "strerror", None) or error).splitlines()
     return lines[0] if lines else type(error).__name__
 

@@ -36,7 +36,8 @@ class Description:
 def convert(checkpoint: Path, to: Layout) -> Path:
     """Write a checkpoint in another layout beside itself, and return the new one.
 
-    Raises UserError when it has that layout, is damaged, or the other one is there.
+    Raises UserError when it has that layout, is damaged, the other one is there, or it cannot be
+    written.
     """
     if layout_of(checkpoint) == to:
         raise UserError(f"{checkpoint} is {to} already")
@@ -44,15 +45,15 @@ def convert(checkpoint: Path, to: Layout) -> Path:
     if target.exists():
         raise UserError(f"{target} exists already")
     state = read_checkpoint(checkpoint)
-    if to == "plain":
-        write_plain(target, state)
-        return target
-    from lmlab.training.sharded_checkpoint import split, write_sharded
-
     try:
-        write_sharded(target, split(state))
-    except WriteError as error:
-        raise UserError(f"cannot write {target}: {error}; free disk space") from error
+        if to == "plain":
+            write_plain(target, state)
+        else:
+            from lmlab.training.sharded_checkpoint import split, write_sharded
+
+            write_sharded(target, split(state))
+    except (OSError, RuntimeError, WriteError) as error:
+        raise UserError(f"cannot write {target}: {reason(error)}; free disk space") from error
     return target
 
 
