@@ -1,5 +1,7 @@
 """Fits against laws that are known, references from scipy, and coverage of intervals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -141,6 +143,14 @@ def test_infinite_samples_do_not_make_an_interval_nan() -> None:
     assert interval(np.array([])) == Interval(-np.inf, np.inf)
 
 
+def test_losses_that_no_law_fits_are_refused() -> None:
+    runs = isoflop_table()
+    loss = np.random.default_rng(0).uniform(1, 10, len(runs))
+    random = make_runs(parameters=runs.parameters, flops=runs.flops, loss=loss)
+    with pytest.raises(UserError, match="no parametric law fits these runs, the nearest has alpha"):
+        fit_parametric(random, samples=100)
+
+
 def test_no_search_finds_a_lower_objective() -> None:
     runs = isoflop_table(noise=0.01, seed=1)
     fit = fit_parametric(runs, samples=100)
@@ -203,6 +213,9 @@ def test_the_lower_envelope_of_curves() -> None:
     fit = fit_envelope(runs, samples=200)
     assert fit.size_law.exponent == pytest.approx(COURSE.exponents[0], abs=0.05)
     assert COURSE.exponents[0] in fit.size_law.exponent_interval
+    assert fit.notes == ()
+    few = fit_envelope(runs.take(np.isin(n, sizes[[2, 5, 8, 11]])), samples=200)
+    assert few.notes[0].startswith("The laws go through 2 sizes: their intervals are too narrow")
     with pytest.raises(UserError, match="curves have one point"):
         fit_envelope(isoflop_table())
 
@@ -215,7 +228,9 @@ def test_the_law_of_over_training_is_recovered() -> None:
     np.testing.assert_allclose(
         [fit.law.E, fit.law.a, fit.law.b, fit.law.eta], [1.84, 212, 367, 0.136], rtol=1e-4
     )
-    one_ratio = make_runs(parameters=n[:5], tokens=20 * n[:5] * 1.0001 ** np.arange(5), loss=d[:5])
+    one_ratio = make_runs(
+        parameters=n[:5], tokens=20 * n[:5] * 1.0001 ** np.arange(5), loss=[3.0] * 5
+    )
     with pytest.raises(UserError, match="1 ratios"):
         fit_overtraining(one_ratio)
 
@@ -250,6 +265,12 @@ def test_the_best_learning_rate_follows_a_power_law() -> None:
     fit = fit_hyperparameter(runs, "lr", samples=100)
     assert fit.law.exponent == pytest.approx(-0.3, abs=1e-3)
     assert fit.law(1e8) == pytest.approx(0.3 * 1e8**-0.3, rel=1e-2)
+    assert fit.notes == ()
+    three = fit_hyperparameter(runs.take(np.isin(rate, rates[[4, 8, 12]])), "lr", samples=100)
+    assert "a parabola goes through all 3 runs" in three.notes[-1]
+    same = replace(runs, loss=np.repeat([3.1, 2.9, 2.7, 2.5], 17))
+    with pytest.raises(UserError, match="have it at the edge"):
+        fit_hyperparameter(same, "lr")
     low = runs.take(rate < 1e-4)
     with pytest.raises(UserError, match="have it at the edge"):
         fit_hyperparameter(low, "lr")

@@ -1,5 +1,6 @@
 """The planner, its journal, the training API and the client."""
 
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 import uvicorn
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from starlette.testclient import TestClient
@@ -193,9 +195,27 @@ def test_two_processes_do_not_carry_out_one_plan(api: TrainingApi, tmp_path: Pat
 
 
 def test_a_journal_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "plan.json").write_text('{"rounds": [{}]}')
-    with pytest.raises(UserError, match="is not the journal of a plan"):
-        open_journal(tmp_path, {})
+    run = CONFIG.to_dict() | {"loss": 3.0, "train_flops": "many"}
+    for content in ({"rounds": [{}]}, {"rounds": [{"name": "a", "runs": [run]}]}, []):
+        (tmp_path / "plan.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="is not the journal of a plan"):
+            open_journal(tmp_path, {})
+    state = tmp_path / "state.json"
+    state.write_text(json.dumps({"surface": 3, "runs": [run]}))
+    with pytest.raises(UserError, match="is not the state of a training API"):
+        TrainingApi(Surface.draw(3), "secret", state)
+
+
+def test_a_server_that_is_no_training_api_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = requests.Response()
+    answer.status_code = 200
+    monkeypatch.setattr(requests, "get", lambda *arguments, **settings: answer)
+    client = ApiClient("http://127.0.0.1:9", "secret")
+    for content in ('{"message": "hello"}', "[]", '"text"'):
+        answer._content = content.encode()
+        for call in (client.total_flops_used, client.previous_runs, lambda: client.run(CONFIG)):
+            with pytest.raises(UserError, match="which is not of a training API; check --server"):
+                call()
 
 
 def test_a_budget_too_small_for_a_plan(tmp_path: Path) -> None:

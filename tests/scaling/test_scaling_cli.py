@@ -250,6 +250,14 @@ MISTAKES = {
         "--server makes no real runs; leave out lr=1",
     ),
     "small plan": (["plan", "--budget", "1e9", "--target", "1e10"], "is too small"),
+    "least plan": (["plan", "--budget", "1e7", "--target", "1e8"], "real runs take from 1e+08 to"),
+    "largest plan": (["plan", "--budget", "1e40", "--target", "1e41"], "real runs take from 1e+08"),
+    "server without a name": ([*GAME, "--server", "", "--api-key", "a"], "no answer from /total"),
+    "device without a name": (
+        ["predict", "good.csv", "--budget", "1e22", "--device", "", "--samples", "100"],
+        "no hardware sheet ''",
+    ),
+    "column without a name": (["fit", "good.csv", "--hyperparameter", ""], "has no column ''"),
     "steps of a plan": (
         ["plan", "--budget", "1e12", "--target", "1e13", "tokenizer=byte"],
         "its first runs train 49,152 parameters on",
@@ -264,6 +272,7 @@ MISTAKES = {
     ),
     "key of the server": (["serve"], "needs a key: --api-key KEY"),
     "port": (["serve", "--api-key", "a", "--port", "70000"], "--port must be at most 65535"),
+    "reveal": (["serve", "--reveal", "0.5"], "--reveal must be at least 1 FLOP, got 0.5"),
     "state": (["serve", "--api-key", "a", "--state", "few.csv"], "is not the state of a training"),
     "one width": (["coordinates", "--widths", "64"], "needs at least two different widths"),
     "heads of a width": (["coordinates", "--widths", "64", "96"], "96 is not a multiple of"),

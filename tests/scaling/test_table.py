@@ -77,6 +77,7 @@ def test_unfinished_runs_of_collect_are_left_out(tmp_path: Path) -> None:
     [
         ({"loss": "nan"}, "run 2: loss is nan, it must be finite"),
         ({"loss": -1}, "run 2: loss is -1"),
+        ({"loss": 1e300}, r"run 2: loss is 1e\+300, in nats it is from 0.0001 to 10000"),
         ({"loss": "high"}, "run 2: loss is 'high', not a number"),
         ({"N": 20}, "check the units"),
         (ROWS[0], "runs 1 and 2 are the same"),

@@ -138,7 +138,7 @@ def _read(state: Path, surface: Surface) -> dict[Config, float]:
     try:
         values: Any = json.loads(state.read_text(encoding="utf-8"))
         seed = values["surface"]
-        runs = {Config(**{k: run[k] for k in FIELDS}): run["loss"] for run in values["runs"]}
+        runs = {Config.from_dict(run): float(run["loss"]) for run in values["runs"]}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{state} is not the state of a training API: {error!r}") from error
     if seed != surface.seed:

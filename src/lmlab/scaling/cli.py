@@ -91,7 +91,7 @@ def run_fit(options: argparse.Namespace) -> None:
 
 def _fit(runs: "Runs", options: argparse.Namespace) -> "Fit":
     settings = {"samples": options.samples, "seed": options.seed}
-    if options.hyperparameter:
+    if options.hyperparameter is not None:
         from lmlab.scaling.hyperparameters import fit_hyperparameter
 
         return fit_hyperparameter(runs, options.hyperparameter, options.against, **settings)

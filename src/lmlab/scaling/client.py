@@ -1,12 +1,14 @@
 """A client of the course's training API, local or remote."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import requests
 
 from lmlab.errors import UserError
 from lmlab.scaling.trial import Config, Trial
 
+T = TypeVar("T")
 TIMEOUT = 60
 """Seconds for an answer."""
 
@@ -19,21 +21,22 @@ class ApiClient:
 
     def run(self, config: Config) -> float:
         """Return the loss of a configuration."""
-        return float(self._get("loss", config.to_dict())["loss"])
+        return self._get("loss", config.to_dict(), lambda answer: float(answer["loss"]))
 
     def total_flops_used(self) -> float:
         """Return the FLOPs that the key has spent."""
-        return float(self._get("total_flops_used", {}))
+        return self._get("total_flops_used", {}, float)
 
     def previous_runs(self) -> list[Trial]:
         """Return the runs that the key has made."""
-        fields = Config.__dataclass_fields__
-        return [
-            Trial(Config(**{name: run[name] for name in fields}), float(run["loss"]))
-            for run in self._get("previous_runs", {})["previous_runs"]
-        ]
 
-    def _get(self, path: str, values: dict[str, Any]) -> Any:
+        def trials(answer: Any) -> list[Trial]:
+            runs = answer["previous_runs"]
+            return [Trial(Config.from_dict(run), float(run["loss"])) for run in runs]
+
+        return self._get("previous_runs", {}, trials)
+
+    def _get(self, path: str, values: dict[str, Any], parse: Callable[[Any], T]) -> T:
         try:
             answer = requests.get(
                 f"{self.url}/{path}", {**values, "api_key": self.key}, timeout=TIMEOUT
@@ -48,7 +51,13 @@ class ApiClient:
         except ValueError:
             content = None
         if answer.status_code == 200 and content is not None:
-            return content
+            try:
+                return parse(content)
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{self.url}/{path} answers {str(content)[:80]}, which is not of a training "
+                    "API; check --server"
+                ) from error
         message = content if isinstance(content, dict) else {}
         text = message.get("message") or message.get("detail") or answer.reason
         if answer.status_code == 401:

@@ -11,6 +11,8 @@ from lmlab.scaling.table import RUN, Runs
 
 POINTS = 200
 """Numbers of FLOPs at which the curves are compared, logarithmically spaced."""
+FEW_SIZES = 4
+"""Through fewer, the lines of the bootstrap hardly differ."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,20 @@ class EnvelopeFit:
     """Size of the run that is lowest at these FLOPs."""
     inside: int
     """Points whose lowest run is neither of the smallest nor of the largest size."""
+    sizes_inside: int
+    """Different sizes of the lowest runs at these points: the laws go through them."""
     size_law: PowerLaw
     token_law: PowerLaw
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence when the laws go through few sizes."""
+        if self.sizes_inside >= FEW_SIZES:
+            return ()
+        return (
+            f"The laws go through {self.sizes_inside} sizes: their intervals are too narrow; add "
+            "sizes between the smallest and the largest.",
+        )
 
 
 def curves_of(runs: Runs) -> tuple[Curve, ...]:
@@ -101,6 +115,7 @@ def fit_envelope(runs: Runs, *, samples: int = 1000, seed: int = 0) -> EnvelopeF
         loss=losses[lowest, at],
         parameters=size[lowest],
         inside=int(inside.sum()),
+        sizes_inside=len(np.unique(size[lowest[inside]])),
         size_law=fit_power_law(x, size[chosen[0]], drawn_n),
         token_law=fit_power_law(x, tokens[chosen], drawn_d),
     )

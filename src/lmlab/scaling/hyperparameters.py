@@ -41,13 +41,20 @@ class HyperparameterFit:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A sentence for each size that is left out."""
-        return tuple(
+        """A sentence for each size that is left out, or whose scatter is not known."""
+        left_out = [
             f"{b.x:.3g} {self.against}: the best {self.name} is the {b.edge} that was tried; it is "
             "left out of the law."
             for b in self.best
             if b.edge is not None
-        )
+        ]
+        exact = [
+            f"{b.x:.3g} {self.against}: a parabola goes through all {b.runs} runs; the interval "
+            "leaves out their scatter."
+            for b in self.best
+            if b.edge is None and b.runs == NEEDED
+        ]
+        return (*left_out, *exact)
 
 
 def fit_hyperparameter(
@@ -77,7 +84,7 @@ def fit_hyperparameter(
         best, vertices = lowest_point(np.log(values[rows]), runs.loss[rows], samples, rng)
         x = float(np.exp(np.log(getattr(runs, against)[rows]).mean()))
         found.append(Best(x, float(np.exp(best.at)), best.value, best.edge, len(rows)))
-        drawn.append(np.exp(vertices[:, 0]))
+        drawn.append(np.exp(np.clip(vertices[:, 0], -300, 300)))  # of parabolas that hardly bend
     inside = [i for i, best in enumerate(found) if best.edge is None]
     if len({round(np.log(found[i].x), 2) for i in inside}) < 2:
         edges = len(found) - len(inside)

@@ -17,6 +17,8 @@ NEEDED: dict[Optimum, int] = {"argmin": 3, "quadratic": 4, "akima": 5}
 """Sizes of a budget."""
 SAME_BUDGET = 0.1
 """Runs whose FLOPs differ by up to this share belong to one budget."""
+LEAST_BEND = 1e-9
+"""Of a parabola over all sizes, as a share of the loss; less is rounding."""
 GRID = 401
 """Points of an interpolation between which the minimum is found."""
 
@@ -171,13 +173,16 @@ def _edge(value: float, low: float, high: float) -> Edge:
 
 
 def _vertex(log_n: Float[np.ndarray, " runs"], loss: Float[np.ndarray, " runs"]) -> Lowest:
-    """Return the vertex of the least-squares parabola; opening downwards, its lower end."""
+    """Return the vertex of the least-squares parabola; without one its lower end."""
     centre = log_n.mean()
     a, b, c = np.polyfit(log_n - centre, loss, 2)
     low, high = log_n.min(), log_n.max()
     grid = np.linspace(low, high, GRID)
     curve = np.stack([grid, np.polyval([a, b, c], grid - centre)], 1)
-    best = centre - b / (2 * a) if a > 0 else float(grid[np.argmin(curve[:, 1])])
+    if a * (high - low) ** 2 > LEAST_BEND * abs(c):
+        best = centre - b / (2 * a)
+    else:  # it opens downwards, or all losses are the same
+        best = low if curve[0, 1] <= curve[-1, 1] else high
     inside = float(np.clip(best, low, high))
     value = float(np.polyval([a, b, c], inside - centre))
     return Lowest(inside, value, _edge(best, low, high), curve)

@@ -14,7 +14,6 @@ from lmlab.scaling.planner import Round, next_round
 from lmlab.scaling.trial import Config, Space, Trial
 
 JOURNAL, LOCK = "plan.json", ".lock"
-FIELDS = tuple(Config.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def read_journal(path: Path) -> Journal:
         for stored in values.pop("rounds"):
             configs = []
             for run in stored["runs"]:
-                config = Config(**{name: run[name] for name in FIELDS})
+                config = Config.from_dict(run)
                 configs.append(config)
                 if run["loss"] is not None:
                     losses[config] = float(run["loss"])

@@ -53,7 +53,7 @@ class Law:
 
     def loss(self, parameters: Any, tokens: Any) -> Any:
         """Return the loss of a run."""
-        with np.errstate(over="ignore"):  # a term of a large power is 0
+        with np.errstate(over="ignore", invalid="ignore"):  # a term of a large power is 0
             return self.E + self.A / parameters**self.alpha + self.B / tokens**self.beta
 
     @property

@@ -144,7 +144,7 @@ def _solve(
         by_eta = first * (log_d - log_n - log_c) + second * (log_n - log_d - log_c)
         return np.stack([np.ones(len(loss)), first, second, by_eta], 1)
 
-    found = least_squares(
-        residual, start, jacobian, x_scale="jac", ftol=1e-14, xtol=1e-14, gtol=1e-14, max_nfev=2000
-    )
+    settings = {"x_scale": "jac", "ftol": 1e-14, "xtol": 1e-14, "gtol": 1e-14, "max_nfev": 2000}
+    with np.errstate(all="ignore"):  # steps that are too long are taken back
+        found = least_squares(residual, start, jacobian, **settings)
     return found.x, float(found.cost)

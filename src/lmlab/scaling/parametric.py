@@ -135,6 +135,11 @@ def fit_parametric(
 
     law = Law(*(float(v) for v in constants(minimum)[0]))
     residuals = log_loss - np.log(law.loss(runs.parameters, runs.tokens))
+    if not np.isfinite(residuals).all():
+        raise UserError(
+            f"{runs.source}: no parametric law fits these runs, the nearest has alpha "
+            f"{law.alpha:.2g} and beta {law.beta:.2g}; check the column of the loss"
+        )
     return ParametricFit(
         law=law,
         objective=float(polished.value[0]) * HUBER**2,

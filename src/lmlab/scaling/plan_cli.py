@@ -84,7 +84,7 @@ def run_plan(options: argparse.Namespace) -> None:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    if options.server:
+    if options.server is not None:
         if options.overrides:
             raise UserError("--server makes no real runs; leave out " + " ".join(options.overrides))
         client = ApiClient(options.server, _key(options))
@@ -139,6 +139,8 @@ def run_serve(options: argparse.Namespace) -> None:
 
     surface = Surface.draw(options.surface)
     if options.reveal:
+        if options.reveal < 1:
+            raise UserError(f"--reveal must be at least 1 FLOP, got {options.reveal:g}")
         config, loss = surface.best(int(options.reveal))
         print(f"loss {loss:.4f}: {config}")
         return

@@ -100,7 +100,7 @@ def run_predict(options: argparse.Namespace) -> None:
     values = [_prediction(fit, runs, budget) for budget in options.budget]
     if options.json:
         for found in values:
-            if options.device:
+            if options.device is not None:
                 cost = _cost(found["parameters"], found["tokens"], options)
                 found |= {"device": options.device, "device_hours": cost.device_hours}
                 found |= {"devices": cost.devices}
@@ -110,7 +110,7 @@ def run_predict(options: argparse.Namespace) -> None:
     print("\n".join(fit.notes), end="\n" if fit.notes else "")
     for found in values:
         print("\n".join(_lines(found, runs)))
-        if options.device:
+        if options.device is not None:
             cost = _cost(found["parameters"], found["tokens"], options)
             s = cost.shape
             print(

@@ -16,6 +16,8 @@ LARGEST_WIDTH, DEEPEST = 4096, 64
 RATES = 8
 """Learning rates are tried from lr / 8 to 8 lr."""
 DIGITS = (1, 3)
+FEWEST, MOST = 8, 26
+"""Powers of ten of a run's FLOPs."""
 RANGE = 1e4
 """Budget / the smallest FLOPs of a run."""
 STEPS = 20
@@ -26,10 +28,15 @@ def real_space(budget: float, learning_rate: float, batch_size: int, context_len
     """Return what real runs may be: widths in multiples of 64, heads of 64, at least 20 steps."""
     flops = sorted(
         int(digit * 10.0**power)
-        for power in range(8, 26)
+        for power in range(FEWEST, MOST)
         for digit in DIGITS
         if budget / RANGE <= digit * 10.0**power <= budget
     )
+    if not flops:
+        raise UserError(
+            f"--budget {budget:g}: real runs take from {10**FEWEST:.0e} to {10**MOST:.0e} FLOPs "
+            "each, none of which fits; give another budget"
+        )
     heads = (1, LARGEST_WIDTH // HEAD_DIM)
     shapes = ShapeRange((HEAD_DIM, LARGEST_WIDTH), (1, DEEPEST), heads)
     rates = (learning_rate / RATES, learning_rate * RATES)

@@ -14,6 +14,8 @@ from lmlab.scaling.law import FLOPS_PER_PARAMETER, SIX, Cost
 
 PLAUSIBLE = (0.05, 200)
 """Range of C / 6 N D: outside of it a column is in other units."""
+LOSSES = (1e-4, 1e4)
+"""Range of a loss in nats."""
 RUN = "run"
 """Column that names the run of a row; in a table of training curves it repeats."""
 LEFT_OUT = (RUN, "seconds", "tokens_per_second", "n", "mean", "sd", "ci_low", "ci_high")
@@ -128,6 +130,14 @@ def make_runs(
                 f"{source}, run {row + 1}: {name} is {values[row]:g}, it must be finite and "
                 f"positive; remove the {'runs that diverged' if name == 'loss' else 'row'}"
             )
+    low, high = LOSSES
+    far = np.flatnonzero((known["loss"] < low) | (known["loss"] > high))
+    if len(far):
+        row = int(far[0])
+        raise UserError(
+            f"{source}, run {row + 1}: loss is {known['loss'][row]:g}, in nats it is from {low:g} "
+            f"to {high:g}; check the units of the columns, or remove the row"
+        )
     if "flops" in missing:
         known["flops"] = FLOPS_PER_PARAMETER * known["parameters"] * known["tokens"]
     for name, other in (("tokens", "parameters"), ("parameters", "tokens")):

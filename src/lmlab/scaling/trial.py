@@ -1,6 +1,7 @@
 """One run of the planner: what it trains, and what came out."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from lmlab.scaling.law import FLOPS_PER_PARAMETER
@@ -31,6 +32,13 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+        """Return the configuration of stored values; raises KeyError, TypeError or ValueError."""
+        rate = float(values["learning_rate"])
+        whole = {f.name: int(values[f.name]) for f in fields(cls) if f.name != "learning_rate"}
+        return cls(**whole, learning_rate=rate)
 
 
 @dataclass(frozen=True)
