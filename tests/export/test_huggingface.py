@@ -138,8 +138,13 @@ def test_transformers_generates_the_same_text(
 
 @pytest.mark.parametrize(
     ("template", "ends"),
-    [(CHATML, [299, 301]), (PLAIN, 299), ("{{ raise_exception('no') }}", 299)],
-    ids=["chatml", "plain", "refusing"],
+    [
+        (CHATML, [299, 301]),
+        (PLAIN, 299),
+        ("{{ raise_exception('no') }}", 299),
+        ("{% unknown %}", 299),
+    ],
+    ids=["chatml", "plain", "refusing", "with an unknown tag"],
 )
 def test_generate_ends_at_the_end_of_a_reply(
     template: str, ends: int | list[int], tokenizer: Tokenizer, target: Path

@@ -1,5 +1,6 @@
 """Chat templates, against those of transformers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -8,8 +9,10 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from lmlab.errors import UserError
+from lmlab.loading import load
 from lmlab.serving.chat import ChatTemplate
 from lmlab.serving.errors import ApiError
+from lmlab.serving.models import ServedModel
 from lmlab.serving.protocol import Message
 from serving.running import Start
 
@@ -24,6 +27,17 @@ INSTRUCT = (
     "{{ ' ' + message['content'] + eos_token }}"
     "{% else %}{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}"
 )
+MARKED = """\
+{% for message in messages %}
+<{{ message.role }}>
+    {%- if message.role == 'assistant' %}
+    {% generation %}
+{{ message.content }} {% if loop.last %}.{% endif %}
+    {%- endgeneration %}
+    {% else %} {{ message.content }}{% endif %}
+
+{% endfor %}
+"""
 TALK = [("user", "hi {{ 7 * 7 }}"), ("assistant", "yes"), ("user", "why?\n")]
 
 
@@ -31,7 +45,7 @@ def messages(*talk: tuple[str, str]) -> list[Message]:
     return [Message.model_validate({"role": role, "content": text}) for role, text in talk]
 
 
-@pytest.mark.parametrize("source", [CHATML, INSTRUCT])
+@pytest.mark.parametrize("source", [CHATML, INSTRUCT, MARKED])
 def test_a_template_renders_as_in_transformers(source: str) -> None:
     theirs = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.BPE()), bos_token="<|endoftext|>",
@@ -83,6 +97,14 @@ def test_files_that_are_no_template(tmp_path: Path) -> None:
     path.write_bytes(b"\xff")
     with pytest.raises(UserError, match="is not UTF-8"):
         ChatTemplate.read(path)
+
+
+def test_a_runs_template_with_an_unknown_tag_is_one_line(trained: Path) -> None:
+    run = load(trained)
+    source = "{% unknown %}{{ messages[0].content }}"
+    run = replace(run, tokenizer=run.tokenizer.extended([], source))
+    with pytest.raises(UserError, match=r"run: its chat template cannot be read .*'unknown'"):
+        ServedModel(run, "tags")
 
 
 def test_a_template_of_ones_own(start: Start, tmp_path: Path) -> None:

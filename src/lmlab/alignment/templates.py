@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from jinja2 import TemplateError
+from jinja2.ext import Extension
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lmlab.errors import UserError
@@ -50,6 +53,17 @@ class Piece(NamedTuple):
     """The model learns to write it; False: it is given."""
 
 
+class _Generation(Extension):
+    """The block that marks what is learnt in templates of transformers; here it is its content."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """Return the content of a block."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 class TemplateRefusal(ValueError):
     """A template cannot make text of a conversation; the message says why."""
 
@@ -63,7 +77,9 @@ class Template:
 
     def __init__(self, source: str) -> None:
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", _Generation],
         )
         environment.globals["raise_exception"] = _refuse
         self._template = environment.from_string(source)

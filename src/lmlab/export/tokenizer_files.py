@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from lmlab.alignment.templates import Template
 from lmlab.files import atomic_write
 from lmlab.loading import END_OF_DOCUMENT
@@ -21,11 +23,17 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
 
 
 def reply_end(tokenizer: Tokenizer) -> int | None:
-    """Return the special token that ends a reply in the chat template, if it is another one."""
+    """Return the special token that ends a reply in the chat template, if it is another one.
+
+    None, too, for an imported template that cannot be read here.
+    """
     if tokenizer.chat_template is None:
         return None
     special = tokenizer.special_tokens
-    end = Template(tokenizer.chat_template).stop(list(special))
+    try:
+        end = Template(tokenizer.chat_template).stop(list(special))
+    except TemplateError:
+        return None
     return None if end is None or end == END_OF_DOCUMENT else special.get(end)
 
 

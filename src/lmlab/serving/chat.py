@@ -25,6 +25,17 @@ class ChatTemplate:
         self.stop = () if stop is None else (stop,)
 
     @classmethod
+    def of_run(cls, source: str | None, special_tokens: Sequence[str], run: Path) -> "ChatTemplate":
+        """Return the template that a run has, or else PLAIN; raises UserError when it is none."""
+        try:
+            return cls(source or PLAIN, special_tokens)
+        except TemplateError as error:
+            raise UserError(
+                f"{run}: its chat template cannot be read ({error}); serve it with "
+                "--chat-template FILE"
+            ) from None
+
+    @classmethod
     def read(cls, path: Path, special_tokens: Sequence[str] = ()) -> "ChatTemplate":
         """Return the template in a file; raises UserError when it is not one."""
         try:

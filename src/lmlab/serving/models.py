@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lmlab.alignment.templates import PLAIN
 from lmlab.generation.engine import Engine
 from lmlab.generation.weights import Dtype
 from lmlab.layout import checkpoint_of
@@ -45,7 +44,7 @@ class ServedModel:
         engine = Engine(run.model, run.tokenizer, max_batch=max_batch, dtype=dtype)
         special = list(run.tokenizer.special_tokens)
         self.chat = (
-            ChatTemplate(run.tokenizer.chat_template or PLAIN, special)
+            ChatTemplate.of_run(run.tokenizer.chat_template, special, run.directory)
             if template is None
             else ChatTemplate.read(template, special)
         )
