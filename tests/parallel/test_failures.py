@@ -41,7 +41,7 @@ def refused(context: DistributedContext, config: RunConfig) -> str:
         (["parallel=tp", "parallel.size=3"], "'parallel.size': 3 does not divide the 2 processes"),
         (["parallel=hsdp", "parallel.shard_size=4"], "'parallel.shard_size': 4 does not divide"),
         (
-            ["parallel=fsdp", "parallel.gather_dtype=bf16"],
+            ["parallel=fsdp", "parallel.gather_dtype=bf16", "trainer.precision=fp32"],
             "'parallel.gather_dtype': 'bf16' weights cannot be multiplied under",
         ),
         (
