@@ -34,7 +34,7 @@ def start(folder: Path, corpus: Path) -> subprocess.Popen[str]:
 
 def finished(folder: Path) -> dict[Path, int]:
     """Return the results of the runs that have one, and when they were written."""
-    found = (folder / "runs" / "sweeps" / "plan_plan").glob("*/result.json")
+    found = (folder / "runs" / "sweeps").glob("plan_plan_*/*/result.json")
     return {path: path.stat().st_mtime_ns for path in found}
 
 
@@ -85,5 +85,5 @@ def test_a_killed_plan_goes_on_and_makes_no_run_twice(
     known = [run["loss"] for run in runs if run["loss"] is not None]
     assert len(set(losses)) == len(losses) >= len(known) > 0
     assert set(known) <= set(losses)
-    started = (tmp_path / "runs" / "sweeps" / "plan_plan").glob("*/config.yaml")
+    started = (tmp_path / "runs" / "sweeps").glob("plan_plan_*/*/config.yaml")
     assert len(list(started)) <= len(runs)

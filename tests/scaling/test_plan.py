@@ -243,6 +243,14 @@ def test_a_round_after_one_without_runs_is_made_once(
     assert names == ["hyper-parameters", "isoflop 2", "isoflop 3", "isoflop 4"]
 
 
+def test_plans_with_other_overrides_have_no_runs_in_common() -> None:
+    own = Sweeps("plan", ["tokenizer=byte", "seed=1"])
+    assert own.folder == Sweeps("plan", ["seed=1", "tokenizer=byte"]).folder
+    others = [Sweeps("plan", ["tokenizer=byte", f"seed={seed}"]).folder for seed in range(2, 9)]
+    assert own.folder not in others
+    assert f"name={own.folder.name}" in own.arguments([CONFIG])
+
+
 def test_a_round_of_real_runs_is_a_sweep_of_shapes(tmp_path: Path) -> None:
     space = real_space(1e15, 1e-2, 16, 128)
     round_ = next_round([], [], space, 1e15)
@@ -257,7 +265,7 @@ def test_a_round_of_real_runs_is_a_sweep_of_shapes(tmp_path: Path) -> None:
     assert {(c.d_model, c.num_layers) for c in together} == shapes
     assert len(together) == len(shapes)
     changed = [replace(c, learning_rate=1e-3 * (i + 1)) for i, c in enumerate(together)]
-    arguments = Sweeps("plan_a", ["experiment=cpu_scale"]).arguments(changed)
+    arguments = Sweeps("a", ["experiment=cpu_scale"]).arguments(changed)
     assert arguments[0] == "experiment=cpu_scale"
     (models,) = (a for a in arguments if a.startswith("model="))
     rest = [a for a in arguments if not a.startswith("model=")]

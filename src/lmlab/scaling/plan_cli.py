@@ -102,7 +102,7 @@ def run_plan(options: argparse.Namespace) -> None:
     space = real_space(
         options.budget, config.lr, config.trainer.batch_size, config.model.context_length
     )
-    sweeps = Sweeps(f"plan_{options.folder.name}", options.overrides)
+    sweeps = Sweeps(options.folder.name, options.overrides)
     journal = plan_with_sweeps(
         sweeps.launch, space, options.folder, options.budget, options.target, options.overrides, say
     )

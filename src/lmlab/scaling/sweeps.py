@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,15 @@ class Sweeps:
     A run trains on C / 6 N tokens, N without embeddings.
     """
 
-    name: str
+    plan: str
+    """Name of the plan."""
     overrides: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """Name of the sweep; plans with other overrides have another, and no runs in common."""
+        settings = "\n".join(sorted(self.overrides)).encode()
+        return f"plan_{self.plan}_{blake2b(settings, digest_size=4).hexdigest()}"
 
     @property
     def folder(self) -> Path:
