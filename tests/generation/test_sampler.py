@@ -18,7 +18,14 @@ from transformers.generation.logits_process import (
 
 from lmlab.errors import UserError
 from lmlab.generation.options import Options
-from lmlab.generation.sampler import choose, choose_rows, draw, filtered_probabilities, penalised
+from lmlab.generation.sampler import (
+    choose,
+    choose_rows,
+    draw,
+    filtered_probabilities,
+    of_tokens,
+    penalised,
+)
 from lmlab.generation.text import TextStream
 
 HAND = torch.tensor([0.1, 0.5, 0.15, 0.25]).log()
@@ -157,3 +164,14 @@ def test_rows_together_are_as_rows_by_themselves(
     together = choose_rows(table, seen, options, [random.Random(i) for i in range(len(options))])
     alone = [choose(table[i], seen[i], options[i], random.Random(i)) for i in range(len(options))]
     assert together == alone
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_have_no_next_token(value: float) -> None:
+    unused = torch.tensor([1])
+    table = torch.zeros(2, 5)
+    table[1, 4] = value  # of an id beyond the vocabulary
+    assert of_tokens(table, 4, unused).tolist() == [[0.0, -torch.inf, 0.0, 0.0]] * 2
+    table[1, 3] = value
+    with pytest.raises(UserError, match="logits that are not finite: its weights have diverged"):
+        of_tokens(table, 4, unused)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lmlab.errors import UserError
 from lmlab.generation.options import Options
 from lmlab.tokenizer import Tokenizer
 
@@ -23,8 +24,16 @@ def unused_ids(tokenizer: Tokenizer) -> Int[Tensor, "ids"]:
 def of_tokens(
     table: Float[Tensor, "rows all"], size: int, unused: Int[Tensor, "ids"]
 ) -> Float[Tensor, "rows vocab"]:
-    """Return the logits of the first `size` ids on the CPU in float32, -inf where unused."""
+    """Return the logits of the first `size` ids on the CPU in float32, -inf where unused.
+
+    Raises UserError for logits that are not finite, which have no next token.
+    """
     table = table[:, :size].float().cpu()
+    if not table.amax().isfinite():
+        raise UserError(
+            "the model computes logits that are not finite: its weights have diverged, or its "
+            "numbers overflow in this dtype; take an earlier checkpoint, or float32"
+        )
     return table.index_fill(1, unused, -torch.inf) if len(unused) else table
 
 
