@@ -389,6 +389,13 @@ def test_a_runs_right_and_wrong_answers_are_preferences(
     assert "no problem has a right and a wrong sample" in error
 
 
+def refuse_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def generated(*_: object) -> None:
+        pytest.fail("an answer was generated")
+
+    monkeypatch.setattr("lmlab.evaluation.problems.generate_responses", generated)
+
+
 def test_preferences_that_cannot_be_written_are_refused_before_any_answer(
     sums: Path,
     tuned: Path,
@@ -396,10 +403,7 @@ def test_preferences_that_cannot_be_written_are_refused_before_any_answer(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def generated(*_: object) -> None:
-        pytest.fail("an answer was generated")
-
-    monkeypatch.setattr("lmlab.evaluation.problems.generate_responses", generated)
+    refuse_answers(monkeypatch)
     problems = write(tmp_path / "problems.jsonl", [{"prompt": "1+1=", "answer": "2"}])
     arguments = ["evaluate", str(tuned), "--problems", str(problems), "--max-new-tokens", "4"]
     arguments += ["--samples", "2", "--reward", "arithmetic", "--quiet"]
@@ -415,13 +419,10 @@ def test_a_prompt_without_room_in_the_last_run_is_refused_before_any_answer(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def generated(*_: object) -> None:
-        pytest.fail("an answer was generated")
-
     short = tmp_path / "short"
     train(configured("sft", sums, "model.context_length=12", "budget.steps=1"), short)
     capsys.readouterr()
-    monkeypatch.setattr("lmlab.evaluation.problems.generate_responses", generated)
+    refuse_answers(monkeypatch)
     problems = write(tmp_path / "problems.jsonl", [{"prompt": "11+11=", "answer": "22"}])
     arguments = ["--problems", str(problems), "--reward", "arithmetic", "--max-new-tokens", "8"]
     assert command(["evaluate", str(tuned), str(short), *arguments, "--quiet"]) == 1
