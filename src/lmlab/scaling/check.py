@@ -31,10 +31,11 @@ class Check:
 def check_runs(fit: ParametricFit, runs: Runs, *, seed: int = 0) -> tuple[Check, ...]:
     """Return predictions for the sizes and tokens of these runs, beside their losses.
 
-    A run scatters by Student's t, of the residuals with the degrees of freedom that they have left.
+    A run scatters by Student's t, of the residuals with the degrees of freedom that their runs have
+    left.
     """
-    free = len(fit.residuals) - len(NAMES)
-    deviation = float(np.sqrt((fit.residuals**2).sum() / free))
+    deviation = float(np.sqrt((fit.residuals**2).sum() / (len(fit.residuals) - len(NAMES))))
+    free = max(fit.trained - len(NAMES), 1)
     rng = np.random.default_rng(seed)
     checks = []
     for n, d, c, loss in zip(runs.parameters, runs.tokens, runs.flops, runs.loss, strict=True):

@@ -51,6 +51,8 @@ class ParametricFit:
     """Sum of the Huber losses of the residuals."""
     residuals: Float[np.ndarray, " runs"]
     """Log of the observed loss less that of the law's."""
+    trained: int
+    """Runs that the rows are of: as many as rows, fewer in a table of training curves."""
     converged: bool
     gradient: float
     """Largest entry of the gradient of the objective / `HUBER`^2, its curvature scaled to 1."""
@@ -72,9 +74,9 @@ class ParametricFit:
         notes = [f"{sentence}." for sentence in self.law.flat]
         if not self.converged:
             notes.append("The fit did not converge: its constants are unsure.")
-        if len(self.residuals) < FEW:
+        if self.trained < FEW:
             notes.append(
-                f"{len(self.residuals)} runs for five constants: the 95 % intervals of the law are "
+                f"{self.trained} runs for five constants: the 95 % intervals of the law are "
                 f"too narrow for fewer than {FEW} runs."
             )
         if self.law.E < LEAST_FLOOR:
@@ -102,8 +104,8 @@ def fit_parametric(
 
     L-BFGS with the analytic gradient runs from a grid of 4,500 starts. The bootstrap weighs the
     runs at random (Rubin 1981): whole draws with replacement leave out runs that a few constants
-    rest on, and their intervals are too wide. Raises UserError for fewer than 6 runs, or runs of
-    one size or one length.
+    rest on, and their intervals are too wide. Rows of one training curve share a weight. Raises
+    UserError for fewer than 6 runs, or runs of one size or one length.
     """
     _require(runs)
     log_n, log_d, log_loss = (np.log(v) for v in (runs.parameters, runs.tokens, runs.loss))
@@ -122,8 +124,9 @@ def fit_parametric(
         polished = minimize(best.objective(None), np.zeros((1, 5)), tolerance=1e-8)
         minimum = best.points(polished.x)
         rng = np.random.default_rng(seed)
-        size = len(runs)
-        weights = size * rng.dirichlet(np.ones(size), size=samples)
+        run = runs.trained
+        trained = int(run.max()) + 1
+        weights = trained * rng.dirichlet(np.ones(trained), size=samples)[:, run]
         start = np.repeat(polished.x, samples, 0)
         drawn = _chunked(pool, best, start, weights, iterations=300, tolerance=1e-6)
     agreeing = final.value <= polished.value * (1 + SAME) + 1e-9
@@ -144,6 +147,7 @@ def fit_parametric(
         law=law,
         objective=float(polished.value[0]) * HUBER**2,
         residuals=residuals,
+        trained=trained,
         converged=bool(polished.converged[0]),
         gradient=float(polished.gradient[0]),
         starts=len(starts),

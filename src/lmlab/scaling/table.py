@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lmlab.errors import UserError
 from lmlab.scaling.law import FLOPS_PER_PARAMETER, SIX, Cost
@@ -62,6 +62,15 @@ class Runs:
                 raise UserError(f"{self.source} has no runs with {name}={value}")
             found = found.take([each == value for each in shown])
         return found
+
+    @property
+    def trained(self) -> Int[np.ndarray, " runs"]:
+        """For each row, the index of the run that made it: rows of one `run` and size share it."""
+        names = self.columns.get(RUN)
+        if names is None:
+            return np.arange(len(self))
+        keys = [f"{n:.17g} {name}" for n, name in zip(self.parameters, names, strict=True)]
+        return np.unique(keys, return_inverse=True)[1]
 
     def without_highest(self, count: int) -> "Runs":
         """Return all runs but those of highest loss."""
