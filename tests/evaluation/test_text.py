@@ -1,6 +1,8 @@
 """Loss, perplexity and bits per byte against a plain loop, transformers' recipe and the loader."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,6 +125,22 @@ def test_batches_change_nothing_and_every_byte_is_counted(
     sizes = [len(text.encode()) for text in texts]
     assert result.bytes.tolist() == sizes
     assert sum(advanced) == sum(sizes)
+
+
+def test_bytes_are_those_of_the_document_with_a_tokenizer_that_normalizes(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    plain = make_run()
+    file = tmp_path / "tokenizer.json"
+    plain.tokenizer.to_huggingface(file)
+    content = json.loads(file.read_text()) | {"normalizer": {"type": "NFC"}}
+    file.write_text(json.dumps(content))
+    normalizing = make_run("nfc", Tokenizer.from_huggingface(file))
+    texts = ["e\u0301te\u0301", "plain"]  # 7 bytes; 5 in the form NFC
+    results = [evaluate_text(Scorer(run), texts) for run in (normalizing, plain)]
+    assert [result.bytes.tolist() for result in results] == [[7, 5]] * 2
+    assert [result.tokens.tolist() for result in results] == [[5, 5], [7, 5]]
+    results[0].minus(results[1])
 
 
 def test_a_special_token_in_a_text_is_text(run: TrainedRun) -> None:

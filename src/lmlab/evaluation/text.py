@@ -66,9 +66,10 @@ def evaluate_text(
     The first token of a document is predicted from <|endoftext|>; the one after the document is
     not counted, and empty documents are left out. A document longer than the context is read in
     windows, see `sliding_windows`; None for `stride` is half of `context_length`, whose None is the
-    model's. Special tokens in the text are read as ordinary text. `advance` is called with the
-    bytes that were scored. Raises
-    UserError for a stride or a context length out of range, DataError without any document.
+    model's. Special tokens in the text are read as ordinary text. Bytes are those of the document
+    as it was given, also where the tokenizer normalizes it. `advance` is called with the bytes of
+    the scored tokens. Raises UserError for a stride or a context length out of range, DataError
+    without any document.
     """
     name = str(scorer.run.directory)
     step, context = check_stride(stride, context_length, scorer.context_length, name)
@@ -79,10 +80,10 @@ def evaluate_text(
     def requests() -> Iterator[Request]:
         end = np.array([scorer.end])
         for document in filter(len, documents):
-            text = document if isinstance(document, str) else bytes(document)
+            text = document.encode() if isinstance(document, str) else bytes(document)
             ids = np.concatenate([end, scorer.tokenizer.encode_array(text, special="text")])
             tokens.append(len(ids) - 1)
-            sizes.append(int(byte_lengths[ids[1:]].sum()))
+            sizes.append(len(text))
             for window in sliding_windows(len(ids) - 1, context, step):
                 inputs = ids[window.begin : window.end + 1]
                 yield Request(inputs, window.scored, len(tokens) - 1)
