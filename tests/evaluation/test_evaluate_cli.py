@@ -14,6 +14,7 @@ from lmlab.cli import main
 from lmlab.evaluation import Scorer, evaluate_text
 from lmlab.loading import TrainedRun
 from lmlab.tokenizer import Tokenizer
+from lmlab.tokenizer.bpe import byte_tokenizer
 
 Evaluate = Callable[..., tuple[int, str, str]]
 
@@ -262,3 +263,20 @@ def test_the_held_out_text_is_that_of_the_training(
     (runs[0] / "data.json").unlink()
     code, _, err = evaluate(runs[0])
     assert err.endswith(f"{runs[0]} records no held-out text; give --data FILE\n")
+
+
+def test_the_held_out_text_of_a_tokenizer_that_normalizes(
+    train: Callable[..., Any], tiny: list[str], tmp_path: Path, evaluate: Evaluate
+) -> None:
+    file = tmp_path / "tokenizer.json"
+    byte_tokenizer(["<|endoftext|>"]).to_huggingface(file)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"normalizer": {"type": "NFC"}}))
+    Tokenizer.from_huggingface(file).save(tmp_path / "nfc")
+    (tmp_path / "accents.txt").write_text("".join(f"cafe\u0301 {i}\n\n" for i in range(300)))
+    overrides = ["data.paths=[accents.txt]", r"data.separator='\n\n'", "data=text"]
+    saved = ["tokenizer=saved", "tokenizer.path=nfc", "hydra.run.dir=runs/nfc"]
+    done = train(*tiny, *overrides, *saved)
+    assert done.returncode == 0, done.stderr
+    code, out, err = evaluate(tmp_path / "runs" / "nfc", "--format", "json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["results"][0]["corpus"] == "held-out text"
