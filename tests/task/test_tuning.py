@@ -152,6 +152,12 @@ def test_a_killed_run_continues_bit_for_bit(
     ]
     for name, weight in weights[0].items():
         assert torch.equal(weight, weights[1][name])
+    fingerprints = [json.loads((x / "result.json").read_text()) for x in (run, whole)]
+    assert len({result["config_fingerprint"] for result in fingerprints}) == 1
+    moved = run.rename(tmp_path / "moved")  # after it has read its own copy of the tokenizer
+    (moved / "result.json").unlink()
+    train(composed(f"resume='{moved}'"), moved)
+    assert rows(moved) == rows(whole)
 
 
 def test_the_result_does_not_depend_on_micro_batches(

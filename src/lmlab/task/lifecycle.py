@@ -80,14 +80,14 @@ def _run(config: RunConfig, run: Run, distributed: DistributedContext, build: Bu
         run.add_logger(logger.log)
     try:
         with run.stopping_on_signals():
-            outcome, costs = train_task(task, run)
+            outcome, costs = train_task(task, run, config.fingerprint())
     finally:
         if logger is not None:
             logger.finish()
     if outcome.status == "stopped":
         _exit_stopped(run, outcome, distributed)
     if distributed.is_main_process:
-        _finish(task, run, outcome, costs)
+        _finish(task, run, outcome, costs, config.fingerprint())
 
 
 def _with_own_tokenizer(config: RunConfig, run: Run) -> RunConfig:
@@ -107,7 +107,9 @@ def _exit_stopped(run: Run, outcome: Outcome, distributed: DistributedContext) -
     sys.exit(128 + outcome.stop_signal)
 
 
-def _finish(task: Task, run: Run, outcome: Outcome, costs: dict[str, Any]) -> None:
+def _finish(
+    task: Task, run: Run, outcome: Outcome, costs: dict[str, Any], fingerprint: str
+) -> None:
     state, metric = outcome.state, task.criterion.metric
     measured = {metric: None} | state.evaluation | {f"best_{metric}": state.best}
     result = costs | {
@@ -120,7 +122,7 @@ def _finish(task: Task, run: Run, outcome: Outcome, costs: dict[str, Any]) -> No
         "seconds": state.seconds,
         "tokens_per_second": outcome.tokens_per_second,
         "flops": state.tokens * costs["flops_per_token"],
-        "config_fingerprint": task.config.fingerprint(),
+        "config_fingerprint": fingerprint,
         **task.facts(),
     }
     run.write_json(RESULT, result)

@@ -31,8 +31,11 @@ from lmlab.training.throughput import Meter, data_sheet_peak, measured_peak
 from lmlab.training.watch import LayerStats, profiled
 
 
-def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
-    """Train a prepared task in a run directory; returns how it ended, and the model's costs."""
+def train_task(task: Task, run: Run, fingerprint: str) -> tuple[Outcome, dict[str, Any]]:
+    """Train a prepared task in a run directory; returns how it ended, and the model's costs.
+
+    `fingerprint` is that of the run's configuration as it was given, see `RunConfig.fingerprint`.
+    """
     config, runtime = task.config, task.runtime
     trainer = config.trainer
     _configure_torch(config)
@@ -89,8 +92,9 @@ def train_task(task: Task, run: Run) -> tuple[Outcome, dict[str, Any]]:
         criterion=task.criterion,
         runtime=runtime,
         meter=Meter(costs.flops_per_token, _peaks(runtime)),
-        fingerprint=config.fingerprint(),
-        earlier_fingerprints=stored_fingerprints(run.directory / CONFIG),
+        fingerprint=fingerprint,
+        # Resumed runs used to save one that names their own copy of the tokenizer.
+        earlier_fingerprints={*stored_fingerprints(run.directory / CONFIG), config.fingerprint()},
         scaler=LossScaler() if runtime.precision == "fp16" else None,
     )
     tokens = None if tokens_per_step is None else steps * tokens_per_step
