@@ -292,6 +292,17 @@ def test_intervals_hold_the_truth() -> None:
     assert set(third.intervals()) == {*NAMES, "a", "b"}
 
 
+def test_intervals_of_few_runs_hold_the_truth() -> None:
+    """Random weights of 6 runs held the loss in 17 and N in 18 of these 24 tables."""
+    repetitions, held = 24, {"loss": 0, "N": 0}
+    for seed in range(repetitions):
+        runs = isoflop_table(noise=0.005, seed=seed, budgets=2, sizes=3)
+        laws = fit_parametric(runs, samples=100, seed=seed).laws
+        held["loss"] += COURSE.best_loss(1e22) in interval(laws.best_loss(1e22))
+        held["N"] += COURSE.optimum(1e22)[0] in interval(laws.optimum(1e22)[0])
+    assert min(held.values()) >= binom.ppf(0.001, repetitions, 0.95), held
+
+
 def test_rows_of_one_training_curve_are_drawn_together() -> None:
     """Taken for runs of their own, intervals held the loss in 14 of these 24 tables."""
     repetitions, runs, evaluations, held = 24, 24, 6, 0
@@ -317,7 +328,6 @@ def test_the_interval_of_a_run_is_wide_when_few_are_fitted() -> None:
     repetitions, held = 40, 0
     for seed in range(repetitions):
         fit = fit_parametric(isoflop_table(noise=0.005, seed=seed, budgets=2, sizes=4), samples=100)
-        assert fit.notes[-1].startswith("8 runs for five constants: ")
         n, d = COURSE.optimum(np.array([2e19]))
         noise = np.exp(np.random.default_rng([seed, 1]).normal(0, 0.005, 1))
         run = make_runs(parameters=n, tokens=d, loss=COURSE.loss(n, d) * noise)
