@@ -1,5 +1,6 @@
 """Cross-entropy, label smoothing and z-loss against torch's; chunks against the whole."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
@@ -149,6 +150,38 @@ def test_chunks_equal_the_whole_in_half_precision(dtype: torch.dtype) -> None:
     for ours, expected in zip(chunked_grads, grads, strict=True):
         error = (ours - expected).norm() / expected.norm()
         assert error < 0.02
+
+
+@pytest.mark.parametrize("size", [None, 2, 2000], ids=["whole", "chunks", "one chunk"])
+@pytest.mark.parametrize("losses", [token_losses, fused_token_losses])
+@pytest.mark.parametrize(
+    ("logit", "count", "scale"),
+    [(18.0, 4, 2.0**16), (-128.0, 1024, 2.0**-6)],
+    ids=["underflow", "overflow"],
+)
+def test_float16_gradients_have_the_scale_of_the_loss(
+    losses: Callable[..., dict[str, Tensor]],
+    size: int | None,
+    logit: float,
+    count: int,
+    scale: float,
+) -> None:
+    """Without the scale the gradients of the head do not fit into float16."""
+    head = nn.Linear(1, 2, bias=False)
+    head.weight.data = torch.tensor([[1.0], [0.0]])
+    found = []
+    for enabled in (False, True):
+        hidden = torch.full((count, 1), logit, requires_grad=True)
+        targets = torch.zeros(count, dtype=torch.long)
+        with torch.autocast("cpu", dtype=torch.float16, enabled=enabled):
+            if size is None or not enabled:
+                loss = losses(head(hidden), targets)["loss"]
+            else:
+                loss = chunked(
+                    lambda x, y: losses(head(x), y), (head.weight,), hidden, targets, size
+                )["loss"]
+        found.append(torch.autograd.grad(loss * scale, (hidden, head.weight)))
+    torch.testing.assert_close(found[1], found[0], rtol=2e-3, atol=0)
 
 
 def test_the_logits_of_the_batch_are_never_there_together() -> None:

@@ -1,12 +1,14 @@
 """Losses computed on a part of the tokens at a time, so that their logits fit into memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import starmap
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lmlab.training.device import current_autocast
 from lmlab.training.losses import Terms, refuse_second_derivative
 
 
@@ -29,8 +31,7 @@ def chunked(
     carried by the first of them, and the others are detached. It can go backward once.
     """
     if not torch.is_grad_enabled():
-        pieces = zip(hidden.split(size), targets.split(size), strict=True)
-        return _add(losses(*piece) for piece in pieces)
+        return _add(starmap(losses, _pieces(hidden, targets, size)))
     names: list[str] = []
     total, *values = _Chunked.apply(losses, names, size, hidden, targets, *parameters)
     terms = dict(zip(names, values, strict=True))
@@ -49,7 +50,11 @@ def _add(parts: Any) -> Terms:
 
 
 class _Chunked(torch.autograd.Function):
-    """Computes the gradients of a chunk right after its losses, while its logits are there."""
+    """Computes the gradients of a chunk right after its losses, while its logits are there.
+
+    In float16 they would underflow before the loss is scaled: there the backward pass computes
+    them, and the logits again.
+    """
 
     @staticmethod
     def forward(
@@ -61,23 +66,14 @@ class _Chunked(torch.autograd.Function):
         targets: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
-        sums: Terms = {}
-        hidden_grad = torch.empty_like(hidden)
-        parameter_grads: list[Tensor] = []
-        chunks = zip(hidden.split(size), targets.split(size), hidden_grad.split(size), strict=True)
-        for piece, piece_targets, piece_grad in chunks:
-            with torch.enable_grad():
-                piece = piece.detach().requires_grad_()
-                terms = losses(piece, piece_targets)
-                total = torch.stack(list(terms.values())).sum()
-            grad, *grads = torch.autograd.grad(total, (piece, *parameters))
-            piece_grad.copy_(grad)
-            if parameter_grads:
-                torch._foreach_add_(parameter_grads, grads)
-            else:
-                parameter_grads = [each.contiguous() for each in grads]
-            sums = _add([sums, {name: value.detach() for name, value in terms.items()}])
-        ctx.gradients = hidden_grad, *parameter_grads
+        ctx.autocast, dtype = current_autocast(hidden)
+        ctx.gradients, ctx.again = None, None
+        if dtype == torch.float16:
+            ctx.again = losses, size
+            ctx.save_for_backward(hidden, targets, *parameters)
+            sums = _add(starmap(losses, _pieces(hidden, targets, size)))
+        else:
+            sums, ctx.gradients = _differentiated(losses, size, hidden, targets, parameters)
         names.extend(sums)
         values = list(sums.values())
         ctx.mark_non_differentiable(*values)
@@ -86,9 +82,48 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         refuse_second_derivative()
-        if ctx.gradients is None:
+        if ctx.again is not None:
+            hidden, targets, *parameters = ctx.saved_tensors
+            losses, size = ctx.again
+            with ctx.autocast():
+                _, gradients = _differentiated(losses, size, hidden, targets, parameters, grads[0])
+        elif ctx.gradients is None:
             raise RuntimeError("a loss in chunks can go backward once")
-        hidden_grad, *parameter_grads = ctx.gradients
-        ctx.gradients = None  # they are scaled in place: the head's are the largest of all
-        torch._foreach_mul_([hidden_grad, *parameter_grads], grads[0])
+        else:
+            gradients = ctx.gradients
+            ctx.gradients = None  # they are scaled in place: the head's are the largest of all
+            torch._foreach_mul_(gradients, grads[0])
+        hidden_grad, *parameter_grads = gradients
         return None, None, None, hidden_grad, None, *parameter_grads
+
+
+def _differentiated(
+    losses: Callable[[Tensor, Tensor], Terms],
+    size: int,
+    hidden: Tensor,
+    targets: Tensor,
+    parameters: Sequence[Tensor],
+    scale: Tensor | None = None,
+) -> tuple[Terms, list[Tensor]]:
+    """Return the sums, and the gradients of all of them times `scale`: hidden's, parameters'."""
+    sums: Terms = {}
+    hidden_grad = torch.empty_like(hidden)
+    parameter_grads: list[Tensor] = []
+    pieces = zip(_pieces(hidden, targets, size), hidden_grad.split(size), strict=True)
+    for (piece, piece_targets), piece_grad in pieces:
+        with torch.enable_grad():
+            piece = piece.detach().requires_grad_()
+            terms = losses(piece, piece_targets)
+            total = torch.stack(list(terms.values())).sum()
+        grad, *grads = torch.autograd.grad(total, (piece, *parameters), scale)
+        piece_grad.copy_(grad)
+        if parameter_grads:
+            torch._foreach_add_(parameter_grads, grads)
+        else:
+            parameter_grads = [each.contiguous() for each in grads]
+        sums = _add([sums, {name: value.detach() for name, value in terms.items()}])
+    return sums, [hidden_grad, *parameter_grads]
+
+
+def _pieces(hidden: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(hidden.split(size), targets.split(size), strict=True)

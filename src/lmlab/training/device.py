@@ -78,6 +78,17 @@ def autocast_for(
     return partial(torch.autocast, device.type, dtype=DTYPES[precision])
 
 
+def current_autocast(x: torch.Tensor) -> tuple[Callable[[], torch.autocast], torch.dtype]:
+    """Return the context that computes as it is done here and now, and what products with `x` are
+    computed in.
+    """
+    kind = x.device.type
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    # Without its cache, which would keep casts of weights from outside of a later graph.
+    again = partial(torch.autocast, kind, dtype=dtype, enabled=enabled, cache_enabled=False)
+    return again, dtype if enabled else x.dtype
+
+
 def keep_freed_memory() -> None:
     """Make the C library keep large freed blocks for the next step.
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lmlab.training.device import current_autocast
 from lmlab.training.losses import refuse_second_derivative
 
 Head = Callable[[Float[Tensor, "tokens d_model"]], Float[Tensor, "tokens vocab"]]
@@ -70,7 +71,7 @@ class _TokenLogProbs(torch.autograd.Function):
         ctx.save_for_backward(hidden, targets, *parameters)
         ctx.set_materialize_grads(False)
         ctx.head, ctx.size = head, size
-        ctx.autocast = _autocast_state(hidden.device)
+        ctx.autocast, _ = current_autocast(hidden)
         log_p = hidden.new_empty(targets.shape, dtype=torch.float32)
         entropy = torch.empty_like(log_p)
         for at in _chunks(len(hidden), size):
@@ -87,7 +88,7 @@ class _TokenLogProbs(torch.autograd.Function):
         sums = [torch.zeros_like(p) for p in trained]
         hidden_grad = torch.zeros_like(hidden) if needed[2] else None
         for at in _chunks(len(hidden), ctx.size):
-            with torch.enable_grad(), _autocast(*ctx.autocast):
+            with torch.enable_grad(), ctx.autocast():
                 piece = hidden[at].detach().requires_grad_(needed[2])
                 log_p = _distribution(ctx.head, piece)
                 chosen = None if grads[0] is None else _chosen(log_p, targets[at])
@@ -108,13 +109,3 @@ class _TokenLogProbs(torch.autograd.Function):
 
 def _chunks(total: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, total, size))
-
-
-def _autocast_state(device: torch.device) -> tuple[str, bool, torch.dtype]:
-    kind = device.type
-    return kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-
-
-def _autocast(kind: str, enabled: bool, dtype: torch.dtype) -> torch.autocast:
-    # Without its cache, which would keep casts of weights from outside of this graph.
-    return torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False)

@@ -81,7 +81,8 @@ class _TokenLosses(torch.autograd.Function):
         size, dtype = max(1, len(rows)), torch.float32
         if computed_here(logits):
             size = max(1, torch.get_num_threads() * CACHED_LOGITS // rows.shape[-1])
-            dtype = logits.dtype
+            # Float16 holds small gradients only after the loss is scaled, in the backward pass.
+            dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
         grads = torch.empty(rows.shape, dtype=dtype, device=logits.device) if needed else None
         sums = torch.zeros(3, device=logits.device)
         for start in range(0, len(rows), size):
