@@ -211,6 +211,20 @@ def test_bad_configurations_are_refused_at_load(overrides: tuple[str, ...], mess
         config("grpo", *overrides)
 
 
+@pytest.mark.parametrize("task", ["grpo", "ppo", "expert_iteration"])
+def test_policies_are_compared_without_dropout(task: str, tmp_path: Path) -> None:
+    """With it an unchanged policy would have ratios that are not 1, and be clipped."""
+    dropout = ("model.dropout=0.1", "model.attention.dropout=0.2")
+    given = config(task, *dropout, "budget.steps=1", *TASKS[task])
+    if task == "expert_iteration":
+        run(given, tmp_path / "run")
+        return
+    message = f"task={task} compares log-probabilities with those of a model without dropout, "
+    mend = "got 0.1; set model.dropout=0 model.attention.dropout=0"
+    with pytest.raises(ConfigError, match=re.escape(message + mend)):
+        run(given, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

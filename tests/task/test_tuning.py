@@ -243,6 +243,18 @@ def test_preferences_are_learnt(pairs: Path, tuned: Path, tmp_path: Path) -> Non
     assert command(["report", str(run)]) == 0
 
 
+def test_preferences_are_compared_without_dropout(pairs: Path, sums: Path, tmp_path: Path) -> None:
+    """A model that was trained with it goes on without it."""
+    parent = tmp_path / "parent"
+    train(configured("sft", sums, "model.dropout=0.1", "budget.steps=1"), parent)
+    options = (f"init_from='{parent}'", "budget.steps=1")
+    with pytest.raises(ConfigError, match=r"got 0\.1; set model\.dropout=0"):
+        train(configured("dpo", pairs, *options), tmp_path / "run")
+    train(configured("dpo", pairs, *options, "model.dropout=0"), tmp_path / "run")
+    first, *_ = rows(tmp_path / "run")
+    assert first["val/loss"] == pytest.approx(math.log(2))
+
+
 def test_a_lost_reference_is_said(pairs: Path, tuned: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(configured("dpo", pairs, f"init_from='{tuned}'", "task.loss=ipo"), run)

@@ -21,6 +21,7 @@ from lmlab.layout import CHECKPOINTS, checkpoints_in
 from lmlab.model import Transformer
 from lmlab.runs.run import Run
 from lmlab.task.config import DPOConfig
+from lmlab.task.dropout import refuse_dropout
 from lmlab.task.tuning import Tuning
 from lmlab.training.batch import to_device
 from lmlab.training.runtime import Runtime
@@ -110,11 +111,12 @@ class DPO(Tuning[Pair]):
         return chosen, rejected
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        """Read the pairs; raises ConfigError without a run to start from."""
+        """Read the pairs; raises ConfigError without a run to start from, or with dropout."""
         if self.config.init_from is None:
             raise ConfigError(
                 "init_from", "task=dpo needs init_from=RUN: the reference is its model"
             )
+        refuse_dropout(self.config)
         super().prepare(say)
 
     def build_objective(self, model: Transformer) -> PreferenceObjective:

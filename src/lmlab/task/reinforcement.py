@@ -25,6 +25,7 @@ from lmlab.errors import ConfigError, UserError
 from lmlab.model import Transformer
 from lmlab.runs.run import Run
 from lmlab.task.base import Task
+from lmlab.task.dropout import refuse_dropout
 from lmlab.task.given_tokenizer import given_tokenizer
 from lmlab.task.reference import reference_model
 from lmlab.task.rl_config import RolloutTaskConfig
@@ -90,6 +91,8 @@ class Reinforcement(Task):
                 f"task={self.settings.kind} generates with the whole model in each process; use "
                 "parallel=ddp",
             )
+        if self.settings.kind != "expert_iteration":  # which is supervised
+            refuse_dropout(self.config)
         self.say, self.notices = say, Notices(say)
         self.grader = Grader(
             self.settings.reward, self.settings.reward_deadline, processes=self._graders()
