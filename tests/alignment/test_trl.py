@@ -32,7 +32,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.model, self.lm_head = model, model.lm_head
 
-    def hidden(self, ids: Tensor) -> Tensor:
+    def hidden(self, ids: Tensor, *, counted: Tensor) -> Tensor:
         return self.model.model(ids).last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:

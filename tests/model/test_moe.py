@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from lmlab.model import build
 from lmlab.model.ffn.config import MoEConfig
@@ -105,6 +106,29 @@ def test_losses_of_the_router_by_hand() -> None:
     balance.backward()
     assert moe.centroids.grad is not None
     assert moe.centroids.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("real", [(6, 2), (0, 5), (0, 0)])
+def test_padding_does_not_count_in_losses_of_the_router(real: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    moe = MoE(configured(), 8, 12)
+    x = torch.randn(2, 6, 8)
+    moe.counted = torch.arange(6) < torch.tensor(real)[:, None]
+    out = moe(x)
+    padded = moe.routing
+    assert padded is not None
+    moe.counted = None
+    torch.testing.assert_close(out, moe(x))
+    logits = x.view(-1, 8) @ moe.centroids.T
+    if not sum(real):
+        assert padded.balance == padded.z == 0
+        return
+    mask = torch.arange(6) < torch.tensor(real)[:, None]
+    theirs = load_balancing_loss_func((logits,), 5, 2, mask.long())
+    torch.testing.assert_close(padded.balance, theirs / 2)  # which sums over the two choices
+    moe(x[mask])
+    assert moe.routing is not None
+    torch.testing.assert_close(padded, moe.routing)
 
 
 def test_the_model_reports_losses_and_loads() -> None:

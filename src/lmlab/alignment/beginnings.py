@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from lmlab.alignment.masks import until_last
 from lmlab.kernels.onednn import ROW_MULTIPLE
 from lmlab.model import Transformer
 from lmlab.model.context import Rows
@@ -32,8 +33,7 @@ def beginnings(
         before = before + count
         numbers[:, column] = before
         count += len(found)
-    needed = mask.flip(1).cumsum(dim=1).flip(1) > 0
-    return torch.where(needed, torch.from_numpy(numbers), PADDING)
+    return torch.where(until_last(mask), torch.from_numpy(numbers), PADDING)
 
 
 def hidden_states(
@@ -44,7 +44,7 @@ def hidden_states(
     Where the number is -1 the result has no meaning.
     """
     if not model.takes_rows:
-        return model.hidden(ids)
+        return model.hidden(ids, counted=numbers != PADDING)
     rows = _rows(numbers)
     first = ids.flatten()[rows.first]
     hidden = model.hidden(first, rows.first % ids.shape[1], rows=rows)

@@ -1,10 +1,18 @@
 """Sums and means over the tokens of responses."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lmlab.alignment.config import Normalization
+
+
+def until_last(mask: Bool[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
+    """Return where a row's mask is true there or later: all but padding and what changes no loss.
+
+    `mask` is where labels are learnt.
+    """
+    return mask.flip(1).cumsum(dim=1).flip(1) > 0
 
 
 def masked_mean(

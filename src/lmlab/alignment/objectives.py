@@ -10,7 +10,7 @@ from torch import Tensor
 from lmlab.alignment.batches import Preferences, Supervised
 from lmlab.alignment.config import PreferenceLossKind
 from lmlab.alignment.log_probabilities import policy_log_probabilities
-from lmlab.alignment.masks import masked_mean, masked_normalize
+from lmlab.alignment.masks import masked_mean, masked_normalize, until_last
 from lmlab.alignment.preference import PreferenceLoss, dpo_loss, ipo_loss
 from lmlab.model import Transformer
 from lmlab.training.losses import Terms
@@ -32,9 +32,12 @@ class SupervisedObjective(Objective):
     def forward(self, *batch: Any) -> Losses:
         """Return what is minimised, and what is logged: sums over the labels that are learnt."""
         rows = Supervised(*batch)
-        hidden = self.model.hidden(rows.input_ids, rows.positions, segments=rows.segments)
+        mask = rows.weights > 0
+        hidden = self.model.hidden(
+            rows.input_ids, rows.positions, segments=rows.segments, counted=until_last(mask)
+        )
         log_probs, entropy = policy_log_probabilities(
-            self.model, hidden, rows.labels, rows.weights > 0, chunk_tokens=self.chunk_tokens
+            self.model, hidden, rows.labels, mask, chunk_tokens=self.chunk_tokens
         )
         terms = {"loss": -(rows.weights * log_probs).sum()}
         if self.training:
@@ -94,7 +97,7 @@ class PreferenceObjective(Objective):
     def log_probs(self, pairs: Preferences) -> Tensor:
         """Return log-probabilities of responses, (pairs, 2): sums over tokens, means for IPO."""
         ids, labels, mask = (part.flatten(0, 1) for part in pairs[:3])
-        hidden = self.model.hidden(ids)
+        hidden = self.model.hidden(ids, counted=until_last(mask))
         log_probs, _ = policy_log_probabilities(
             self.model, hidden, labels, mask, chunk_tokens=self.chunk_tokens
         )
@@ -108,5 +111,8 @@ class PreferenceObjective(Objective):
 
 
 def auxiliary_losses(model: Transformer, weight: Float[Tensor, ""]) -> Terms:
-    """Return the model's auxiliary losses, means over the micro-batch, times its weight."""
+    """Return the model's auxiliary losses, means over the micro-batch, times its weight.
+
+    Padding does not count in them.
+    """
     return {name: value * weight for name, value in model.auxiliary_losses().items()}

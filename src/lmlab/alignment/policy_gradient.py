@@ -12,7 +12,7 @@ from lmlab.alignment.config import Normalization, PolicyLossKind
 from lmlab.alignment.experience import Experience
 from lmlab.alignment.log_probabilities import policy_log_probabilities
 from lmlab.alignment.losses import kl_penalty, policy_loss, value_loss
-from lmlab.alignment.masks import sequence_sums, sequence_weight
+from lmlab.alignment.masks import sequence_sums, sequence_weight, until_last
 from lmlab.model import Transformer
 from lmlab.model.value_head import ActorCritic
 from lmlab.training.objective import Losses, Objective
@@ -54,7 +54,7 @@ class PolicyGradient(Objective):
         """Return what is minimised, and what is logged of it: sums over the batch's rows."""
         settings, rows = self.settings, Experience(*batch)
         if rows.beginnings is None:
-            hidden = self.model.hidden(rows.input_ids)
+            hidden = self.model.hidden(rows.input_ids, counted=until_last(rows.mask))
         else:
             hidden = hidden_states(self.model, rows.input_ids, rows.beginnings)
         log_probs, entropy = policy_log_probabilities(

@@ -3,7 +3,7 @@
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -111,12 +111,14 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         segments: Int[Tensor, "*batch time"] | None = None,
         rows: Rows | None = None,
+        counted: Bool[Tensor, "*batch time"] | None = None,
     ) -> Float[Tensor, "*batch time d_model"]:
         """Return the input of the head; arguments as in `forward`.
 
         `segments` numbers the examples of rows that hold several, whose tokens attend within their
         example; `positions` then begin at 0 in each. With `rows`, `ids` and `positions` are those
-        of the tokens (tokens) that the rows share; see `takes_rows`.
+        of the tokens (tokens) that the rows share; see `takes_rows`. `counted` are the tokens that
+        count in the losses and loads of experts; None: all.
         With `checkpoint_activations` a block saves its input only, and is computed again in the
         backward pass (Chen et al. 2016). Raises ValueError beyond the context length.
         """
@@ -142,6 +144,8 @@ class Transformer(nn.Module):
         rotation = self.position.rotation(where)
         if cache is not None:
             cache.prepare(where if positions is None else positions, len(ids))
+        for moe in self._moes:
+            moe.counted = counted
         for layer, block in enumerate(self.blocks):
             layer_cache = cache.layers[layer] if cache is not None else None
             context = Context(
@@ -156,7 +160,7 @@ class Transformer(nn.Module):
             else:
                 x = block(x, context)
         if self._moes and self.training:
-            self._add_loads(ids.numel())
+            self._add_loads(ids.numel() if counted is None else counted.sum())
         return self.final_norm(x)
 
     @property
@@ -197,7 +201,7 @@ class Transformer(nn.Module):
         return {name: torch.stack(layers).mean() for name, layers in losses.items()}
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _add_loads(self, tokens: int) -> None:
+    def _add_loads(self, tokens: int | Tensor) -> None:
         routings = [moe.routing for moe in self._moes if moe.routing is not None]
         loads = tokens * torch.stack([routing.load.detach() for routing in routings])
         self._loads = loads if self._loads is None else self._loads + loads

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lmlab.model.ffn.config import MoEConfig, RouterSoftmax
@@ -26,7 +26,7 @@ Chosen = tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]
 
 
 class Routing(NamedTuple):
-    """Statistics of the routing in one forward pass."""
+    """Statistics of the routing in one forward pass, of the tokens that count."""
 
     load: Float[Tensor, "experts"]
     """Fraction of the choices of each expert."""
@@ -79,6 +79,8 @@ class MoE(nn.Module):
         self.choose = ROUTERS[config.router_softmax]
         self.activation = GATES[config.activation]
         self.routing: Routing | None = None
+        self.counted: Bool[Tensor, "*batch time"] | None = None
+        """Tokens that count in `routing`; None: all."""
         self.product: Product = linear
         width = d_ff // config.granularity
 
@@ -107,7 +109,7 @@ class MoE(nn.Module):
         gates, experts = self.choose(logits, self.top_k)
         counts = _counts(experts, self.num_experts)
         if self.training:
-            self.routing = _routing(logits, counts)
+            self.routing = _routing(logits, experts, counts, self.counted)
         order = experts.flatten().argsort(stable=True)
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(len(order), device=order.device)
@@ -135,11 +137,25 @@ def _counts(experts: Int[Tensor, "tokens k"], num_experts: int) -> Int[Tensor, "
     return torch.bincount(experts.flatten(), minlength=num_experts)
 
 
-def _routing(logits: Logits, counts: Int[Tensor, "experts"]) -> Routing:
-    load = counts / counts.sum()
-    probability = torch.softmax(logits, dim=-1).mean(dim=0)
-    balance = len(load) * (load * probability).sum()
-    return Routing(load, balance, torch.logsumexp(logits, dim=-1).square().mean())
+def _routing(
+    logits: Logits,
+    experts: Int[Tensor, "tokens k"],
+    counts: Int[Tensor, "experts"],
+    counted: Bool[Tensor, "*batch time"] | None,
+) -> Routing:
+    probabilities = torch.softmax(logits, dim=-1)
+    squares = torch.logsumexp(logits, dim=-1).square()
+    if counted is None:
+        load, probability, z = counts / counts.sum(), probabilities.mean(dim=0), squares.mean()
+    else:
+        ones = counted.reshape(-1, 1).long()
+        counts = torch.zeros_like(counts).index_add_(
+            0, experts.flatten(), ones.expand_as(experts).flatten()
+        )
+        load = counts / counts.sum().clamp(min=1)
+        share = ones / ones.sum().clamp(min=1)
+        probability, z = (share * probabilities).sum(dim=0), (share[:, 0] * squares).sum()
+    return Routing(load, len(load) * (load * probability).sum(), z)
 
 
 class _Scatter(torch.autograd.Function):
