@@ -6,6 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import (
+    get_constant_schedule_with_warmup,
+    get_cosine_with_min_lr_schedule_with_warmup,
+    get_inverse_sqrt_schedule,
+    get_linear_schedule_with_warmup,
+    get_wsd_schedule,
+)
 
 from lmlab.optim import build_schedule, cosine_schedule
 from lmlab.optim.config import ConstantConfig, CosineConfig
@@ -61,6 +68,11 @@ def test_constant_warms_up_and_holds() -> None:
     assert [schedule(t) for t in (0, 1, 2, 4, 99)] == [0.0, 0.5, 1.0, 2.0, 2.0]
 
 
+def test_a_decay_lasts_for_a_step_at_least() -> None:
+    config = composed("schedule=linear", "schedule.warmup=0", "schedule.end=0.1").schedule
+    assert build_schedule(config, 2.0, 4)(0) == 2.0
+
+
 def test_linear_by_hand() -> None:
     rates = [linear_schedule(t, 1.0, 0.2, 4, 12) for t in range(15)]
     assert rates[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
@@ -71,6 +83,32 @@ def test_linear_by_hand() -> None:
 def test_inverse_sqrt_by_hand() -> None:
     rates = [inverse_sqrt_schedule(t, 3.0, 100) for t in (0, 50, 100, 400, 10_000)]
     assert rates == pytest.approx([0.0, 1.5, 3.0, 1.5, 0.3])
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 10])
+@pytest.mark.parametrize("warmup", [0, 1, 2, 10, 15])
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "inverse_sqrt", "wsd"])
+def test_short_runs_have_the_rates_of_transformers(kind: str, warmup: int, total: int) -> None:
+    config = composed(f"schedule={kind}", f"schedule.warmup={warmup}").schedule
+    schedule = build_schedule(config, 0.3, total)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    theirs: torch.optim.lr_scheduler.LambdaLR
+    if kind == "constant":
+        theirs = get_constant_schedule_with_warmup(optimizer, warmup)
+    elif kind == "inverse_sqrt":
+        theirs = get_inverse_sqrt_schedule(optimizer, warmup, timescale=max(1, warmup))
+    elif kind == "linear":
+        theirs = get_linear_schedule_with_warmup(optimizer, warmup, total)
+    elif kind == "cosine":
+        theirs = get_cosine_with_min_lr_schedule_with_warmup(
+            optimizer, warmup, total, min_lr_rate=0.1
+        )
+    else:
+        theirs = get_wsd_schedule(optimizer, warmup, round(0.2 * total), total)
+    for t in range(total):
+        assert schedule(t) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
 
 
 def test_wsd_by_hand() -> None:
@@ -89,7 +127,7 @@ def test_every_schedule_is_defined_at_every_step(kind: str, total: int) -> None:
     schedule = build_schedule(composed(f"schedule={kind}").schedule, 0.5, total)
     rates = [schedule(t) for t in range(total + 1)]
     assert all(0 <= rate <= 0.5 + 1e-12 for rate in rates)
-    assert max(rates) > 0 or total == 1
+    assert rates[0] > 0 or total > 7
 
 
 @pytest.mark.parametrize(

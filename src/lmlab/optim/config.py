@@ -112,11 +112,12 @@ class LinearConfig(Config):
 
 
 class InverseSqrtConfig(Config):
-    """Linear warmup, then `peak * sqrt(warmup / step)` (Vaswani et al. 2017)."""
+    """Linear warmup, then `peak * sqrt(warmup / step)`, or without one `peak / sqrt(step + 1)`
+    (Vaswani et al. 2017)."""
 
     kind: Literal["inverse_sqrt"]
     warmup: Warmup
-    """Steps of linear warmup, at least one; below 1, the fraction of all steps."""
+    """Steps of linear warmup; below 1, the fraction of all steps."""
 
 
 class WSDConfig(Config):

@@ -37,7 +37,12 @@ def constant_schedule(t: int, max_lr: float, warmup_steps: int) -> float:
 
 
 def inverse_sqrt_schedule(t: int, max_lr: float, warmup_steps: int) -> float:
-    """Return `t/Tw * max` before `Tw`, then `max * sqrt(Tw / t)` (Vaswani et al. 2017)."""
+    """Return `t/Tw * max` before `Tw`, then `max * sqrt(Tw / t)` (Vaswani et al. 2017).
+
+    Without warmup `max / sqrt(t + 1)`.
+    """
+    if warmup_steps == 0:
+        return max_lr / (t + 1) ** 0.5
     return max_lr * min(t / warmup_steps, (warmup_steps / max(t, 1)) ** 0.5)
 
 
@@ -97,11 +102,11 @@ def build_schedule(config: ScheduleConfig, max_lr: float, total_steps: int) -> S
     if config.kind == "constant":
         return lambda t: constant_schedule(t, max_lr, warmup)
     if config.kind == "inverse_sqrt":
-        return lambda t: inverse_sqrt_schedule(t, max_lr, max(1, warmup))
+        return lambda t: inverse_sqrt_schedule(t, max_lr, warmup)
     min_lr = config.min_ratio * max_lr
     if config.kind == "wsd":
         decay_start = max(warmup, total_steps - steps_of(config.decay, total_steps, whole=True))
         return lambda t: wsd_schedule(t, max_lr, min_lr, warmup, decay_start, total_steps)
-    end = steps_of(config.end, total_steps, whole=True)
+    end = max(1, steps_of(config.end, total_steps, whole=True))
     shape = cosine_schedule if config.kind == "cosine" else linear_schedule
     return lambda t: shape(t, max_lr, min_lr, warmup, end)
