@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lmlab.kernels.once import once_differentiable
+
 Heads = Float[Tensor, "*batch heads time d"]
 LogSumExp = Float[Tensor, "*batch heads time"]
 
@@ -145,7 +147,7 @@ def attention_function(
             return out
 
         @staticmethod
-        @torch.autograd.function.once_differentiable
+        @once_differentiable
         def backward(ctx: Any, grad: Tensor) -> Any:
             return *differentiate(grad, *ctx.saved_tensors, ctx.is_causal), None
 

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lmlab.kernels import native
+from lmlab.kernels.once import once_differentiable
 
 Heads = Float[Tensor, "batch heads time d_k"]
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lmlab.kernels.mx import quantize_mx
+from lmlab.kernels.once import once_differentiable
 
 ALIGNMENT = 16
 """Inputs, outputs and tokens of a float8 product are multiples of it."""
@@ -81,7 +82,7 @@ class _Fp8Linear(torch.autograd.Function):
         return _multiply(x8, w8, x_scale, w_scale, dtype)[:tokens]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         x8, x_scale, w8, w_scale = ctx.saved_tensors
         x_dtype, w_dtype = ctx.dtypes
@@ -101,7 +102,7 @@ class _MXLinear(torch.autograd.Function):
             return (_rounded(x, -1) @ _rounded(weight, -1).t()).to(dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lmlab.kernels import native
+from lmlab.kernels.once import once_differentiable
 from lmlab.model.config import NORM_EPS, NormKind
 from lmlab.processor import computed_here
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from lmlab.kernels.low_precision import PRODUCTS
+from lmlab.kernels.once import once_differentiable
 from lmlab.kernels.onednn import has_onednn, onednn_linear, onednn_product
 from lmlab.processor import FAST_ONEDNN, SLOW_BFLOAT16
 
@@ -110,6 +111,7 @@ class _UpcastLinear(torch.autograd.Function):
         return (x.float() @ weight.float().mT).bfloat16()
 
     @staticmethod
+    @once_differentiable
     @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors

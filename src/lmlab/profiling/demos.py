@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity
 
 from lmlab.errors import UserError
 from lmlab.gpu.names import BYTES
+from lmlab.kernels.once import once_differentiable
 from lmlab.model.config import ModelConfig
 from lmlab.model.transformer import Transformer
 from lmlab.profiling.ranges import parts
@@ -165,6 +166,7 @@ class Recomputed(torch.autograd.Function):
         return three_sigmoids(x)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         """Return the gradient, from a second forward pass."""
         (x,) = ctx.saved_tensors

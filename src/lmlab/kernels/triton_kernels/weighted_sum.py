@@ -8,6 +8,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from lmlab.kernels.once import once_differentiable
 from lmlab.kernels.support import check_dtype
 
 ROWS, WIDTH = 16, 64
@@ -76,7 +77,7 @@ class WeightedSum(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         """Return the gradients of x and of the weight."""
         flat, weight = ctx.saved_tensors

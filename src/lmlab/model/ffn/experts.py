@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from lmlab.kernels.once import once_differentiable
 from lmlab.model.ffn.glu import gated
 from lmlab.model.layers import full_precision
 from lmlab.model.products import Product, linear, multiplies_by_torch
