@@ -115,7 +115,8 @@ class ModelConfig(Config):
     context_length: Count
     """Longest sequence, in tokens; training uses windows of this length."""
     vocab_size: Count | None
-    """Rows of the embedding; null: the tokenizer's."""
+    """Rows of the embedding; null: the tokenizer's. More are trained as tokens that never occur;
+    generation and scores leave them out."""
     block: BlockKind
     """Feed-forward after attention, or both on the same input and added (GPT-J, PaLM)."""
     norm: NormKind
