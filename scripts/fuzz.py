@@ -155,7 +155,7 @@ def file_reader(dice: Dice) -> None:
         readers: list[Callable[[Path], Tokenizer]] = [
             lambda path: Tokenizer.load(path.parent),
             Tokenizer.from_huggingface,
-            Tokenizer.from_tiktoken,
+            lambda path: Tokenizer.from_tiktoken(path, pattern="gpt2"),
         ]
         choice = dice.randrange(3)
         if choice == 0:

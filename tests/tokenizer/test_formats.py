@@ -96,7 +96,7 @@ def test_round_trips_with_awkward_special_tokens(
     tokenizer.save(folder)
     assert parts(Tokenizer.load(folder)) == parts(tokenizer)
     tokenizer.to_tiktoken(folder / "ranks")
-    again = Tokenizer.from_tiktoken(folder / "ranks", tokenizer.special_tokens)
+    again = Tokenizer.from_tiktoken(folder / "ranks", tokenizer.special_tokens, "gpt2")
     assert parts(again) == parts(tokenizer)
     if {"a", "é"} & set(specials):  # byte 0xe9 is written é
         with pytest.raises(UserError, match="cannot hold the special token"):
@@ -189,7 +189,7 @@ def test_special_tokens_missing_from_the_files_are_appended(
     more = Tokenizer.from_files(*files, special_tokens=["<|new|>", "<|endoftext|>"])
     assert more.special_tokens == {"<|new|>": 500, "<|endoftext|>": 499}
     small.to_tiktoken(tmp_path / "ranks")
-    ranks = Tokenizer.from_tiktoken(tmp_path / "ranks", ["<|new|>"])
+    ranks = Tokenizer.from_tiktoken(tmp_path / "ranks", ["<|new|>"], "gpt2")
     assert ranks.special_tokens == {"<|new|>": 499}
 
 
@@ -233,7 +233,8 @@ def test_tiktoken_tokens_longer_than_any_word(tmp_path: Path) -> None:
         if len(token) > 1:
             left, right = encode_pretoken(token, order)
             order[left, right] = len(order)
-    assert Tokenizer.from_tiktoken(tmp_path / "ranks").merges == list(order) == tokenizer.merges
+    again = Tokenizer.from_tiktoken(tmp_path / "ranks", pattern="gpt2")
+    assert again.merges == list(order) == tokenizer.merges
 
 
 @pytest.mark.parametrize("name", [*READERS, "ranks.tiktoken"])
@@ -406,7 +407,7 @@ def test_damaged_ranks(
     small.to_tiktoken(path)
     path.write_text(damage(path.read_text()))
     with pytest.raises(DataError, match=message):
-        Tokenizer.from_tiktoken(path)
+        Tokenizer.from_tiktoken(path, pattern="gpt2")
 
 
 def test_tiktoken_cannot_hold_ids_in_another_order(small: Tokenizer, tmp_path: Path) -> None:

@@ -288,9 +288,9 @@ class Tokenizer:
         cls,
         path: PathLike,
         special_tokens: Sequence[str] | Mapping[str, int] | None = None,
-        pattern: str = "gpt2",
+        pattern: str | None = None,
     ) -> Self:
-        """Load a file of tiktoken ranks."""
+        """Load a file of tiktoken ranks; one that tiktoken does not publish needs a `pattern`."""
         return cls._of(ranks.read_tiktoken(Path(path), special_tokens, pattern))
 
 

@@ -13,6 +13,7 @@ from lmlab.tokenizer.formats import read_text
 from lmlab.tokenizer.interchange import assemble
 from lmlab.tokenizer.outputs import writing
 from lmlab.tokenizer.pretokenize import PATTERNS
+from lmlab.tokenizer.published import recognised
 from lmlab.tokenizer.vocabulary import SAME_PATTERN, Pair, Vocabulary
 
 
@@ -50,12 +51,41 @@ def write_tiktoken(vocabulary: Vocabulary, path: Path) -> None:
 
 
 def read_tiktoken(
-    path: Path, special_tokens: Sequence[str] | Mapping[str, int] | None, pattern: str
+    path: Path, special_tokens: Sequence[str] | Mapping[str, int] | None, pattern: str | None
 ) -> Vocabulary:
-    """Read tiktoken's ranks and find the merge behind each of them."""
+    """Read tiktoken's ranks and find the merge behind each of them.
+
+    A file that tiktoken publishes brings its pattern and the ids of its special tokens. Any other
+    one without a `pattern` is a UserError.
+    """
+    text = read_text(path)
+    ranks = _ranks(path, text)
+    published = recognised(text)
+    if published is not None:
+        pattern = pattern or published.pattern
+        if special_tokens is None:
+            special_tokens = published.special_tokens
+        elif not isinstance(special_tokens, Mapping):
+            special_tokens = published.ids(special_tokens, max(ranks.values()))
+    if pattern is None:
+        raise UserError(
+            f"{path}: the file does not say by which pattern text is cut, and is none that "
+            f"tiktoken publishes; give pattern={', '.join(map(repr, PATTERNS))} or the regular "
+            "expression that its vocabulary was made with"
+        )
+    if pattern not in PATTERNS and pattern not in PATTERNS.values():
+        pattern = SAME_PATTERN.get(pattern) or from_rust(pattern)
+    merges = list(_merges_of_ranks(path, ranks))
+    tokens = {i: t for t, i in ranks.items()}
+    multiple = sum(len(token) > 1 for token in ranks)
+    whole = len(merges) < multiple
+    return assemble(path, tokens, merges, special_tokens, pattern, whole)
+
+
+def _ranks(path: Path, text: str) -> dict[bytes, int]:
     ranks: dict[bytes, int] = {}
     seen: set[int] = set()
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -67,13 +97,7 @@ def read_tiktoken(
             raise DataError(f"{path}: line {number} is no token and rank: {line[:60]!r}") from None
         ranks[token] = rank
         seen.add(rank)
-    if pattern not in PATTERNS and pattern not in PATTERNS.values():
-        pattern = SAME_PATTERN.get(pattern) or from_rust(pattern)
-    merges = list(_merges_of_ranks(path, ranks))
-    tokens = {i: t for t, i in ranks.items()}
-    multiple = sum(len(token) > 1 for token in ranks)
-    whole = len(merges) < multiple
-    return assemble(path, tokens, merges, special_tokens, pattern, whole)
+    return ranks
 
 
 def _merges_of_ranks(path: Path, ranks: Mapping[bytes, int]) -> Iterator[Pair]:
