@@ -2,12 +2,15 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+_TEMPORARY = ".tmp"
 
 
 @contextlib.contextmanager
@@ -16,7 +19,8 @@ def atomic_write(path: Path, mode: str = "w", *, durable: bool = True) -> Iterat
 
     When the block raises, the temporary file is removed and `path` stays as it was. What need not
     outlive a power cut is written a good deal faster with `durable=False`. A link stays one; a
-    device or a pipe has no content to keep and is written as it is.
+    device or a pipe has no content to keep and is written as it is. The temporary file is locked,
+    so that `remove_abandoned` knows those of killed processes.
     """
     path = Path(os.path.realpath(path))
     if is_device_or_pipe(path):
@@ -25,6 +29,7 @@ def atomic_write(path: Path, mode: str = "w", *, durable: bool = True) -> Iterat
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = _temporary(path)
+    lock = os.dup(descriptor)  # until the file, which is closed first, has its name
     try:
         with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -38,15 +43,35 @@ def atomic_write(path: Path, mode: str = "w", *, durable: bool = True) -> Iterat
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(lock)
 
 
 def _temporary(path: Path) -> tuple[int, Path]:
-    """Open a new file beside `path`; an OSError names `path`, not the new file."""
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    return descriptor, Path(name)
+    """Open and lock a new file beside `path`; an OSError names `path`, not the new file."""
+    while True:
+        try:
+            descriptor, name = tempfile.mkstemp(
+                prefix=f".{path.name}.", suffix=_TEMPORARY, dir=path.parent
+            )
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, Path(name)
+        os.close(descriptor)  # taken for abandoned before it was locked
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove the temporary files of killed processes in a directory, not those being written.
+
+    On a file system without locks they all stay.
+    """
+    for path in directory.glob(f".*{_TEMPORARY}"):
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def require_writable(path: Path) -> None:

@@ -13,11 +13,12 @@ import pytest
 import zstandard
 from corpus import RECIPE, config, content, documents, text, write_corpus
 
-from lmlab.cleaning.job import open_job
+from lmlab.cleaning.job import open_job, start
 from lmlab.cleaning.manifest import read_manifest
 from lmlab.cleaning.plan import plan, run_task
 from lmlab.cleaning.run import clean
 from lmlab.errors import UserError
+from lmlab.files import atomic_write
 from tests_support import ROOT
 
 FAULTY = """
@@ -287,3 +288,17 @@ def test_a_worker_that_is_killed_is_one_line(corpus: Path, tmp_path: Path) -> No
     _, errors = process.communicate()
     assert process.returncode == 1
     assert errors.strip().splitlines()[-1].startswith("a worker process was killed")
+
+
+def test_files_that_another_process_is_writing_stay(
+    corpus: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A local run beside jobs on Slurm, which hold no lock of the run."""
+    job = start(config(corpus, tmp_path, "executor.workers=1"), sorted(corpus.iterdir()))
+    abandoned = job.shard(1).with_name(".00001.jsonl.zst.x.tmp")
+    with atomic_write(job.shard(0), "wb") as shard:
+        abandoned.touch()
+        clean(job.config, progress=False)
+        assert not abandoned.exists()
+        shard.write(expected[job.shard(0).relative_to(tmp_path).as_posix()])
+    assert content(tmp_path) == expected

@@ -17,7 +17,7 @@ from lmlab.cleaning.pipeline_config import CleanConfig
 from lmlab.cleaning.written import SUFFIXES
 from lmlab.data.paths import find_files
 from lmlab.errors import UserError
-from lmlab.files import atomic_write
+from lmlab.files import atomic_write, remove_abandoned
 from lmlab.schema import flatten
 
 JOB, MANIFEST, WORK, SHARDS, REMOVED = "job.json", "manifest.json", "work", "shards", "removed"
@@ -137,10 +137,9 @@ def open_job(directory: Path) -> Job:
 
 
 def remove_leftovers(job: Job) -> None:
-    """Remove the temporary files of processes that were killed; no other process may be at work."""
+    """Remove the temporary files of processes that were killed."""
     for folder in (job.directory, *(path for path in job.directory.rglob("*") if path.is_dir())):
-        for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        remove_abandoned(folder)
 
 
 def remove_work(job: Job) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lmlab.cleaning.build import criteria
-from lmlab.cleaning.job import MANIFEST, Job, Record, remove_work
+from lmlab.cleaning.job import MANIFEST, Job, Record, remove_leftovers, remove_work
 from lmlab.cleaning.plan import count_passes, pass_name
 from lmlab.errors import UserError
 from lmlab.files import atomic_write
@@ -45,9 +45,10 @@ def write_manifest(job: Job) -> Manifest:
 
 
 def finish(job: Job) -> Manifest:
-    """Write and return the manifest, the last file of a run, and remove what only stages need."""
+    """Write and return the manifest, the last file of a run, and remove what is not its result."""
     manifest = read_manifest(job) if is_finished(job) else write_manifest(job)
     remove_work(job)
+    remove_leftovers(job)
     return manifest
 
 
