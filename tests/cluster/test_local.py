@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lmlab.cli import main
+from lmlab.cluster.launch_processes import visible_gpus
 from tests_support import ROOT
 
 Train = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -148,6 +149,49 @@ def test_code_that_must_be_unchanged_is_compared_when_the_job_starts(
     assert status["state"] == "failed"
     assert "the code has changed since this run was submitted" in status["error"]
     assert not result.exists()
+
+
+WHOLE = """\
+GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
+GPU 1: NVIDIA A100-SXM4-80GB (UUID: GPU-69cc9119-2a0e-9a1a-5e4f-5d6ee0ba3d5e)
+"""
+DIVIDED = """\
+GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
+  MIG 3g.40gb     Device  0: (UUID: MIG-c7384736-a75d-5afc-978f-d2f1294409fd)
+  MIG 1g.10gb     Device  1: (UUID: MIG-a28ad590-3fda-56dd-84fc-0a0b96edc58d)
+GPU 1: NVIDIA A100-SXM4-80GB (UUID: GPU-69cc9119-2a0e-9a1a-5e4f-5d6ee0ba3d5e)
+"""
+OLD_DRIVER = """\
+GPU 0: A100-SXM4-40GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
+  MIG 3g.20gb Device 0: (UUID: MIG-GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77/2/0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("listed", "names"),
+    [
+        (WHOLE, ["0", "1"]),
+        (
+            DIVIDED,
+            [
+                "MIG-c7384736-a75d-5afc-978f-d2f1294409fd",
+                "MIG-a28ad590-3fda-56dd-84fc-0a0b96edc58d",
+                "GPU-69cc9119-2a0e-9a1a-5e4f-5d6ee0ba3d5e",
+            ],
+        ),
+        (OLD_DRIVER, ["MIG-GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77/2/0"]),
+        ("", []),
+        ("No devices found.\n", []),
+    ],
+)
+def test_gpus_are_those_that_nvidia_smi_lists(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listed: str, names: list[str]
+) -> None:
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<END\n{listed}END\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert visible_gpus() == names
 
 
 def test_jobs_share_gpus_named_by_uuid(train: Train, tiny: list[str], tmp_path: Path) -> None:

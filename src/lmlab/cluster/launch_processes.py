@@ -29,7 +29,8 @@ from lmlab.errors import UserError
 
 POLL = 0.2
 FOREVER = 60 * 24 * 365
-GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
+UUID = re.compile(r"(GPU|MIG)-[\w/-]+")
+GPU = re.compile(rf"\d+|{UUID.pattern}")
 """A GPU in CUDA_VISIBLE_DEVICES: its number, its UUID or that of a MIG instance."""
 
 
@@ -39,7 +40,7 @@ def run_in_processes(jobs: Sequence[Job], parallel: int) -> Submission:
     A failed job leaves the others alone. Ctrl-C has every job save and stop, and starts no more.
     Runs of another launcher are waited for.
     """
-    gpus = _visible_gpus()
+    gpus = visible_gpus()
     wanted = _gpus_per_job(jobs, parallel, len(gpus))
     left, submission = take_locally(jobs)
     if left:
@@ -141,7 +142,7 @@ def _print_end(job: Job) -> None:
     print(f"{state.name} {job.directory.name}{detail}", flush=True)
 
 
-def _visible_gpus() -> list[str]:
+def visible_gpus() -> list[str]:
     """Return the names of the GPUs that jobs may use, without importing torch."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:  # CUDA, too, ignores what follows an invalid name, such as -1
@@ -150,5 +151,22 @@ def _visible_gpus() -> list[str]:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
-    return [str(number) for number in range(count)]
+    return _named(listed.stdout)
+
+
+def _named(listed: str) -> list[str]:
+    """Return the names of the GPUs in what `nvidia-smi -L` prints.
+
+    A GPU that is divided into MIG instances, indented below it, is these instances. They have no
+    numbers, and beside them GPUs are named by their UUIDs, too.
+    """
+    gpus: list[list[str]] = []
+    for line in listed.splitlines():
+        uuid = UUID.search(line)
+        if line.startswith("GPU "):
+            gpus.append([uuid[0] if uuid else str(len(gpus))])
+        elif uuid and gpus:
+            gpus[-1].append(uuid[0])
+    if all(len(names) == 1 for names in gpus):
+        return [str(number) for number in range(len(gpus))]
+    return [name for gpu, *instances in gpus for name in instances or [gpu]]
