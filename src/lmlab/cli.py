@@ -1,28 +1,32 @@
 """The `lmlab` command: each package adds its own subcommands."""
 
-import argparse
-import re
 import sys
-from typing import Any, NoReturn
 
-import lmlab.accounting.cli
-import lmlab.alignment.cli
-import lmlab.cleaning.cli
-import lmlab.cluster.cli
-import lmlab.evaluation.cli
-import lmlab.export.cli
-import lmlab.generation.cli
-import lmlab.gpu.cli
-import lmlab.kernels.cli
-import lmlab.planning.cli
-import lmlab.profiling.cli
-import lmlab.runs.cli
-import lmlab.scaling.cli
-import lmlab.serving.cli
-import lmlab.tokenizer.cli
-import lmlab.training.cli
-from lmlab.command import exit_code
-from lmlab.errors import UserError
+try:
+    import argparse
+    import re
+    from typing import Any, NoReturn
+
+    import lmlab.accounting.cli
+    import lmlab.alignment.cli
+    import lmlab.cleaning.cli
+    import lmlab.cluster.cli
+    import lmlab.evaluation.cli
+    import lmlab.export.cli
+    import lmlab.generation.cli
+    import lmlab.gpu.cli
+    import lmlab.kernels.cli
+    import lmlab.planning.cli
+    import lmlab.profiling.cli
+    import lmlab.runs.cli
+    import lmlab.scaling.cli
+    import lmlab.serving.cli
+    import lmlab.tokenizer.cli
+    import lmlab.training.cli
+    from lmlab.command import exit_code
+    from lmlab.errors import UserError
+except KeyboardInterrupt:  # while modules are loaded
+    sys.exit(130)
 
 OVERRIDE = re.compile(r"[^-=][^=]*=")
 NEGATIVE = re.compile(r"-(\.?\d|(inf(inity)?|nan)$)", re.IGNORECASE)

@@ -208,7 +208,10 @@ def test_an_error_of_the_task_keeps_its_traceback(
         hydra_app.main(ROOT / "conf", flags)
 
 
-@pytest.mark.parametrize(("script", "module"), [("train", "hydra_app"), ("clean", "clean_app")])
+@pytest.mark.parametrize(
+    ("script", "module"),
+    [("train", "hydra_app"), ("clean", "clean_app"), ("src/lmlab/cli", "accounting.cli")],
+)
 def test_ctrl_c_while_modules_are_loaded_is_quiet(
     monkeypatch: pytest.MonkeyPatch, script: str, module: str
 ) -> None:
