@@ -41,14 +41,15 @@ def environment(device: str) -> dict[str, object]:
 
 
 def revision() -> dict[str, object]:
-    """Return the commit of the source tree, and whether it has been changed since."""
+    """Return the commit of the source tree, and whether it has changes; None: git does not know."""
     copied = Path(__file__).parents[1] / REVISION
     if copied.exists():
         values: dict[str, object] = json.loads(copied.read_text(encoding="utf-8"))
         return values
+    changes = _git("status", "--porcelain")
     return {
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain")),
+        "git_dirty": None if changes is None else bool(changes),
     }
 
 
