@@ -1,6 +1,7 @@
 """The interface, as OpenAI's own client reads it."""
 
 import asyncio
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,8 +16,10 @@ from openai import AsyncOpenAI, OpenAI
 from lmlab.generation.generate import generate
 from lmlab.generation.options import Options
 from lmlab.loading import TrainedRun, load
+from lmlab.serving.choices import Choice
 from lmlab.serving.errors import ApiError
 from lmlab.serving.models import ServedModel
+from lmlab.serving.worker import Scored, Update
 from lmlab.tokenizer import Tokenizer
 from serving.running import LINE, Running, Start
 
@@ -120,6 +123,23 @@ def test_an_id_without_a_token_is_refused_as_a_prompt(run: TrainedRun) -> None:
     model = ServedModel(run, "gaps")
     with pytest.raises(ApiError, match="Token 280 is not in the vocabulary"):
         model.prompts([97, 280])
+    asyncio.run(model.worker.close())
+
+
+def test_offsets_are_those_of_the_text_that_the_tokens_say(run: TrainedRun, tmp_path: Path) -> None:
+    """A tokenizer with NFC reads e and U+0301 as é."""
+    run.tokenizer.to_huggingface(tmp_path / "tokenizer.json")
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content | {"normalizer": {"type": "NFC"}}))
+    nfc = Tokenizer.from_huggingface(tmp_path / "tokenizer.json")
+    model = ServedModel(replace(run, tokenizer=nfc), "nfc")
+    (prompt,) = model.prompts("e\u0301x")
+    choice = Choice(model, 0, prompt)
+    told = choice.echo([Scored(i) for i in prompt.ids])
+    assert choice.whole.text == nfc.decode(prompt.ids) == "éx"
+    assert [placed.offset for placed in told.tokens] == [0, 0, 1]
+    more = choice.add(Update(0, "y", (Scored(ord("y")),)))
+    assert [placed.offset for placed in more.tokens] == [2]
     asyncio.run(model.worker.close())
 
 

@@ -21,6 +21,7 @@ class Prompt:
     """A prompt as text and as tokens."""
 
     text: str
+    """What the tokens say: in Unicode's form NFC, where the tokenizer brings text to it."""
     ids: list[int]
 
 
@@ -105,7 +106,7 @@ class ServedModel:
 
     def _prompt(self, item: str | list[int], param: str) -> Prompt:
         if isinstance(item, str):
-            prompt = Prompt(item, self.tokenizer.encode(item))
+            item = self.tokenizer.encode(item)
         else:
             outside = [i for i in item if i not in self.vocabulary]
             if outside:
@@ -115,7 +116,7 @@ class ServedModel:
                     param=param,
                     code="invalid_value",
                 )
-            prompt = Prompt(self.tokenizer.decode(item), item)
+        prompt = Prompt(self.tokenizer.decode(item), item)
         if len(prompt.ids) >= self.context_length:
             raise ApiError(
                 400,
