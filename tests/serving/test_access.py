@@ -62,6 +62,24 @@ def test_origins() -> None:
         assert status(access, host=host, origin=origin) == 403
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("http://x:80", "http://x"),
+        ("https://x:443", "https://x"),
+        ("https://x:80", "https://x:80"),
+        ("http://x:", "http://x"),
+        ("http://x:08000", "http://x:8000"),
+        ("http://[::2]:80", "http://[::2]"),
+        ("HTTP://[::2]:81", "http://[::2]:81"),
+    ],
+)
+def test_an_origin_as_a_browser_sends_it(given: str, sent: str) -> None:
+    access = Access.of("127.0.0.1", [given])
+    assert access.origins == {sent}
+    assert status(access, host="localhost:8000", origin=sent) == ALLOWED
+
+
 @given(st.text())
 def test_no_origin_is_a_fault(origin: str) -> None:
     given = origin.encode().decode("latin-1")

@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from lmlab.errors import UserError
 from lmlab.serving.errors import ApiError
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,17 @@ class Access:
         hosts, bound = set(LOCAL), host.lower()
         everywhere = bound in ("0.0.0.0", "::")
         hosts.add(socket.gethostname().lower() if everywhere else bound)
+        permitted = set()
         for origin in origins:
             scheme, _, place = origin.lower().partition("://")
             name = _hostname(place)
-            if scheme not in ("http", "https") or not name or set(place) & set("/?#@"):
+            if scheme not in _DEFAULT_PORTS or not name or set(place) & set("/?#@"):
                 raise UserError(
                     f"--allow-origin must be like http://name or https://name:port, got {origin!r}"
                 )
             hosts.add(name)
-        return cls(frozenset(hosts), everywhere, frozenset(o.lower() for o in origins), key)
+            permitted.add(f"{scheme}://{_without_default_port(scheme, place)}")
+        return cls(frozenset(hosts), everywhere, frozenset(permitted), key)
 
     def check(self, headers: Headers, path: str) -> None:
         """Raise ApiError (401, 403) for a request that is not to be answered."""
@@ -158,6 +162,13 @@ def _hostname(host: str) -> str:
         return parts.hostname or ""
     except ValueError:
         return ""
+
+
+def _without_default_port(scheme: str, place: str) -> str:
+    """Return a valid NAME or NAME:PORT as a browser writes it in an origin of `scheme`."""
+    port = urlsplit(f"//{place}").port
+    name = re.sub(r":\d*$", "", place)
+    return name if port in (None, _DEFAULT_PORTS[scheme]) else f"{name}:{port}"
 
 
 def _is_address(name: str) -> bool:
