@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -114,12 +115,12 @@ def test_http_bodies_are_decoded(tmp_path: Path) -> None:
 def test_http_bodies_that_cannot_be_decoded_are_no_pages(tmp_path: Path) -> None:
     page = b"<html>hello" * 20
     packed = gzip.compress(page)
-    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(page), page)
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(page) - 1, page)  # damaged, not cut
     parts = [
         response(packed[:30] + b"\xff\xff" + packed[32:], "Content-Encoding: gzip\r\n"),
         response(packed, "Content-Encoding: x-gzip\r\n"),
         response(zlib.compress(page)[2:-4], "Content-Encoding: deflate\r\n"),
-        response(chunked[:-20], "Transfer-Encoding: chunked\r\n"),
+        response(chunked, "Transfer-Encoding: chunked\r\n"),
         response(packed, kind="application/gzip"),
         response(page),
     ]
@@ -130,6 +131,44 @@ def test_http_bodies_that_cannot_be_decoded_are_no_pages(tmp_path: Path) -> None
     assert {problem.reason for problem in problems} == {
         "a page whose Content- or Transfer-Encoding cannot be decoded"
     }
+
+
+PAGE = b"<html>" + b"".join(b"<p>paragraph %d" % i for i in range(40))
+CODINGS: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
+    "identity": (bytes, bytes),
+    "gzip": (gzip.compress, lambda data: zlib.decompressobj(31).decompress(data)),
+    "deflate": (zlib.compress, lambda data: zlib.decompressobj().decompress(data)),
+}
+"""Encoding -> what encodes a body, and what decodes one that is cut."""
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_what_arrived_of_a_body_in_chunks_is_kept(tmp_path: Path, coding: str) -> None:
+    """Wherever it is cut behind its first bytes."""
+    encode, decode = CODINGS[coding]
+    data = encode(PAGE)
+    body, arrived = b"", []  # how much of the data is in the first bytes of the body
+    for start in range(0, len(data), 30):
+        piece = data[start : start + 30]
+        size = b"%x;name=value\r\n" % len(piece)
+        body += size + piece + b"\r\n"
+        arrived += [start] * len(size) + [start + i + 1 for i in range(len(piece))]
+        arrived += [start + len(piece)] * 2
+    body += b"0\r\n\r\n"
+    arrived += [len(data)] * 5
+    headers = "Transfer-Encoding: chunked\r\n"
+    if coding != "identity":
+        headers += f"Content-Encoding: {coding}\r\n"
+    for cut in range(50, len(body) + 1):
+        parts = response(body[:cut], headers), response(b"<p>next")
+        (tmp_path / "a.warc").write_bytes(b"".join(parts))
+        expected = decode(data[: arrived[cut - 1]])
+        found, problems = read(tmp_path / "a.warc")
+        assert [document.raw for document in found] == [expected, b"<p>next"]
+        reasons = [problem.reason for problem in problems]
+        if reasons:  # cut between two chunks it looks whole
+            assert reasons == [f"a page that is cut short: its first {len(expected):,} bytes stay"]
+        assert bool(reasons) or cut >= len(body) - 4 or body[cut - 2 : cut] == b"\r\n"
 
 
 def test_the_servers_encoding_is_read(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from lmlab.cleaning.chunked import begins_with_chunk, received_chunks
 from lmlab.cleaning.document import Document
 from lmlab.cleaning.html import decode_html
 from lmlab.cleaning.pieces import Problem, Report, decode, without_surrogates
@@ -27,7 +28,6 @@ _PLAIN = b"WARC/"
 _GZIP = b"\x1f\x8b\x08"
 _MARKS = (_GZIP, b"\x28\xb5\x2f\xfd", _PLAIN)
 """How a record can begin: a gzip member, a zstd frame, plain."""
-_CHUNK = re.compile(rb"[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?\r?\n")
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 """Bytes that no text has (MIME Sniffing Standard, section 3)."""
 _SNIFFED = 1445  # bytes, by the same standard
@@ -152,6 +152,10 @@ def _document(offset: int, record: Any, config: ReadConfig, report: Report) -> D
     }
     if record.record_type == WarcRecordType.response:
         response = _response(block, limit)
+        is_cut = False
+        if (response is None or response[2] == "none") and (received := received_chunks(block)):
+            block, is_whole = received
+            response, is_cut = _response(block, limit), not is_whole
         if response is None:
             report(Problem(offset, "an HTTP response that cannot be read"))
             return None
@@ -163,6 +167,8 @@ def _document(offset: int, record: Any, config: ReadConfig, report: Report) -> D
         if page is not None and _is_encoded(body, decoded):
             report(Problem(offset, "a page whose Content- or Transfer-Encoding cannot be decoded"))
             return None
+        if page is not None and is_cut:
+            report(Problem(offset, f"a page that is cut short: its first {len(body):,} bytes stay"))
         return page
     if record.record_type == WarcRecordType.metadata:
         return _wat(block, metadata)
@@ -194,7 +200,7 @@ def _is_encoded(body: bytes, decoded: str) -> bool:
     """Return whether a page is still compressed or in chunks."""
     if compression_of(body):
         return True
-    if decoded == "none" and _CHUNK.match(body):
+    if decoded == "none" and begins_with_chunk(body):
         return True
     return decoded != "all" and _BINARY.search(body, 0, _SNIFFED) is not None
 
