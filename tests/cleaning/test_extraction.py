@@ -117,6 +117,37 @@ def test_declared_encodings() -> None:
         assert decode_html(f"<p>{text}".encode(), wrong) == f"<p>{text}"
 
 
+@pytest.mark.parametrize(
+    ("language", "encoding", "text"),
+    [
+        ("is", "cp1252", "Þetta er stutt síða á íslensku um veðrið"),
+        ("IS-is", "cp1252", "bróður mínum að veiða í ánni"),
+        ("fo", "cp1252", "Veðrið er ofta vátt og vindurin er harður"),
+        ("tr", "cp1254", "Bugün hava çok güzel ve güneş dağların üzerinde parlıyor"),
+    ],
+)
+def test_the_language_decides_between_encodings_of_latin_script(
+    language: str, encoding: str, text: str
+) -> None:
+    words = text.split()
+    for first in range(len(words) - 3):
+        page = f"<html class=a lang='{language}'><p>{' '.join(words[first : first + 4])}"
+        assert decode_html(page.encode(encoding)) == page
+
+
+def test_the_language_of_a_template_does_not_decide_on_the_script() -> None:
+    page = "<html lang=de><p>Вчора я був у місті і зустрів друзів."
+    assert decode_html(page.encode("cp1251")) == page
+
+
+def test_no_page_is_in_an_encoding_of_dos() -> None:
+    page = (
+        "<p>Føroyar eru eitt oyggjaland í Norðuratlantshavi. Har búgva umleið fimmti túsund fólk. "
+        "Málið er føroyskt og tað líkist íslendskum. Veðrið er ofta vátt."
+    )
+    assert decode_html(page.encode("cp1252")) == page
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_decode(raw: bytes) -> None:
     decode_html(raw).encode("utf-8", "replace").decode()
