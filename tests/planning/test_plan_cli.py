@@ -16,6 +16,7 @@ from lmlab.parallel.fsdp import FSDP
 from lmlab.planning.layout import Layout
 from lmlab.planning.layouts import Request, layouts
 from lmlab.planning.links import Cluster, cluster_of
+from lmlab.planning.text import HEAD
 from tests_support import CONF, composed
 
 MODEL = ["model=tiny", "trainer.batch_size=16", "optimizer=adamw"]
@@ -48,6 +49,25 @@ def test_every_strategy_is_planned() -> None:
 def test_every_layout_is_a_configuration() -> None:
     for layout in all_layouts(16):
         assert composed(*layout.overrides).parallel.kind == layout.kind
+
+
+@pytest.mark.parametrize(
+    ("unit", "size", "given"),
+    [
+        ("MB", 1e6, ("model.vocab_size=300", "model.d_model=64", "model.d_ff=128")),
+        ("GB", 1e9, ("model=small", "model.vocab_size=32000")),
+    ],
+)
+def test_memory_is_in_a_unit_in_which_it_can_be_read(
+    capsys: pytest.CaptureFixture[str], unit: str, size: float, given: tuple[str, ...]
+) -> None:
+    out = plan(capsys, *given, "--devices", "1")
+    found = json.loads(plan(capsys, *given, "--devices", "1", "--json"))
+    best = found["plans"][found["recommended"]]["bytes"]
+    (line,) = [line for line in out.splitlines() if line.endswith("<- recommended")]
+    assert f"memory in {unit} a device" in out
+    assert line.split()[2:9] == [f"{best[part] / size:,.1f}" for part in HEAD]
+    assert best["total"] / size > 1
 
 
 def test_a_plan_recommends_and_prints_its_command(

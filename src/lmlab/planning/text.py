@@ -18,13 +18,14 @@ def table(plan: Plan, every: bool) -> list[str]:
     """Return the table: the best plan of each layout, or every plan."""
     head = ("strategy", "micro-batch", *HEAD, "step", "exposed", "MFU", "")
     rows: list[tuple[str, ...]] = [head]
+    _, size = _unit(plan)
     for row in plan.rows if every else best_rows(plan):
         name = f"{row.layout}{', checkpointed' if row.checkpointed else ''}"
         if row.memory is None or row.time is None:
             rows.append((name, *[""] * (len(head) - 2), row.problem))
             continue
-        sizes = [f"{value / 1e9:,.1f}" for value in row.memory.parts().values()]
-        sizes.append(f"{row.memory.total / 1e9:,.1f}")
+        parts = (*row.memory.parts().values(), row.memory.total)
+        sizes = [f"{value / size:,.1f}" for value in parts]
         note = "<- recommended" if row is plan.best else "" if plan.fits(row) else "does not fit"
         timed = row.time
         rows.append(
@@ -39,6 +40,12 @@ def table(plan: Plan, every: bool) -> list[str]:
             )
         )
     return aligned_table(rows)
+
+
+def _unit(plan: Plan) -> tuple[str, float]:
+    """Return the unit of memory in which the smallest plan can be read, and its bytes."""
+    totals = (row.memory.total for row in plan.rows if row.memory)
+    return ("MB", 1e6) if min(totals, default=1e9) < 1e9 else ("GB", 1e9)
 
 
 def best_rows(plan: Plan) -> list[Row]:
@@ -70,8 +77,8 @@ def described(plan: Plan) -> list[str]:
         f"{where}, {amount(plan.usable)} of {amount(plan.sheet.memory)} usable",
         f"time: {plan.attainable:.0%} of {peak / 1e12:,.0f} TFLOP/s"
         + "".join(f", {REACHED:.0%} of {link}" for link in links),
-        "memory in GB a device at the fullest moment; exposed: share of a step in communication "
-        "that no compute hides",
+        f"memory in {_unit(plan)[0]} a device at the fullest moment; exposed: share of a step in "
+        "communication that no compute hides",
     ]
 
 
