@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
+import warnings
 from html import unescape
 from pathlib import Path
 
@@ -272,13 +273,28 @@ MISTAKES = {
     ),
     "key of the server": (["serve"], "needs a key: --api-key KEY"),
     "port": (["serve", "--api-key", "a", "--port", "70000"], "--port must be at most 65535"),
-    "reveal": (["serve", "--reveal", "0.5"], "--reveal must be at least 1 FLOP, got 0.5"),
+    "reveal": (["serve", "--reveal", "0.5"], "--reveal: must be from 1 to 1e+100 FLOPs, got 0.5"),
+    "target": (
+        ["report", "good.csv", "--target", "1e300", "--plot", "a.png"],
+        "--target: must be from 1 to 1e+100 FLOPs, got 1e300",
+    ),
     "state": (["serve", "--api-key", "a", "--state", "few.csv"], "is not the state of a training"),
     "one width": (["coordinates", "--widths", "64"], "needs at least two different widths"),
     "heads of a width": (["coordinates", "--widths", "64", "96"], "96 is not a multiple of"),
     "set by the check": (["coordinates", "model.base_width=64"], "the check sets model.base_width"),
     "key of the check": (["coordinates", "lrr=1"], "did you mean 'lr'?"),
 }
+
+
+@pytest.mark.parametrize("target", ["1", "1e100"])
+def test_the_largest_and_the_smallest_target_can_be_drawn(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(isoflop_table(), tmp_path / "good.csv")
+    with warnings.catch_warnings(action="error"):
+        command = ["report", "good.csv", "--target", target, "--plot", "a.png", "--samples", "100"]
+        assert main(["scaling", *command]) == 0
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES.keys())

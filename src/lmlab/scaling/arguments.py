@@ -10,6 +10,7 @@ from lmlab.errors import UserError
 if TYPE_CHECKING:
     from lmlab.scaling.table import Runs
 
+MOST_FLOPS = 1e100
 COUNTINGS = ("all", "no_scores", "no_embeddings", "no_embeddings_no_scores", "6nd")
 
 
@@ -114,4 +115,12 @@ def positive(text: str) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a positive number, got {text}")
+    return value
+
+
+def training_flops(text: str) -> float:
+    """Parse the FLOPs of training, within what pictures and laws can compute with."""
+    value = positive(text)
+    if not 1 <= value <= MOST_FLOPS:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {MOST_FLOPS:g} FLOPs, got {text}")
     return value

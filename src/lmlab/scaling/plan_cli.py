@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmlab.errors import UserError
-from lmlab.scaling.arguments import count, positive
+from lmlab.scaling.arguments import count, training_flops
 
 if TYPE_CHECKING:
     from lmlab.scaling.journal import Journal
@@ -28,8 +28,12 @@ def register_plan(tools: Subcommands) -> None:
         "runs that `lmlab train -m` starts, with the given overrides and launcher. The same "
         "command continues a plan that was interrupted; no run is paid twice.",
     )
-    plan.add_argument("--budget", type=positive, required=True, metavar="FLOPS", help="of all runs")
-    plan.add_argument("--target", type=positive, required=True, metavar="FLOPS", help="to predict")
+    plan.add_argument(
+        "--budget", type=training_flops, required=True, metavar="FLOPS", help="of all runs"
+    )
+    plan.add_argument(
+        "--target", type=training_flops, required=True, metavar="FLOPS", help="to predict"
+    )
     plan.add_argument("--server", metavar="URL", help="of a training API")
     plan.add_argument("--api-key", metavar="KEY", help=f"of the server (default: ${KEY})")
     plan.add_argument(
@@ -70,7 +74,7 @@ def register_serve(tools: Subcommands) -> None:
         help="runs that were made, kept between starts (default: runs/scaling_api.json)",
     )
     serve.add_argument(
-        "--reveal", type=positive, metavar="FLOPS", help="print the true best loss, and exit"
+        "--reveal", type=training_flops, metavar="FLOPS", help="print the true best loss, and exit"
     )
     serve.set_defaults(run=run_serve)
 
@@ -139,8 +143,6 @@ def run_serve(options: argparse.Namespace) -> None:
 
     surface = Surface.draw(options.surface)
     if options.reveal:
-        if options.reveal < 1:
-            raise UserError(f"--reveal must be at least 1 FLOP, got {options.reveal:g}")
         config, loss = surface.best(int(options.reveal))
         print(f"loss {loss:.4f}: {config}")
         return

@@ -9,7 +9,7 @@ from lmlab.accounting.vocabulary import GPT2_VOCABULARY
 from lmlab.arguments import png_file
 from lmlab.errors import UserError
 from lmlab.gpu.names import Precision, sheet_names
-from lmlab.scaling.arguments import add_table, load_other, load_runs, positive
+from lmlab.scaling.arguments import add_table, load_other, load_runs, positive, training_flops
 
 if TYPE_CHECKING:
     from lmlab.scaling.cost import RunCost
@@ -29,7 +29,7 @@ def register_predict(tools: Subcommands) -> None:
     )
     add_table(predict)
     predict.add_argument(
-        "--budget", type=positive, nargs="+", default=[], metavar="FLOPS", help="of training"
+        "--budget", type=training_flops, nargs="+", default=[], metavar="FLOPS", help="of training"
     )
     _add_check(predict)
     predict.add_argument(
@@ -76,7 +76,7 @@ def register_report(tools: Subcommands) -> None:
     )
     report.add_argument("--plot", type=png_file, metavar="FILE.png", help="draw a picture as well")
     report.add_argument(
-        "--target", type=positive, metavar="FLOPS", help="predict this budget on the page"
+        "--target", type=training_flops, metavar="FLOPS", help="predict this budget on the page"
     )
     _add_check(report)
     report.set_defaults(run=run_report)
