@@ -13,7 +13,7 @@ import pytest
 import zstandard
 from corpus import RECIPE, config, content, documents, text, write_corpus
 
-from lmlab.cleaning.job import open_job, start
+from lmlab.cleaning.job import MANIFEST, open_job, start
 from lmlab.cleaning.manifest import read_manifest
 from lmlab.cleaning.plan import plan, run_task
 from lmlab.cleaning.run import clean
@@ -302,3 +302,15 @@ def test_files_that_another_process_is_writing_stay(
         assert not abandoned.exists()
         shard.write(expected[job.shard(0).relative_to(tmp_path).as_posix()])
     assert content(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b"1", b'{"documents": 1}', b"\xff", b"[" * 9999]
+)
+def test_a_damaged_manifest_is_one_line(corpus: Path, tmp_path: Path, damage: bytes) -> None:
+    job = start(config(corpus, tmp_path, "executor.workers=1"), sorted(corpus.iterdir()))
+    (tmp_path / MANIFEST).write_bytes(damage)
+    with pytest.raises(UserError, match=r"manifest.json is damaged \(.*\); remove it, and start"):
+        read_manifest(job)
+    with pytest.raises(UserError, match="is damaged"):
+        clean(job.config, progress=False)

@@ -11,6 +11,7 @@ from lmlab.errors import UserError
 from lmlab.files import atomic_write
 
 Manifest = dict[str, Any]
+_KEYS = ("documents", "kept", "kept_characters", "problems", "steps", "criteria", "files")
 _ADDED = ("documents_in", "documents_out", "characters_in", "characters_out")
 
 
@@ -53,12 +54,20 @@ def finish(job: Job) -> Manifest:
 
 
 def read_manifest(job: Job) -> Manifest:
-    """Return the manifest; raises UserError when the run has not finished."""
+    """Return the manifest; raises UserError when the run has not finished, or it is damaged."""
+    path = job.directory / MANIFEST
     try:
-        manifest: Manifest = json.loads((job.directory / MANIFEST).read_text(encoding="utf-8"))
+        manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
+        for key in _KEYS:
+            manifest[key]
     except FileNotFoundError:
         raise UserError(
             f"{job.directory} has no {MANIFEST}: the run has not finished; start it again to resume"
+        ) from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else "no JSON of a manifest"
+        raise UserError(
+            f"{path} is damaged ({reason}); remove it, and start the run again"
         ) from None
     return manifest
 
