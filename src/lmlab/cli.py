@@ -55,6 +55,8 @@ class Parser(argparse.ArgumentParser):
             more = [argument for argument in rest if OVERRIDE.match(argument)]
             found.overrides = [*found.overrides, *(given[place] for place in sorted(first)), *more]
             rest = [argument for argument in rest if argument not in more]
+        if rest and self._subparsers is None:  # here the command that has no such option is known
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest
 
     def _overrides(self, given: list[str]) -> set[int]:

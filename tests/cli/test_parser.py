@@ -35,6 +35,21 @@ def test_what_is_no_number_stays_an_option(option: str) -> None:
         build_parser().parse_args(["gpu", "tiling", option])
 
 
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        (["generate", "run", "--max-tokens", "5"], "lmlab generate"),
+        (["import", "a", "b"], "lmlab import"),
+        (["tokenizer", "inspect", "a", "--foo"], "lmlab tokenizer inspect"),
+        (["plan", "--devices", "2", "--foo", "a=1"], "lmlab plan"),
+        (["--foo", "runs"], "lmlab"),
+    ],
+)
+def test_an_unknown_option_names_the_help_of_its_command(line: list[str], command: str) -> None:
+    with pytest.raises(UserError, match=rf"unrecognized arguments: .*\(see `{command} --help`\)"):
+        build_parser().parse_args(line)
+
+
 def test_a_value_with_an_equals_sign_is_no_override() -> None:
     found = build_parser().parse_args(["profile", "--output", "lr=1/profile", "lr=2"])
     assert (str(found.output), found.overrides) == ("lr=1/profile", ["lr=2"])
