@@ -5,6 +5,7 @@ Nothing behind `load` sees Hydra, OmegaConf or a dict.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Self, TypeVar
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from lmlab.cluster.config import SlurmConfig
 from lmlab.config_errors import explain_validation_error, format_value
@@ -29,12 +30,18 @@ from lmlab.tokenizer.config import TokenizerConfig
 from lmlab.training.config import BudgetConfig, TrainerConfig
 
 
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"\.*[\w-][\w.-]*", name):
+        raise ValueError(f"must be of letters, digits, '_', '-' and '.', got {name!r}")
+    return name
+
+
 class RunConfig(Config):
     """Everything that determines a run."""
 
     NOT_IDENTITY = frozenset({"name", "resume", "logger", "slurm", "parallel"})
 
-    name: Annotated[str, Field(pattern=r"^\.*[\w-][\w.-]*$")]
+    name: Annotated[str, AfterValidator(_folder_name)]
     """Name of the run's folder; letters, digits, '_', '-' and '.'."""
     seed: Annotated[int, Field(ge=0)]
     """Seed of the initial weights, the batches and the samples."""

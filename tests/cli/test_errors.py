@@ -24,6 +24,8 @@ MISTAKES = {
     "no experiment": (["experiment=nope"], "'cpu_scale'", "'architectures/", "'tinystories'"),
     "large seed": (["seed=99999999999999999999999"], "config error at 'seed': must be below 2**63"),
     "only dots": (["name=.."], "config error at 'name'"),
+    "folders": (["name=a/b"], "'name': must be of letters, digits, '_', '-' and '.', got 'a/b'"),
+    "no name": (["name="], "'name': must be of letters, digits, '_', '-' and '.', got ''"),
     "null group": (["logger=null"], "config error at 'logger': a group; give it one of its choi"),
     "number as a group": (["lr=1", "model/ffn=3"], "config error at 'model.ffn': a group; give it"),
     "null group in a sweep": (
