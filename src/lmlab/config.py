@@ -21,7 +21,7 @@ from lmlab.data.config import DataConfig
 from lmlab.errors import ConfigError, UserError
 from lmlab.migrations import SCHEMA_VERSION, migrated
 from lmlab.model.config import ModelConfig
-from lmlab.optim.config import OptimizerConfig, ScheduleConfig
+from lmlab.optim.config import LearningRate, OptimizerConfig, ScheduleConfig
 from lmlab.parallel.config import ParallelConfig
 from lmlab.runs.config import LoggerConfig
 from lmlab.schema import Config, flatten, identity
@@ -45,7 +45,7 @@ class RunConfig(Config):
     """Name of the run's folder; letters, digits, '_', '-' and '.'."""
     seed: Annotated[int, Field(ge=0)]
     """Seed of the initial weights, the batches and the samples."""
-    lr: Annotated[float, Field(gt=0)]
+    lr: LearningRate
     """Learning rate, read by every optimizer."""
     resume: Path | None
     """Run directory, or one of its checkpoints, to continue; further keys may change how the run

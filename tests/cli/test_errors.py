@@ -24,6 +24,7 @@ MISTAKES = {
     "no experiment": (["experiment=nope"], "'cpu_scale'", "'architectures/", "'tinystories'"),
     "large seed": (["seed=99999999999999999999999"], "config error at 'seed': must be below 2**63"),
     "only dots": (["name=.."], "config error at 'name'"),
+    "beyond float32": (["lr=1e300"], "config error at 'lr': must be <= 1e+30, got 1e+300"),
     "folders": (["name=a/b"], "'name': must be of letters, digits, '_', '-' and '.', got 'a/b'"),
     "no name": (["name="], "'name': must be of letters, digits, '_', '-' and '.', got ''"),
     "null group": (["logger=null"], "config error at 'logger': a group; give it one of its choi"),

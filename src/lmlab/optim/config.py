@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from lmlab.schema import Config
 
-LearningRate = Annotated[float, Field(gt=0)]
+LearningRate = Annotated[float, Field(gt=0, le=1e30)]
+"""Optimizers scale it a hundredfold in float32, whose largest number is 3.4e38."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0)]
 Warmup = Annotated[float, Field(ge=0)]
