@@ -88,6 +88,23 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_of_import_that_exists(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no --force to replace it."""
+    assert main(["import", str(folder), "--output", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"lmlab: {tmp_path} exists; give another place\n"
+
+
+def test_a_place_that_cannot_be_written_is_named_as_given(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    for to in ("huggingface", "gguf"):
+        assert main(["export", str(run), "--to", to, "/proc/out"]) == 1
+        assert capsys.readouterr().err == "lmlab: No such file or directory: /proc/out\n"
+
+
 @pytest.mark.parametrize("name", ["transformers", "safetensors", "gguf"])
 def test_a_missing_package_is_one_line(
     name: str,

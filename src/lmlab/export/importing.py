@@ -62,7 +62,7 @@ def import_huggingface(
     package("transformers"), package("safetensors")
     name = name or re.sub(r"[^\w.-]+", "_", folder.resolve().name) or "imported"
     output = output or Path("runs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
-    check_target(output, force=False, mark=CONFIG)
+    check_target(output, force=None, mark=CONFIG)
     known = {kind: architecture.name for kind, architecture in IMPORTED.items()}
     kind, fields = read_fields(folder, known)
     read = read_model(kind, fields)
@@ -80,7 +80,7 @@ def import_huggingface(
         source.add_prefix("transformer.")
     rules = layout.rules(config.model, rows)
     model = _model(config.model, rows, rules, source, layout.tied(config.model))
-    with published(output, force=False, mark=CONFIG) as directory:
+    with published(output, force=None, mark=CONFIG) as directory:
         _write(directory, config, model, tokenizer, folder, architecture)
         logits = Logits.of(model, rows)
         del model  # so that memory holds one model at a time
