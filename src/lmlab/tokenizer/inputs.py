@@ -37,7 +37,8 @@ def decode_chunks(chunks: Iterable[bytes], source: str, errors: Errors = "strict
 def invalid_utf8(source: str, problem: object) -> DataError:
     """Return the error for bytes of `source` that are not UTF-8; `problem` names the byte."""
     return DataError(
-        f"{source}: {problem}; convert the text, or read U+FFFD in its place with errors='replace'"
+        f"{source}: {problem}; convert the text, or read U+FFFD in its place with errors='replace' "
+        "(--errors replace)"
     )
 
 
