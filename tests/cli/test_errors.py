@@ -25,6 +25,7 @@ MISTAKES = {
     "large seed": (["seed=99999999999999999999999"], "config error at 'seed': must be below 2**63"),
     "only dots": (["name=.."], "config error at 'name'"),
     "beyond float32": (["lr=1e300"], "config error at 'lr': must be <= 1e+30, got 1e+300"),
+    "layers": (["model.num_layers=99999999999"], "model.num_layers': must be <= 10000, got 999"),
     "folders": (["name=a/b"], "'name': must be of letters, digits, '_', '-' and '.', got 'a/b'"),
     "no name": (["name="], "'name': must be of letters, digits, '_', '-' and '.', got ''"),
     "null group": (["logger=null"], "config error at 'logger': a group; give it one of its choi"),

@@ -103,7 +103,7 @@ class ModelConfig(Config):
 
     d_model: Count
     """Width of the residual stream."""
-    num_layers: Count
+    num_layers: Annotated[int, Field(ge=1, le=10_000)]
     """Number of blocks."""
     num_heads: Count
     """Query heads of each attention layer."""
