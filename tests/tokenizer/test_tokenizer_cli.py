@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,7 +206,11 @@ def test_bad_training(tmp_path: Path, text: Path) -> None:
     refused(train(text, "--pattern", "("), "pattern '('")
     refused(train(text, "--pattern", r"\w+"), "does not cover the text")
     refused(train(text, "--threads", 0), "--threads 0")
+    (empty := tmp_path / "empty.txt").touch()
+    refused(train(empty), "empty.txt", "--vocab-size 256 for single bytes")
     assert not out.exists()
+    assert train(empty, "--vocab-size", 256).returncode == 0
+    shutil.rmtree(out)
     replaced = train(bad, "--errors", "replace")
     assert replaced.returncode == 0, replaced.stderr
 

@@ -37,6 +37,11 @@ def train(options: argparse.Namespace) -> None:
         num_threads=_threads(options),
         progress=not options.quiet,
     )
+    if not merges and len(vocab) < options.vocab_size:
+        raise UserError(
+            f"{', '.join(map(shown, options.inputs))}: no word of two bytes or more to learn from; "
+            f"give other text, or --vocab-size {len(vocab)} for single bytes"
+        )
     tokenizer = Tokenizer(vocab, merges, options.special, options.pattern)
     tokenizer.save(options.out)
     seconds = time.perf_counter() - start
