@@ -117,7 +117,7 @@ def run_loop(
         evaluate=lambda step: {"val/loss": losses(step), "val/bits_per_byte": 2.0},
         criterion=Criterion(),
         runtime=Runtime(CPU),
-        meter=Meter(1.0, {"mfu": 1.0}),
+        meter=Meter({"mfu": 1.0}),
         scaler=scaler,
         fingerprint=fingerprint,
     )

@@ -126,7 +126,7 @@ def setup_of(
         evaluate=lambda step: {"val/loss": 1.0},
         criterion=Criterion(),
         runtime=Runtime(device, distributed=distributed, strategy=strategy),
-        meter=Meter(1.0, {"mfu": 1.0}),
+        meter=Meter({"mfu": 1.0}),
     )
 
 

@@ -110,13 +110,19 @@ def test_known_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rates_are_shares_of_the_peaks() -> None:
-    meter = Meter(6.0, {"mfu": 1000.0, "matmul_utilization": 2000.0})
+    meter = Meter({"mfu": 1000.0, "matmul_utilization": 2000.0})
     meter.continue_from(100, 10.0)
-    meter.count(200)
+    meter.count(200, 1200.0)
     meter.seconds = 12.0
     shares = {"mfu": 0.6, "matmul_utilization": 0.3, "batch_time_share": 0.0}
     assert meter.rates() == {"tokens_per_second": 100.0} | shares
-    assert meter.overall() == 25.0
+    meter.count(200, None)
+    meter.seconds = 14.0
+    assert meter.rates() == {"tokens_per_second": 100.0, "batch_time_share": 0.0}
+    meter.count(200, 1200.0)
+    meter.seconds = 16.0
+    assert meter.rates()["mfu"] == 0.6
+    assert meter.overall() == 700 / 16
 
 
 def test_a_profile_is_a_trace_and_a_table(tmp_path: Path) -> None:

@@ -117,4 +117,6 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps({k: v for k, v in values.items() if k != "tree"}, indent=2))
     else:
         kind = config.optimizer.kind
-        print(full(counted, kind, tokens, options.memory, options.peak, options.mfu))
+        exact = config.task.kind == "pretrain"
+        device = (options.memory, options.peak, options.mfu)
+        print(full(counted, kind, tokens, *device, exact=exact))

@@ -1,5 +1,6 @@
 """Whether a training run fits into memory, checked before anything is allocated."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,17 @@ UNLIMITED = 2**62
 """Limits of a cgroup above this are no limits."""
 
 
+@dataclass(frozen=True)
+class LeastRows:
+    """The least that each row of a batch has."""
+
+    tokens: int
+    """Of each of its sequences, padding among them."""
+    labels: int
+    """Tokens of all of its sequences that go through the output head."""
+    sequences: int = 1
+
+
 def require_memory(
     costs: Costs,
     device: torch.device,
@@ -24,26 +36,32 @@ def require_memory(
     micro_batch_size: int | None,
     chunk_tokens: int | None,
     steps: int,
+    rows: LeastRows | None = None,
+    reference: bool = False,
     processes: int = 1,
     division: Division = WHOLE,
 ) -> None:
     """Raise NotEnoughMemory when training certainly needs more memory than is available.
 
     The estimate is a lower bound for one process: weights, gradients, optimizer state, linear
-    layers' activations of one micro-batch, its logits or a chunk of them, and the batch. The batch
-    is divided among `processes`, the rest as `division` says. Batches are made on the CPU, so both
-    memories are checked. A device without a known size (MPS) is not.
+    layers' activations of one micro-batch, its logits or a chunk of them, and the batch; with
+    `reference` also the weights of a second model. Without `rows` a row fills the context. The
+    batch is divided among `processes`, the rest as `division` says. Batches are made on the CPU,
+    so both memories are checked. A device without a known size (MPS) is not.
     """
-    sequences = max(1, batch_size // processes)
-    at_once = min(micro_batch_size or sequences, sequences)
-    tokens = at_once * costs.context_length
-    batch = sequences * costs.context_length * TOKEN
+    rows = rows or LeastRows(costs.context_length, costs.context_length)
+    own = max(1, batch_size // processes)
+    at_once = min(micro_batch_size or own, own)
+    labels = at_once * rows.labels
+    batch = own * rows.sequences * rows.tokens * TOKEN
     weights = costs.weight_bytes // division.weights
     gradients = costs.gradient_bytes // division.weights
     state = costs.optimizer_bytes // division.optimizer_state
-    activations = at_once * costs.least_activation_bytes // division.activations
-    logits = min(chunk_tokens or tokens, tokens) * costs.logit_bytes_per_token
-    accumulated = gradients if at_once < sequences else 0
+    kept = at_once * rows.sequences * rows.tokens * costs.least_activation_bytes
+    activations = kept // costs.context_length // division.activations
+    logits = min(chunk_tokens or labels, labels) * costs.logit_bytes_per_token
+    accumulated = gradients if at_once < own else 0
+    beside = {"reference": costs.weight_bytes} if reference else {}
     forward = {
         "weights": weights,
         "gradients": accumulated,
@@ -51,12 +69,14 @@ def require_memory(
         "activations": activations,
         "logits": logits,
         "batch": batch,
+        **beside,
     }
     update = {
         "weights": weights,
         "gradients": gradients,
         "optimizer state": state,
         "batch": batch,
+        **beside,
     }
     peak = max((forward, update), key=lambda parts: sum(parts.values()))
     for where, parts in ((device, peak), (torch.device("cpu"), {"batch": batch})):

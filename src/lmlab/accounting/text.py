@@ -23,11 +23,19 @@ def short(costs: Costs) -> str:
 
 
 def full(
-    costs: Costs, optimizer: str, tokens: float | None, memory: float, peak: float, mfu: float
+    costs: Costs,
+    optimizer: str,
+    tokens: float | None,
+    memory: float,
+    peak: float,
+    mfu: float,
+    *,
+    exact: bool = True,
 ) -> str:
     """Return the tree, FLOPs by part, memory, the largest batch in `memory` bytes, and the time.
 
-    The time is that of training on `tokens`, left out for None.
+    The time is that of training on `tokens`, left out for None; not `exact`: at most, because not
+    all tokens are learnt.
     """
     a = costs
     batch = a.largest_batch(memory)
@@ -61,15 +69,16 @@ def full(
             "",
             f"cache in generation, in float32: {a.cache_bytes_per_token:,.0f} bytes a token, "
             f"{amount(a.cache_bytes)} for {a.context_length:,} tokens",
-            *([] if tokens is None else ["", _training(costs, tokens, peak, mfu)]),
+            *([] if tokens is None else ["", _training(costs, tokens, peak, mfu, exact)]),
         ]
     )
 
 
-def _training(costs: Costs, tokens: float, peak: float, mfu: float) -> str:
+def _training(costs: Costs, tokens: float, peak: float, mfu: float, exact: bool) -> str:
     seconds = costs.training_seconds(tokens, peak, mfu)
     return (
-        f"training on {tokens:.4g} tokens: {tokens * costs.flops_per_token:.4g} FLOPs, "
+        f"training on {tokens:.4g} tokens: {'' if exact else 'at most '}"
+        f"{tokens * costs.flops_per_token:.4g} FLOPs, "
         f"{duration(seconds)} at {100 * mfu:g} % of {peak:.4g} FLOP/s"
     )
 

@@ -29,6 +29,11 @@ class Supervised(NamedTuple):
     segments: Int[Tensor, "rows time"] | None = None
     """Number of each token's example in its row; -1: padding."""
 
+    @property
+    def labels_learnt(self) -> int:
+        """The number of labels that are learnt."""
+        return int((self.weights > 0).sum())
+
 
 class Preferences(NamedTuple):
     """A batch of pairs, the chosen response first."""
@@ -38,6 +43,11 @@ class Preferences(NamedTuple):
     response_mask: Bool[Tensor, "pairs 2 time"]
     reference: Float[Tensor, "pairs 2"] | None
     """Log-probabilities of the responses under the reference; None: they are asked for."""
+
+    @property
+    def labels_learnt(self) -> int:
+        """The number of labels that are learnt."""
+        return int(self.response_mask.sum())
 
 
 class ShuffledSource:

@@ -7,11 +7,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from lmlab.accounting.fit import LeastRows
+from lmlab.accounting.rows import RowFlops
 from lmlab.config import RunConfig
 from lmlab.model import Transformer, build
 from lmlab.model.value_head import without_value_head
 from lmlab.runs.run import Run
 from lmlab.tokenizer import Tokenizer
+from lmlab.training.batch import Batch
 from lmlab.training.loop import Source
 from lmlab.training.objective import Objective
 from lmlab.training.runtime import Runtime
@@ -51,6 +54,31 @@ class Task(ABC):
     def chunk_tokens(self) -> int | None:
         """Return how many tokens' logits are in memory at a time; None: a whole micro-batch's."""
         return None
+
+    def batch_flops(self) -> Callable[[Batch], float] | None:
+        """Return what counts the FLOPs of training on a batch: three forward passes of rows as long
+        as those of its first part. None: they are not counted.
+        """
+        forward = self.row_flops()
+
+        def counted(batch: Batch) -> float:
+            assert batch[0] is not None
+            return 3 * forward(len(batch[0]), batch[0].shape[-1])
+
+        return counted
+
+    def row_flops(self) -> RowFlops:
+        """Return what counts the FLOPs of a forward pass of the model."""
+        return RowFlops(self.config.model, self.tokenizer.vocab_size)
+
+    def other_flops(self) -> float:
+        """Return the FLOPs that the run needed beside its training steps; all processes call it."""
+        return 0.0
+
+    def least_rows(self, steps: int) -> LeastRows:
+        """Return what each row of the largest batch of `steps` steps has at the least."""
+        length = self.config.model.context_length if self.config.task.fills_context() else 1
+        return LeastRows(tokens=length, labels=length)
 
     def build_model(self) -> Transformer:
         """Return the model on the CPU, initialised."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lmlab.accounting.rows import RowFlops
 from lmlab.alignment.batches import PreferencePairs, Preferences, ShuffledSource, shares
 from lmlab.alignment.examples import Converter, Example
 from lmlab.alignment.objectives import PreferenceObjective
@@ -62,6 +63,15 @@ class Reference:
 
         distributed.from_main(write)
         return found
+
+    def flops(self, forward: RowFlops) -> float:
+        """Return the FLOPs that computing them takes; all processes must call it."""
+        distributed, own = self.runtime.distributed, 0.0
+        for numbers, _ in shares(len(self.pairs.pairs), self.batch_size, distributed):
+            batch = self.pairs(numbers)
+            sequences = batch.input_ids.flatten(0, 1)
+            own += forward(len(sequences), sequences.shape[1], batch.labels_learnt)
+        return distributed.sum(own)[0]
 
     def _kept(self, path: Path) -> Any:
         if path.exists():
@@ -165,6 +175,10 @@ class DPO(Tuning[Pair]):
             }
 
         return evaluate
+
+    def other_flops(self) -> float:
+        """Return the FLOPs of the reference's log-probabilities; all processes must call it."""
+        return self.reference.flops(self.row_flops())
 
     def summary(self, result: dict[str, Any], directory: Path) -> list[str]:
         """Return loss and accuracy."""

@@ -121,7 +121,6 @@ def _finish(
         "tokens": state.tokens,
         "seconds": state.seconds,
         "tokens_per_second": outcome.tokens_per_second,
-        "flops": state.tokens * costs["flops_per_token"],
         "config_fingerprint": fingerprint,
         **task.facts(),
     }

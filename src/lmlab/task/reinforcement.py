@@ -140,6 +140,9 @@ class Reinforcement(Task):
                 f"into model.context_length={self.config.model.context_length}"
             )
 
+    def batch_flops(self) -> None:
+        """Return None: most FLOPs are those of the rollouts, which the loop does not see."""
+
     def data_record(self) -> dict[str, Any]:
         """Return counts and hashes of the problems."""
         return self.problems.record()

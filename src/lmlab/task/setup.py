@@ -58,6 +58,8 @@ def train_task(task: Task, run: Run, fingerprint: str) -> tuple[Outcome, dict[st
             micro_batch_size=trainer.micro_batch_size,
             chunk_tokens=task.chunk_tokens(),
             steps=steps,
+            rows=task.least_rows(steps),
+            reference=bool(getattr(config.task, "kl", 0)),
             processes=runtime.distributed.data_size,
             division=runtime.strategy.division,
         )
@@ -91,20 +93,23 @@ def train_task(task: Task, run: Run, fingerprint: str) -> tuple[Outcome, dict[st
         evaluate=task.build_evaluation(model, wrapped, run),
         criterion=task.criterion,
         runtime=runtime,
-        meter=Meter(costs.flops_per_token, _peaks(runtime)),
+        meter=Meter(_peaks(runtime)),
+        flops=task.batch_flops(),
         fingerprint=fingerprint,
         # Resumed runs used to save one that names their own copy of the tokenizer.
         earlier_fingerprints={*stored_fingerprints(run.directory / CONFIG), config.fingerprint()},
         scaler=LossScaler() if runtime.precision == "fp16" else None,
     )
     tokens = None if tokens_per_step is None else steps * tokens_per_step
+    all_are_learnt = config.task.kind == "pretrain"  # what is not learnt saves its logits
     run.say(
         describe(
             costs.parameters,
             vocab_size,
             steps,
             tokens,
-            costs.flops_per_token,
+            None if tokens is None else tokens * costs.flops_per_token,
+            all_are_learnt,
             runtime.device,
             PRECISION_NAMES.get(runtime.precision, runtime.precision),
         )
@@ -129,7 +134,14 @@ def train_task(task: Task, run: Run, fingerprint: str) -> tuple[Outcome, dict[st
             trainer,
             start=lambda setup: initialize(setup, task, steps, run),
         )
-    return outcome, {"parameters": costs.parameters, "flops_per_token": costs.flops_per_token}
+    flops, other = outcome.state.flops, task.other_flops()
+    if flops is None and all_are_learnt:  # a checkpoint of an earlier version
+        flops = outcome.state.tokens * costs.flops_per_token
+    return outcome, {
+        "parameters": costs.parameters,
+        "flops_per_token": costs.flops_per_token,
+        "flops": None if flops is None else flops + other,
+    }
 
 
 def _model_metrics(model: Transformer, logged: bool) -> dict[str, Tensor]:

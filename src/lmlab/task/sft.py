@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from lmlab.accounting.fit import LeastRows
 from lmlab.alignment.batches import Demonstrations, ShuffledSource
 from lmlab.alignment.examples import Converter, Example
 from lmlab.alignment.objectives import SupervisedObjective
@@ -67,6 +69,13 @@ class SFT(Tuning[TokenSequence]):
             constant=settings.constant or 1.0,
         )
         return self.shuffled(demonstrations, len(demonstrations.rows))
+
+    def least_rows(self, steps: int) -> LeastRows:
+        """Return what each row of the largest batch of `steps` steps has at the least."""
+        least = super().least_rows(steps)
+        if self.settings.packing:
+            return replace(least, tokens=self.config.model.context_length)
+        return least
 
     def build_evaluation(
         self, model: Transformer, objective: nn.Module, run: Run

@@ -14,14 +14,20 @@ def describe(
     vocab_size: int,
     steps: int,
     tokens: int | None,
-    flops_per_token: float,
+    flops: float | None,
+    exact: bool,
     device: torch.device,
     precision: str,
 ) -> str:
-    """Return the resolved choices that matter, in one line; None for tokens not yet known."""
+    """Return the resolved choices that matter, in one line; None for what is not yet known.
+
+    FLOPs that are not `exact` are an upper bound.
+    """
     length = f"{steps:,} steps"
     if tokens is not None:
-        length += f", {tokens:,} tokens, {tokens * flops_per_token:.3g} FLOPs"
+        length += f", {tokens:,} tokens"
+    if flops is not None:
+        length += f", {'' if exact else 'at most '}{flops:.3g} FLOPs"
     return f"{parameters:,} parameters, vocabulary {vocab_size:,}; {length}; {device}, {precision}"
 
 

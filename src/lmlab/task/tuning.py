@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from lmlab.alignment.batches import ShuffledSource, shares
+from lmlab.accounting.fit import LeastRows
+from lmlab.alignment.batches import Preferences, ShuffledSource, Supervised, shares
 from lmlab.alignment.examples import Converter, Example, is_conversation
 from lmlab.alignment.rows import Row, read_rows, split_rows, without_held_out
-from lmlab.alignment.sequences import TokenSequence, fitted, tokenized
+from lmlab.alignment.sequences import TokenSequence, fitted, padded_length, tokenized
 from lmlab.alignment.templates import END, Template, find_template
 from lmlab.errors import DataError
 from lmlab.runs.run import Run
@@ -171,6 +172,29 @@ class Tuning(Task, Generic[Item]):
     def chunk_tokens(self) -> int | None:
         """Return the number of tokens that is fastest."""
         return fastest_chunk(self.runtime.device)
+
+    def batch_flops(self) -> Callable[[Batch], float]:
+        """Return what counts the FLOPs of training on a batch: the head computes the labels that
+        are learnt, all else the padding, too.
+        """
+        forward = self.row_flops()
+
+        def counted(batch: Batch) -> float:
+            assert isinstance(batch, Supervised | Preferences)
+            sequences = batch.input_ids.flatten(0, -2)
+            return 3 * forward(len(sequences), sequences.shape[-1], batch.labels_learnt)
+
+        return counted
+
+    def least_rows(self, steps: int) -> LeastRows:
+        """Return what each row of the largest batch of `steps` steps has at the least."""
+        context_length, trainer = self.config.model.context_length, self.config.trainer
+        rows = [(item,) if isinstance(item, TokenSequence) else item for item in self.train]
+        lengths = sorted(max(sequence.length for sequence in row) for row in rows)
+        labels = min(sum(int(sequence.learned[1:].sum()) for sequence in row) for row in rows)
+        # Of so many different rows, the longest is at least as long as that of the shortest ones.
+        taken = min(len(rows), trainer.batch_size * (1 if trainer.fixed_batch else steps))
+        return LeastRows(padded_length(lengths[taken - 1], context_length), labels, len(rows[0]))
 
     @property
     def evaluation_batch(self) -> int:

@@ -79,6 +79,8 @@ class TrainingSetup:
     criterion: Criterion
     runtime: Runtime
     meter: Meter
+    flops: Callable[[Batch], float] | None = None
+    """Takes this process's batch; returns the FLOPs of training on it. None: not counted."""
     fingerprint: str = ""
     """Fingerprint of the configuration."""
     earlier_fingerprints: Collection[str] = ()
@@ -195,7 +197,13 @@ class _Loop:
         seed_step(setup.runtime.seed, state.step, self.distributed.data_rank)
         batch = setup.source(0 if self.cfg.fixed_batch else state.step)
         self.meter.batch_is_ready()
-        weight, tokens = self.distributed.sum(setup.weight(*batch), count_elements(batch))
+        self.meter.stop()  # rows of a new length are counted for a while
+        own = setup.flops(batch) if setup.flops else 0.0
+        self.meter.start()
+        weight, tokens, counted = self.distributed.sum(
+            setup.weight(*batch), count_elements(batch), own
+        )
+        flops = counted if setup.flops else None
         if weight <= 0:
             raise UserError(
                 f"the batch of step {state.step} has the weight {weight:g}: nothing in it counts "
@@ -213,7 +221,8 @@ class _Loop:
         )
         state.step += 1
         state.tokens += int(tokens)
-        self.meter.count(int(tokens))
+        state.flops = None if flops is None or state.flops is None else state.flops + flops
+        self.meter.count(int(tokens), flops)
         return stats, lr
 
     def evaluate(self, row: Metrics) -> int:

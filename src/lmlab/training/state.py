@@ -32,6 +32,8 @@ class TrainState:
 
     step: int = 0
     tokens: int = 0
+    flops: float | None = 0.0
+    """Of the training steps; None: not counted, or not in the checkpoint of an earlier version."""
     seconds: float = 0.0
     training_seconds: float = 0.0
     evaluation: Metrics = field(default_factory=dict)
@@ -70,8 +72,8 @@ class TrainState:
 
     @classmethod
     def from_checkpoint(cls, values: dict[str, Any]) -> Self:
-        """Return a saved state, also of a checkpoint of version 0.1."""
-        values = dict(values)
+        """Return a saved state, also of a checkpoint of earlier versions."""
+        values = {"flops": None, **values}
         if "best_val_loss" in values:
             evaluation = {
                 "val/loss": values.pop("val_loss"),

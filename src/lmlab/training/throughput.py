@@ -105,10 +105,9 @@ def peak_memory(device: torch.device) -> float:
 
 
 class Meter:
-    """Counts tokens over the seconds of training, without evaluations and checkpoints."""
+    """Counts tokens and FLOPs over the seconds of training, without evaluations and checkpoints."""
 
-    def __init__(self, flops_per_token: float, peaks: dict[str, float]) -> None:
-        self.flops_per_token = flops_per_token
+    def __init__(self, peaks: dict[str, float]) -> None:
         self.peaks = peaks
         """FLOP/s by the name of the metric that is the share of it."""
         self.continue_from(0, 0.0)
@@ -118,6 +117,7 @@ class Meter:
         """Set what was counted before."""
         self.tokens, self.seconds = tokens, seconds
         self._logged_tokens, self._logged_seconds = tokens, seconds
+        self._flops: float | None = 0.0
 
     def start(self) -> None:
         """Begin to measure a step."""
@@ -127,24 +127,29 @@ class Meter:
         """Note that the step has its batch: what came before was waiting for data."""
         self._batch_seconds += time.perf_counter() - self._started
 
-    def count(self, tokens: int) -> None:
-        """Count the tokens of a step."""
+    def count(self, tokens: int, flops: float | None) -> None:
+        """Count the tokens and the FLOPs of a step; None: not known."""
         self.tokens += tokens
+        self._flops = None if flops is None or self._flops is None else self._flops + flops
 
     def stop(self) -> None:
         """End measuring a step."""
         self.seconds += time.perf_counter() - self._started
 
     def rates(self) -> dict[str, float]:
-        """Return, since the last call, tokens per second, their share of each peak, and the share
-        of the time that was spent on making batches.
+        """Return, since the last call, tokens per second, the share of the time that was spent on
+        making batches, and the share of each peak, left out where FLOPs are not known.
         """
         tokens, seconds = self.tokens - self._logged_tokens, self.seconds - self._logged_seconds
         self._logged_tokens, self._logged_seconds = self.tokens, self.seconds
         rate = tokens / max(seconds, 1e-9)
         share, self._batch_seconds = self._batch_seconds / max(seconds, 1e-9), 0.0
-        shares = {name: rate * self.flops_per_token / peak for name, peak in self.peaks.items()}
-        return {"tokens_per_second": rate, "batch_time_share": share} | shares
+        rates = {"tokens_per_second": rate, "batch_time_share": share}
+        if self._flops is not None:
+            done = self._flops / max(seconds, 1e-9)
+            rates |= {name: done / peak for name, peak in self.peaks.items()}
+        self._flops = 0.0
+        return rates
 
     def overall(self) -> float:
         """Return tokens per second of the whole run."""
