@@ -35,12 +35,26 @@ def check_directory(overrides: Sequence[str], *, multirun: bool) -> None:
             raise ConfigError(key, "takes effect only with -m; a single run is in hydra.run.dir")
 
 
-def check_data(overrides: Sequence[str], task: TaskConfig) -> None:
-    """Raise ConfigError for an override of `data` with a task that brings its own."""
-    if task.kind != "pretrain":
-        own = "task.examples" if hasattr(task, "examples") else "task.problems"
-        for key in _keys(overrides, "data"):
-            raise ConfigError(key, f"task={task.kind} reads {own} instead; leave it out")
+def check_task(overrides: Sequence[str], task: TaskConfig) -> None:
+    """Raise ConfigError for an override of `data` or `trainer` that the task does not read."""
+    if task.kind == "pretrain":
+        return
+    if task.kind in ("sft", "dpo"):
+        unread = {
+            "data": f"task={task.kind} reads task.examples instead",
+            "trainer.eval_windows": f"task={task.kind} evaluates all examples that are held out",
+        }
+    else:
+        rises = f"the loss of task={task.kind} need not fall"
+        unread = {
+            "data": f"task={task.kind} reads task.problems instead",
+            "trainer.eval_windows": f"task={task.kind} reads task.evaluation.problems instead",
+            "trainer.max_loss_rise": rises,
+            "trainer.divergence_patience": rises,
+        }
+    for block, reason in unread.items():
+        for key in _keys(overrides, block):
+            raise ConfigError(key, f"{reason}; leave it out")
 
 
 def check_removed(overrides: Sequence[str], needed: Collection[str]) -> None:

@@ -129,6 +129,18 @@ MISTAKES = {
         ["task=grpo", "data.cache_dir=x"],
         "config error at 'data.cache_dir': task=grpo reads task.problems instead; leave it out",
     ),
+    "windows of sft": (
+        ["task=sft", "tokenizer=byte", "task.examples.paths=[x]", "trainer.eval_windows=8"],
+        "config error at 'trainer.eval_windows': task=sft evaluates all examples that are held out",
+    ),
+    "windows of grpo": (
+        ["task=grpo", "trainer.eval_windows=8"],
+        "'trainer.eval_windows': task=grpo reads task.evaluation.problems instead; leave it out",
+    ),
+    "rise of grpo": (
+        ["task=grpo", "trainer.max_loss_rise=1"],
+        "'trainer.max_loss_rise': the loss of task=grpo need not fall; leave it out",
+    ),
     "resume of nothing": (["resume=nowhere"], "is not a run directory: it has no config.yaml"),
     "no folder to be made": (["-m", "hydra.sweep.dir=/dev/null/x"], ": /dev/null/x"),
     "no folder there": (["-m", "hydra.sweep.dir=/proc/xx"], ": /proc/xx"),

@@ -75,13 +75,14 @@ class TrainerConfig(Config):
     """Clip the global L2 norm of the gradients to this value; null: do not clip."""
     max_loss_rise: Annotated[float, Field(gt=0)] | None
     """A run has diverged when its training loss stays this many nats above its lowest value;
-    null: only when it is not finite."""
+    null, and with tasks that generate: only when it is not finite."""
     divergence_patience: Count
     """Consecutive rows of training metrics for which max_loss_rise must be exceeded."""
     eval_every: Count
     """Steps between evaluations; the last step is always evaluated."""
     eval_windows: Count | None
-    """Windows of the held-out split in an evaluation, the same in every run; null: all."""
+    """Windows of the held-out split in an evaluation of task=pretrain, the same in every run; null:
+    all."""
     checkpoint_every: Count
     """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: Count
