@@ -14,10 +14,13 @@ import torch
 
 import lmlab
 from alignment.small_policies import GROUPS, MODEL, RUN, config
+from lmlab.alignment.problems import open_problems
 from lmlab.errors import ConfigError, UserError
 from lmlab.task import run
+from lmlab.task.rl_config import GRPOConfig
 from tests_support import ROOT, composed
 
+ODD = "13579"
 SKIPPED = re.compile("second|memory|mfu|matmul|time")
 TASKS = {
     "grpo": (),
@@ -268,10 +271,18 @@ def test_rewards_that_fail_are_counted_and_the_run_goes_on(
 ) -> None:
     own = (f"task.reward=alignment.bad_rewards.{reward}", "task.rollout.samples=2")
     every = ("task.rollout.prompts=46", "trainer.batch_size=92", "budget.steps=2")
-    run(config("grpo", *own, *every, *overrides), tmp_path / "run")
+    settings = config("grpo", *own, *every, *overrides)
+    run(settings, tmp_path / "run")
     assert message in capsys.readouterr().err
-    found = rows(tmp_path / "run")
-    assert found[-1]["val/reward_failures"] >= (1 if reward == "hanging" else 40)
+    assert isinstance(settings.task, GRPOConfig)
+    held_out = open_problems(settings.task.problems, print).held_out
+    fails = {"3+4="} if reward == "hanging" else {p.prompt for p in held_out if p.prompt[0] in ODD}
+    failing = sum(problem.prompt in fails for problem in held_out)
+    evaluations = [row for row in rows(tmp_path / "run") if "val/accuracy" in row]
+    assert len(evaluations) > 1  # each counts its own, and not those of the rollouts
+    assert [row.get("val/reward_failures", 0) for row in evaluations] == [failing] * len(
+        evaluations
+    )
 
 
 def test_equal_rewards_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -213,6 +213,7 @@ class Reinforcement(Task):
         distributed = self.runtime.distributed
 
         def evaluate(step: int) -> Metrics | None:
+            before = self._failures()
             metrics = evaluate_policy(
                 model,
                 self.tokenizer,
@@ -224,7 +225,8 @@ class Reinforcement(Task):
                 distributed=distributed,
                 should_stop=lambda: run.stop_signal is not None,
             )
-            if metrics is not None and (failed := distributed.sum(self._failures())[0]):
+            failed = distributed.sum(self._failures() - before)[0]
+            if metrics is not None and failed:
                 metrics["val/reward_failures"] = failed
             return metrics
 
