@@ -3,8 +3,10 @@
 import json
 import math
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from lmlab.alignment.rewards import Grader, Reward, checked, kept_stops, reward_function
 from lmlab.errors import UserError
@@ -70,9 +72,17 @@ def test_what_a_function_returns_is_checked() -> None:
     ("response", "truth", "expected"),
     [
         ("She has 2 + 3 = 5.\n#### 5", "2 + 3 = <<2+3=5>>5\n#### 5", RIGHT),
-        ("#### $1,234.50", "1234.5", RIGHT),
-        ("#### 1\n#### 2", "2", RIGHT),  # the last one counts
-        ("#### 5 apples", "5", NO_FORMAT),
+        ("#### 1,234.50", "1234.5", RIGHT),
+        ("#### 1,234.", "#### 1,234", RIGHT),
+        ("#### -3", "-3", RIGHT),
+        ("#### 1\n#### 2", "1", RIGHT),  # the first one counts
+        ("#### 5 apples", "5", RIGHT),
+        ("#### 1 2", "12", WRONG),
+        ("#### 1 2", "1", RIGHT),
+        ("#### 12/4", "3", WRONG),
+        ("#### $5", "5", NO_FORMAT),
+        ("####5", "5", NO_FORMAT),
+        ("#### ...", "5", NO_FORMAT),
         ("5", "5", NO_FORMAT),
         ("####", "5", NO_FORMAT),
         ("#### 6", "5", WRONG),
@@ -82,9 +92,36 @@ def test_gsm8k(response: str, truth: str, expected: Reward) -> None:
     assert reward_function("gsm8k")("", response, truth) == expected
 
 
+def test_gsm8k_judges_as_the_evaluation_harness_does() -> None:
+    harness = pytest.importorskip("lm_eval")
+    from lm_eval.api.metrics import exact_match_hf_evaluate
+    from lm_eval.filters.extraction import RegexFilter
+
+    path = Path(harness.__file__).parent / "tasks" / "gsm8k" / "gsm8k.yaml"
+    settings = yaml.safe_load(path.read_text())
+    (metric,) = settings["metric_list"]
+    (strict,) = (x for x in settings["filter_list"] if x["name"] == "strict-match")
+    extract = RegexFilter(regex_pattern=strict["filter"][0]["regex_pattern"])
+    endings = ["12", "1 2", "$12", "12.", "12 apples", "1,2", "1,200", "-12", "- 12", " 12", "x",
+               "12/3", "12\n#### 13", "13\n#### 12", "12%", "", "...", "1.2.3"]  # fmt: skip
+    for ending in endings:
+        for truth in ("12", "1,200", "-12", "4", "13"):
+            response = f"So it is.\n#### {ending}"
+            found = extract.apply([[response]], [{}])[0][0]
+            reference = exact_match_hf_evaluate(
+                [found], [f"work\n#### {truth}"], regexes_to_ignore=metric["regexes_to_ignore"]
+            )["exact_match"]
+            assert reward_function("gsm8k")("", response, f"work\n#### {truth}").answer == reference
+
+
 @pytest.mark.parametrize(
     ("response", "truth", "expected"),
     [
+        ("</think> <answer>1 2</answer>", "12", WRONG),
+        ("</think> <answer>1,2</answer>", "12", WRONG),
+        ("</think> <answer>$ 1,200.0</answer>", "1200", RIGHT),
+        ("</think> <answer>- 3 / 4</answer>", "-0.75", RIGHT),
+        ("</think> <answer>1,2</answer>", "1, 2", RIGHT),
         ("I add.</think> <answer>4</answer>", "4", RIGHT),
         ("</think> <answer> 4.0 </answer>", "4", RIGHT),
         (r"</think> <answer>so \boxed{\frac{1}{2}}</answer>", r"\frac{1}{2}", RIGHT),

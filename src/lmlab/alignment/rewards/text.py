@@ -6,21 +6,23 @@ from lmlab.alignment.rewards.numbers import number_of, same_answer
 from lmlab.alignment.rewards.reward import Reward, RewardFunction, checked
 
 MARK = "####"
+GSM8K_ANSWER = re.compile(MARK + r" (-?[0-9.,]+)")
 BOXED = r"\boxed{"
 END = "</answer>"
 """What ends a response in the format of R1-Zero."""
 
 
 def gsm8k(prompt: str, response: str, truth: str) -> Reward:
-    """Return the reward of a response whose answer is the number after the last `####`.
+    """Return the reward of a response whose answer is the number after the first `#### `.
 
-    The truth is a number, or a worked answer that ends in one (Cobbe et al. 2021).
+    The truth is a number, or a worked answer that ends in one (Cobbe et al. 2021, whose expression
+    finds the answer, as in lm-evaluation-harness). Commas do not count; 5.0 is 5.
     """
-    _, mark, after = response.rpartition(MARK)
-    line = after.strip().split("\n", 1)[0]
-    wanted = truth.rpartition(MARK)[2].strip()
-    is_number = bool(mark) and number_of(line) is not None
-    return Reward.of(is_number, is_number and same_answer(line, wanted))
+    found = GSM8K_ANSWER.search(response)
+    answer = found[1].replace(",", "") if found else ""
+    wanted = truth.rpartition(MARK)[2].replace(",", "")
+    is_number = number_of(answer) is not None
+    return Reward.of(is_number, is_number and same_answer(answer, wanted))
 
 
 def answer_of(response: str) -> str | None:
