@@ -147,8 +147,28 @@ def test_bad_files(content: bytes, problem: str, tmp_path: Path) -> None:
 
 def test_equal_rows_are_on_one_side() -> None:
     rows = [Row({"prompt": f"{i % 500}", "completion": "x"}, f"a:{i}") for i in range(1000)]
-    train, held_out = split_rows(rows, 0.2)
+    alone = [row.values["prompt"] for row in rows]
+    train, held_out = split_rows(rows, 0.2, alone)
     assert not {row.values["prompt"] for row in train} & {r.values["prompt"] for r in held_out}
     assert len(train) + len(held_out) == 1000
     assert 0.1 < len(held_out) / 1000 < 0.3
-    assert split_rows(rows[::-1], 0.2)[1] == held_out[::-1]
+    assert split_rows(rows[::-1], 0.2, alone[::-1])[1] == held_out[::-1]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_rows_of_one_prompt_are_on_one_side(order: int) -> None:
+    rows = [Row({"prompt": i // 3, "completion": f"{i}"}, f"a:{i}") for i in range(900)][::order]
+    train, held_out = split_rows(rows, 0.2, [str(row.values["prompt"]) for row in rows])
+    assert not {row.values["prompt"] for row in train} & {r.values["prompt"] for r in held_out}
+    assert 0.1 < len(held_out) / 900 < 0.3
+
+
+@pytest.mark.parametrize("prompt", ["", "Write a story."])
+def test_rows_that_share_one_prompt_are_divided_anyway(prompt: str) -> None:
+    rows = [Row({"prompt": prompt, "completion": f"{i}"}, f"a:{i}") for i in range(900)]
+    _, held_out = split_rows(rows, 0.2, [prompt] * 900)
+    assert 0.1 < len(held_out) / 900 < 0.3
+    with_others = [Row({"prompt": f"{i}", "completion": "x"}, f"b:{i}") for i in range(9)]
+    prompts = [str(row.values["prompt"]) for row in [*rows, *with_others]]
+    _, held_out = split_rows([*rows, *with_others], 0.2, prompts)
+    assert (prompt == "") == (0.1 < len(held_out) / 900 < 0.3)

@@ -21,7 +21,10 @@ from lmlab.config import RunConfig
 from lmlab.errors import ConfigError, UserError
 from lmlab.evaluation.problems import _Answer, _preferences
 from lmlab.task import run as train
+from lmlab.task.dpo import DPO
+from lmlab.task.sft import SFT
 from lmlab.training.checkpoint import read_checkpoint
+from lmlab.training.runtime import Runtime
 from tests_support import TINY, composed
 
 OWN = tuple(text for text in TINY if not re.search("data=|sample|eval_windows", text))
@@ -338,6 +341,60 @@ def test_examples_that_are_held_out_are_not_trained_on(
     record = json.loads((tmp_path / "run" / "data.json").read_text())
     assert (record["train_examples"], record["held_out_examples"]) == (134, 10)
     assert "10 of 144 examples are left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["texts", "conversations"])
+@pytest.mark.parametrize("task", ["sft", "dpo"])
+def test_a_prompt_is_held_out_with_all_its_rows(
+    task: str, kind: str, tuned: Path, tmp_path: Path
+) -> None:
+    lines = []
+    for i in range(120):
+        prompt, replies = str(i // 4), {"chosen": f"{i}", "rejected": "no"}
+        if kind == "conversations":
+            turn = {"role": "user", "content": prompt}
+            whole = {k: [turn, {"role": "assistant", "content": v}] for k, v in replies.items()}
+            lines.append(whole if task == "dpo" else {"messages": whole["chosen"]})
+        else:
+            replies = replies if task == "dpo" else {"completion": f"{i}"}
+            lines.append({"prompt": prompt, **replies})
+    path = write(tmp_path / "rows.jsonl", lines)
+    own = [
+        "model.context_length=128",
+        "task.examples.validation_fraction=0.3",
+        "task.template=plain",
+    ]
+    built = (SFT if task == "sft" else DPO)(
+        configured(task, path, *own, *([f"init_from={tuned}"] if task == "dpo" else [])),
+        Runtime(torch.device("cpu")),
+    )
+    built.prepare(print)
+
+    def prompts(items: list[Any]) -> set[bytes]:
+        firsts = [item if task == "sft" else item[0] for item in items]
+        return {bytes(first.ids[: first.learned.argmax()]) for first in firsts}
+
+    assert len(prompts(built.train)) > 10
+    assert len(prompts(built.held_out)) > 2
+    assert not prompts(built.train) & prompts(built.held_out)
+
+
+def test_pairs_that_truncation_makes_equal_are_left_out(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = [
+        {"prompt": f"{i}=", "chosen": "a" * 40 + "b", "rejected": "a" * 40 + "c"} for i in range(20)
+    ]
+    short = [{"prompt": f"{i}+", "chosen": "a" * 40, "rejected": "b" * 40} for i in range(80)]
+    path = write(tmp_path / "pairs.jsonl", [*long, *short])
+    start_from = (f"init_from={tuned}", "budget.steps=1")
+    settings = configured("dpo", path, *start_from, "task.examples.too_long=truncate")
+    train(settings, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert record["train_examples"] + record["held_out_examples"] == 80
+    said = capsys.readouterr().err
+    found = re.findall(r"(\d+) of \d+ pairs are left out: .* equal within .* 32 tokens", said)
+    assert sum(map(int, found)) == 20
 
 
 def test_preferences_need_a_run_to_start_from(pairs: Path, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ class ExamplesConfig(Config):
     """Files, folders or patterns held out for validation, and left out of training; null:
     validation_fraction is held out."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the rows held out without validation_paths, chosen by a hash of the row."""
+    """Share of the rows held out without validation_paths, chosen by a hash; rows with one prompt
+    stay together."""
     rename: dict[str, str]
     """Column of the files: name it should have; {question: prompt, answer: completion}."""
     prompt_template: str

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from lmlab.alignment.rows import Row
@@ -21,6 +22,11 @@ class Example:
     pieces: tuple[Piece, ...]
     place: str
     """Where it comes from, for messages."""
+
+    @property
+    def prompt(self) -> str:
+        """What is given before the first piece that is learnt."""
+        return "".join(piece.text for piece in takewhile(lambda p: not p.learned, self.pieces))
 
 
 @dataclass(frozen=True)

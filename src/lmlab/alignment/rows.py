@@ -39,14 +39,23 @@ def read_rows(key: str, patterns: Sequence[str], rename: Mapping[str, str]) -> l
     return rows
 
 
-def split_rows(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Row]]:
-    """Return the rows to train on and those held out, chosen by a hash of their values.
+def split_rows(
+    rows: Sequence[Row], fraction: float, prompts: Sequence[str]
+) -> tuple[list[Row], list[Row]]:
+    """Return the rows to train on and those held out, chosen by a hash.
 
-    Equal rows are on one side, whatever their order.
+    Rows with one prompt are on one side, by the hash of the first of their texts; rows without a
+    prompt, and all rows where they have but one prompt, each by their own. Their order does not
+    matter.
     """
     train, held_out = list[Row](), list[Row]()
-    for row in rows:
-        digest = blake2b(_text(row).encode(), digest_size=8).digest()
+    texts = [_text(row) for row in rows]
+    firsts: dict[str, str] = {}
+    for prompt, text in zip(prompts, texts, strict=True):
+        firsts[prompt] = min(text, firsts.get(prompt, text))
+    for row, prompt, text in zip(rows, prompts, texts, strict=True):
+        hashed = firsts[prompt] if prompt and len(firsts) > 1 else text
+        digest = blake2b(hashed.encode(), digest_size=8).digest()
         number = int.from_bytes(digest, "big")
         (held_out if number < fraction * 2**64 else train).append(row)
     return train, held_out

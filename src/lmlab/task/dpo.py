@@ -115,10 +115,10 @@ class DPO(Tuning[Pair]):
         pair = converter.pair(row)
         return pair.chosen, pair.rejected
 
-    def item(self, sequences: Sequence[TokenSequence]) -> Pair:
-        """Return their tokens."""
+    def item(self, sequences: Sequence[TokenSequence]) -> Pair | None:
+        """Return their tokens; None for equal ones, of which there is nothing to learn."""
         chosen, rejected = sequences
-        return chosen, rejected
+        return None if np.array_equal(chosen.ids, rejected.ids) else (chosen, rejected)
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Read the pairs; raises ConfigError without a run to start from, or with dropout."""

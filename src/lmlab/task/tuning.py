@@ -47,8 +47,8 @@ class Tuning(Task, Generic[Item]):
         """Return the texts of a row; raises DataError."""
 
     @abstractmethod
-    def item(self, sequences: Sequence[TokenSequence]) -> Item:
-        """Return what is trained on, of the tokens of those texts."""
+    def item(self, sequences: Sequence[TokenSequence]) -> Item | None:
+        """Return what is trained on, of the tokens of those texts; None: nothing."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -60,8 +60,11 @@ class Tuning(Task, Generic[Item]):
         tokenizer = given_tokenizer(self.config.tokenizer)
         settings = self.settings.examples
         rows = read_rows(KEY, settings.paths, settings.rename)
+        template = find_template(self.settings.template, tokenizer.chat_template)
         if settings.validation_paths is None:
-            train, held_out = split_rows(rows, settings.validation_fraction)
+            converter = Converter(template, settings.prompt_template)
+            prompts = [self.convert(converter, row)[0].prompt for row in rows]
+            train, held_out = split_rows(rows, settings.validation_fraction, prompts)
         else:
             key = "task.examples.validation_paths"
             held_out = read_rows(key, settings.validation_paths, settings.rename)
@@ -74,10 +77,10 @@ class Tuning(Task, Generic[Item]):
         if not train or not held_out:
             raise DataError(
                 f"{KEY}: of {len(rows):,} rows none is left to "
-                f"{'train on' if not train else 'validate with'}; give more rows, or another "
-                "task.examples.validation_fraction"
+                f"{'train on' if not train else 'validate with'} (those with one prompt stay "
+                "together); give more rows, another task.examples.validation_fraction, or "
+                "task.examples.validation_paths"
             )
-        template = find_template(self.settings.template, tokenizer.chat_template)
         if any(map(is_conversation, [*train, *held_out])):
             tokenizer = tokenizer.extended(template.special_tokens, template.source)
         self._tokenizer = tokenizer
@@ -93,7 +96,7 @@ class Tuning(Task, Generic[Item]):
         )
         context_length = self.config.model.context_length
         items: list[Item] = []
-        changed = 0
+        changed = unfit = equal = 0
         for row in rows:
             texts = self.convert(converter, row)
             sequences = [tokenized(text, self.tokenizer) for text in texts]
@@ -102,13 +105,21 @@ class Tuning(Task, Generic[Item]):
             )
             changed += count > 0
             kept = [sequence for sequence in found if sequence is not None]
-            if len(kept) == len(texts):
-                items.append(self.item(kept))
+            if len(kept) < len(texts):
+                unfit += 1
+            elif (item := self.item(kept)) is None:
+                equal += 1
+            else:
+                items.append(item)
         if changed:
             say(
                 f"{changed:,} of {len(rows):,} examples are longer than the context of "
-                f"{context_length:,} tokens: {len(rows) - len(items):,} dropped, "
-                f"{changed - (len(rows) - len(items)):,} truncated"
+                f"{context_length:,} tokens: {unfit:,} dropped, {changed - unfit:,} truncated"
+            )
+        if equal:
+            say(
+                f"{equal:,} of {len(rows):,} pairs are left out: chosen and rejected are equal "
+                f"within the context of {context_length:,} tokens"
             )
         if not items:
             raise DataError(
