@@ -30,6 +30,15 @@ class Estimate:
         return None if self.half_width is None else self.value + self.half_width
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A value with the ends of its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 def ratio(sums: Float[np.ndarray, "units"], weights: Shaped[np.ndarray, "units"]) -> Estimate:
     """Return `sum(sums) / sum(weights)` with the standard error of units drawn at random.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmlab.evaluation.estimate import Estimate
+from lmlab.evaluation.estimate import Estimate, Interval
 from lmlab.figures import COLORS, FAINT, INK, STYLE
 from lmlab.files import atomic_write
 from lmlab.text import shortened
@@ -29,7 +29,7 @@ class Panel:
     title: str
     label: str
     """Of the axis."""
-    points: Sequence[tuple[str, Estimate]]
+    points: Sequence[tuple[str, Estimate | Interval]]
     """Run and value, from the top."""
     reference: tuple[float, str] | None = None
     """A value to draw a line at, and its name."""
@@ -67,11 +67,14 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
 
     for name, estimate in panel.points:
         row = names.index(name)
+        low, high = estimate.low, estimate.high
         color = COLORS[row % len(COLORS)]
         axes.errorbar(
             estimate.value,
             row,
-            xerr=estimate.half_width,
+            xerr=None
+            if low is None or high is None
+            else [[estimate.value - low], [high - estimate.value]],
             fmt="o",
             color=color,
             markersize=5.5,

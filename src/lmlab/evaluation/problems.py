@@ -19,7 +19,7 @@ from lmlab.alignment.rewards import Grader, Reward
 from lmlab.alignment.rollouts import Decoding, Request, generate_responses, response_seed
 from lmlab.alignment.rows import read_rows
 from lmlab.errors import UserError
-from lmlab.evaluation.estimate import Estimate, ratio
+from lmlab.evaluation.estimate import Interval, ratio
 from lmlab.evaluation.plot import Panel
 from lmlab.evaluation.results import Preference, Report, Row, numbers
 from lmlab.loading import TrainedRun
@@ -166,7 +166,7 @@ def report_problems(
     rows: list[Row] = []
     cells: list[list[str]] = []
     notes = ["Greedy: 95 % interval by Wilson; ±: 95 % confidence interval over problems."]
-    panels: dict[str, list[tuple[str, Estimate]]] = {}
+    panels: dict[str, list[tuple[str, Interval]]] = {}
     for (file, run), result in results.items():
         total = len(result.greedy)
         low, high = wilson_interval(result.greedy_right, total)
@@ -188,8 +188,7 @@ def report_problems(
         cells.append([*cell, shown, f"{total:,}"])
         if result.failures:
             notes.append(f"{run}: the rewards of {result.failures:,} answers failed, and are 0.")
-        values = np.array([float(is_right(reward)) for reward in result.greedy])
-        panels.setdefault(file, []).append((run, ratio(values, np.ones(total))))
+        panels.setdefault(file, []).append((run, Interval(share, low, high)))
     head = ["file", "run", "greedy accuracy"]
     sampled = any(result.sampled for result in results.values())
     head += [_title(k) for k in pass_at] if sampled else []
