@@ -13,6 +13,7 @@ import torch
 from processes import finish, start
 
 import lmlab
+from lmlab.alignment.batches import PreferencePairs
 from lmlab.alignment.problems.problem import Problem
 from lmlab.alignment.rewards import Reward
 from lmlab.alignment.templates import CHATML, PLAIN
@@ -20,10 +21,12 @@ from lmlab.cli import main as command
 from lmlab.config import RunConfig
 from lmlab.errors import ConfigError, UserError
 from lmlab.evaluation.problems import _Answer, _preferences
+from lmlab.runs.run import NullRun
 from lmlab.task import run as train
-from lmlab.task.dpo import DPO
+from lmlab.task.dpo import DPO, Reference
 from lmlab.task.sft import SFT
 from lmlab.training.checkpoint import read_checkpoint
+from lmlab.training.distributed import DistributedContext
 from lmlab.training.runtime import Runtime
 from tests_support import TINY, composed
 
@@ -513,3 +516,18 @@ def test_answers_of_spaces_are_no_preferences() -> None:
     problem = Problem("12+46=", "58")
     assert list(_preferences([problem], [group])) == [("12+46=", "58\n", "57\n")]
     assert not list(_preferences([problem], [group[:3]]))
+
+
+def test_the_reference_of_a_divided_model_has_each_pair_once(
+    pairs: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes that share one model evaluate the same pairs."""
+    task = DPO(configured("dpo", pairs, f"init_from={tuned}"), Runtime(torch.device("cpu")))
+    task.prepare(print)
+    objective = task.build_objective(task.build_model())
+    every = PreferencePairs([*task.train, *task.held_out], 32, None)
+    alone = Reference(objective, NullRun(Path()), task.runtime, every, 8)._computed()
+    assert len(alone) == len(every.pairs)
+    monkeypatch.setattr(DistributedContext, "gather", lambda self, value: [value, value])
+    both = Reference(objective, NullRun(Path()), task.runtime, every, 8)._computed()
+    torch.testing.assert_close(both, alone)

@@ -95,8 +95,9 @@ class Reference:
             if counts:
                 own += zip(numbers, terms["log_probs"].float().tolist(), strict=True)
         self.objective.train()
-        gathered = sorted(pair for part in distributed.gather(own) for pair in part)
-        return torch.tensor([values for _, values in gathered])
+        # Processes that share one model have the same pairs.
+        found = {pair: values for part in distributed.gather(own) for pair, values in part}
+        return torch.tensor([found[pair] for pair in range(count)])
 
 
 class DPO(Tuning[Pair]):
