@@ -14,11 +14,12 @@ from lmlab.arguments import require_keys
 from lmlab.cleaning.pipeline_config import CleanConfig
 from lmlab.command import exit_code
 from lmlab.compose_errors import explain_composition_error
-from lmlab.config import load_as
+from lmlab.config import load_as, plain_values
 from lmlab.errors import UserError
 from lmlab.help import help_text
 from lmlab.hydra_app import COMPOSITION_ERRORS, raised_by_hydra
 from lmlab.locations import find_conf
+from lmlab.refused import check_emptied
 
 EXAMPLES = """\
 Clean text for training:  python clean.py [GROUP=CHOICE ...] [KEY=VALUE ...]
@@ -66,7 +67,9 @@ def compose_clean(conf: Path, overrides: Sequence[str]) -> CleanConfig:
     """Return what `python clean.py OVERRIDES` would run; raises ConfigError for what is wrong."""
     require_keys(overrides)
     with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        return load_as(CleanConfig, hydra.compose("clean", overrides=list(overrides)))
+        composed = hydra.compose("clean", overrides=list(overrides))
+        check_emptied(overrides, plain_values(composed, missing=True))
+        return load_as(CleanConfig, composed)
 
 
 def clean_config(*overrides: str) -> CleanConfig:

@@ -44,6 +44,11 @@ def explain_composition_error(
         if key in keys_at(root, parents) and "is not in struct" not in str(cause):
             return f"config error at '{path}': {str(cause or error).splitlines()[0]}"
         missing = re.match("Key '([^']+)' is not in struct", str(cause))
+        if missing and missing[1] not in (*parents, key) and key in keys_at(root, parents):
+            entry = f"{path}.{missing[1]}"
+            if keys_at(root, [*parents, key]):
+                return str(ConfigError(entry, unknown_key(entry.split("."), root)))
+            return str(ConfigError(path, f"to add entries put a + before it, as in +{entry}=VALUE"))
         if missing and missing[1] in parents and key in keys_at(root, parents):
             place = parents.index(missing[1]) + 1
             names = map(str, getattr(cause, "parent_node", None) or ())

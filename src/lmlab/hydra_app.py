@@ -33,7 +33,13 @@ from lmlab.help import help_text
 from lmlab.inherited import inherited_choices
 from lmlab.layout import run_of
 from lmlab.locations import find_conf
-from lmlab.refused import check_directory, check_removed, check_slurm, check_task
+from lmlab.refused import (
+    check_directory,
+    check_emptied,
+    check_removed,
+    check_slurm,
+    check_task,
+)
 from lmlab.runs.names import run_directory
 from lmlab.schema import flatten
 from lmlab.training.budget import check_budget
@@ -175,6 +181,7 @@ def run_config(cfg: DictConfig, overrides: Sequence[str]) -> RunConfig:
     check_removed(overrides, RunConfig.model_fields)
     if "hydra" in cfg:
         cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    check_emptied(overrides, plain_values(cfg, missing=True))
     base = parent_of(cfg.get("resume"), cfg.get("init_from"))
     config, own = (load(cfg), overrides) if base is None else _on_top_of(base, cfg, overrides)
     check_task(own, config.task)

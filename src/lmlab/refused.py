@@ -1,7 +1,8 @@
-"""Overrides that are refused: what launcher or task would not read, what removes a needed key."""
+"""Overrides that are refused: what nothing would read, what removes a needed key or nothing."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from lmlab.errors import ConfigError
 from lmlab.task.config import TaskConfig
@@ -63,6 +64,22 @@ def check_removed(overrides: Sequence[str], needed: Collection[str]) -> None:
         key = override[1:].partition("=")[0]
         if override.startswith("~") and key in needed:
             raise ConfigError(key, f"every run needs it; leave out {override}")
+
+
+def check_emptied(overrides: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an override such as `members={}`: Hydra merges it, so it does nothing.
+
+    `values` are those of the composed configuration.
+    """
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if re.fullmatch(r"\{\s*\}", value):
+            found: Any = values
+            for name in key.split("."):
+                found = found.get(name) if isinstance(found, Mapping) else None
+            if isinstance(found, Mapping) and found:
+                names = [f"~{key}.{name}" for name in found]
+                raise ConfigError(key, f"{{}} removes no entry; remove them with {' '.join(names)}")
 
 
 def _keys(overrides: Sequence[str], block: str) -> Iterable[str]:

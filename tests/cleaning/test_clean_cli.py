@@ -73,6 +73,24 @@ def test_every_recipe_composes(recipe: str, executor: str) -> None:
     assert config.executor.kind == executor
 
 
+def test_entries_of_a_step_change_by_their_names() -> None:
+    shares = "cleaning.steps.repetition.top_ngrams"
+
+    def ngrams(*overrides: str) -> dict[int, float]:
+        config = clean_config("cleaning=fineweb", "input=[x]", *overrides)
+        return config.cleaning.steps["repetition"].top_ngrams
+
+    assert ngrams(f"{shares}.2=0.5", f"~{shares}.3", f"+{shares}.5=0.1") == {
+        2: 0.5,
+        4: 0.16,
+        5: 0.1,
+    }
+    with pytest.raises(UserError, match=f"{{}} removes no entry; remove them with ~{shares}.2 ~"):
+        ngrams(f"{shares}={{}}")
+    with pytest.raises(UserError, match=rf"put a \+ before it, as in \+{shares}.5=VALUE"):
+        ngrams(f"{shares}={{5: 0.1}}")
+
+
 def test_two_steps_of_one_name_are_refused() -> None:
     with pytest.raises(UserError, match="two steps write scores as 'minhash'"):
         clean_config("+cleaning.steps.again=${cleaning.steps.minhash}", "input=[x]")

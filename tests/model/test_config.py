@@ -44,6 +44,10 @@ MISTAKES = {
         [HYBRID, "model.attention.members.local.window=-1"],
         "config error at 'model.attention.members.local.window': must be >= 1, got -1",
     ),
+    "no members": (
+        [HYBRID, "model.attention.members={}"],
+        "'model.attention.members': {} removes no entry; remove them with ~model.attention.members",
+    ),
     "experts": ([MOE, "model.ffn.top_k=9"], "top_k=9 exceeds num_experts=8; lower top_k"),
     "one expert": (
         [MOE, "model.ffn.num_experts=1", "model.ffn.top_k=1", "model.ffn.router_softmax=before"],

@@ -331,6 +331,14 @@ def test_bad_configurations(overrides: list[str], message: str, tmp_path: Path) 
         configured("sft", tmp_path / "a.jsonl", *overrides)
 
 
+def test_columns_are_renamed_by_entries_that_are_added(sums: Path) -> None:
+    names = "task.examples.rename={question: prompt, answer: completion}"
+    task = configured("sft", sums, f"+{names}").task
+    assert task.examples.rename == {"question": "prompt", "answer": "completion"}
+    with pytest.raises(UserError, match=r"as in \+task\.examples\.rename\.question=VALUE"):
+        configured("sft", sums, names)
+
+
 def test_examples_that_are_held_out_are_not_trained_on(
     sums: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
