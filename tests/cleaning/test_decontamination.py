@@ -93,3 +93,10 @@ def test_letters_that_are_words_are_marked_where_they_stand(tmp_path: Path) -> N
 def test_words_of_spans_are_those_of_ngrams(text: str) -> None:
     words = [word for m in _WORD.finditer(text) for word in normalize(m[0]).split()]
     assert len(ngram_hashes(text, 1)) == len(words)
+
+
+def test_a_missing_field_is_one_of_the_step(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    path.write_text(json.dumps({"other": QUESTION}))
+    with pytest.raises(DataError, match=r"no text in field 'question' .*; set the step's field"):
+        Decontaminate(config(path))

@@ -27,7 +27,7 @@ class ExamplesConfig(Config):
     """Share of the rows held out without validation_paths, chosen by a hash; rows with one prompt
     stay together."""
     rename: dict[str, str]
-    """Column of the files: name it should have; {question: prompt, answer: completion}."""
+    """Column of the files: name it should have; +task.examples.rename.question=prompt."""
     prompt_template: str
     """Text around a prompt that is text; {prompt} is replaced by it."""
     too_long: TooLong

@@ -11,14 +11,14 @@ from lmlab.cleaning.document import Criterion
 
 
 class ExtractConfig(StepBase):
-    """HTML to text; documents that have no HTML pass unchanged."""
+    """HTML to text; documents that are text already stay as they are, if they are not too large."""
 
     kind: Literal["extract"]
     extractor: Literal["main", "resiliparse", "resiliparse_main", "trafilatura"]
     """`main`: our block classifier; `resiliparse`: all text of the page; `resiliparse_main`:
     its rules for the main content; `trafilatura`: the slowest, of the highest quality."""
     max_bytes: Annotated[int, Field(ge=1)]
-    """Larger pages are removed unread."""
+    """Larger pages, and larger texts, are removed unread."""
     max_depth: Annotated[int, Field(ge=16)]
     """Pages with deeper nested elements are removed."""
 
@@ -137,7 +137,8 @@ class RepetitionConfig(StepBase):
     max_duplicate_line_characters: Ratio | None
     """Their share of the characters."""
     top_ngrams: NGrams
-    """n -> share of the characters that the most frequent n-gram may fill."""
+    """n -> share of the characters that the most frequent n-gram may fill; `top_ngrams.2=0.1`
+    changes one, `~...top_ngrams.2` removes it."""
     duplicate_ngrams: NGrams
     """n -> share of the characters that n-grams that occurred before may fill."""
 

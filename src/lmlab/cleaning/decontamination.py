@@ -83,4 +83,5 @@ def _index(config: DecontaminateConfig) -> Hashes:
 
 
 def _fail(path: Path, problem: Problem) -> None:
-    raise DataError(f"{path}:{problem.offset}: {problem.reason}")
+    reason = problem.reason.replace("set read.field", "set the step's field")
+    raise DataError(f"{path}:{problem.offset}: {reason}")
