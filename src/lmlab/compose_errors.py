@@ -46,9 +46,11 @@ def explain_composition_error(
         missing = re.match("Key '([^']+)' is not in struct", str(cause))
         if missing and missing[1] not in (*parents, key) and key in keys_at(root, parents):
             entry = f"{path}.{missing[1]}"
-            if keys_at(root, [*parents, key]):
+            if not keys_at(root, [*parents, key]):
+                problem = f"to add entries put a + before it, as in +{entry}=VALUE"
+                return str(ConfigError(path, problem))
+            if parents:
                 return str(ConfigError(entry, unknown_key(entry.split("."), root)))
-            return str(ConfigError(path, f"to add entries put a + before it, as in +{entry}=VALUE"))
         if missing and missing[1] in parents and key in keys_at(root, parents):
             place = parents.index(missing[1]) + 1
             names = map(str, getattr(cause, "parent_node", None) or ())

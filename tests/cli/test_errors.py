@@ -63,6 +63,7 @@ MISTAKES = {
     "two modes": (["-m", "lr=1,2", "--run"], "--run and --multirun exclude each other"),
     "unknown flag": (["--nope"], "unknown option --nope (see"),
     "group as values": (["model={a:1}"], "'model': a group; give it one of its choices"),
+    "group inside of one as values": (["model.ffn={gats:1}"], "'model.ffn.gats': unknown key"),
     "misspelt group": (["modle=tiny"], "'modle': unknown key, did you mean 'model'?"),
     "misspelt inner group": (["model/atention=full"], "did you mean 'attention'?"),
     "misspelt choice": (["model=tinny"], "'tinny' is not one of", "(did you mean 'tiny'?)"),
