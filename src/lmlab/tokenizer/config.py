@@ -20,7 +20,8 @@ class BPEConfig(Config):
     pattern: Annotated[str, Field(min_length=1)]
     """What merges may not cross: gpt2, cl100k, o200k, or a pattern of the `regex` package."""
     special_tokens: SpecialTokens
-    """Strings that stay whole and get one id each."""
+    """Strings that get one id each and stay whole in prompts; in a corpus they are text, where only
+    <|endoftext|> stands, after each document."""
 
 
 class ByteConfig(Config):
@@ -28,7 +29,8 @@ class ByteConfig(Config):
 
     kind: Literal["byte"]
     special_tokens: SpecialTokens
-    """Strings that stay whole and get one id each."""
+    """Strings that get one id each and stay whole in prompts; in a corpus they are text, where only
+    <|endoftext|> stands, after each document."""
 
 
 class GPT2Config(Config):
@@ -50,7 +52,8 @@ class GPT2Config(Config):
     pattern: Annotated[str, Field(min_length=1)]
     """What merges may not cross: gpt2, cl100k, o200k, or a pattern of the `regex` package."""
     special_tokens: SpecialTokens
-    """Strings that stay whole; those missing from the vocabulary are appended to it."""
+    """Strings that get one id each and stay whole in prompts, not in a corpus; those missing from
+    the vocabulary are appended to it."""
 
 
 class SavedTokenizerConfig(Config):
