@@ -331,6 +331,17 @@ def test_bad_configurations(overrides: list[str], message: str, tmp_path: Path) 
         configured("sft", tmp_path / "a.jsonl", *overrides)
 
 
+def test_a_template_that_no_example_reads_is_said(
+    sums: Path, talks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    around, chat = "task.examples.prompt_template='Q: {prompt}'", "task.template=plain"
+    for path, unread, read in ((sums, chat, around), (talks, around, chat)):
+        train(configured("sft", path, "budget.steps=1", unread), tmp_path / f"{path.stem}_unread")
+        assert f"{unread.partition('=')[0]} is not read" in capsys.readouterr().err
+        train(configured("sft", path, "budget.steps=1", read), tmp_path / f"{path.stem}_read")
+        assert "is not read" not in capsys.readouterr().err
+
+
 def test_columns_are_renamed_by_entries_that_are_added(sums: Path) -> None:
     names = "task.examples.rename={question: prompt, answer: completion}"
     task = configured("sft", sums, f"+{names}").task

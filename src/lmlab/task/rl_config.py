@@ -88,9 +88,9 @@ class _PolicyGradientConfig(_RolloutTaskConfig):
     """token: all tokens of a batch count alike; sequence: all responses; constant: as sequence,
     but sums over tokens are divided by rollout.max_new_tokens, not by the response's length."""
     clip_low: Clip
-    """How far the ratio of probabilities may fall below 1."""
+    """How far the ratio of probabilities may fall below 1; read by the losses that clip it."""
     clip_high: Clip
-    """How far the ratio of probabilities may rise above 1."""
+    """How far the ratio of probabilities may rise above 1; read by the losses that clip it."""
     kl: Annotated[float, Field(ge=0)]
     """Weight of the penalty against the model in init_from; 0: none."""
 
@@ -116,7 +116,7 @@ class GRPOConfig(_PolicyGradientConfig):
     grpo_clip: the advantage times the clipped ratio of probabilities; no_clip: times the ratio."""
     divide_by_std: bool
     """Divide advantages by the standard deviation of the group's rewards; false: Dr. GRPO (Liu et
-    al. 2025)."""
+    al. 2025). Not read by loss=no_baseline, which takes the rewards."""
 
     @model_validator(mode="after")
     def _groups_have_a_baseline(self) -> Self:

@@ -134,7 +134,8 @@ def train_task(task: Task, run: Run, fingerprint: str) -> tuple[Outcome, dict[st
             trainer,
             start=lambda setup: initialize(setup, task, steps, run),
         )
-    flops, other = outcome.state.flops, task.other_flops()
+    flops = outcome.state.flops
+    other = 0.0 if outcome.status == "stopped" else task.other_flops()
     if flops is None and all_are_learnt:  # a checkpoint of an earlier version
         flops = outcome.state.tokens * costs.flops_per_token
     return outcome, {

@@ -14,7 +14,7 @@ from lmlab.alignment.batches import Preferences, ShuffledSource, Supervised, sha
 from lmlab.alignment.examples import Converter, Example, is_conversation
 from lmlab.alignment.rows import Row, read_rows, split_rows, without_held_out
 from lmlab.alignment.sequences import TokenSequence, fitted, padded_length, tokenized
-from lmlab.alignment.templates import END, Template, find_template
+from lmlab.alignment.templates import END, find_template
 from lmlab.errors import DataError
 from lmlab.runs.run import Run
 from lmlab.task.base import Task
@@ -27,7 +27,8 @@ from lmlab.training.chunking import fastest_chunk
 Item = TypeVar("Item", bound=TokenSequence | tuple[TokenSequence, TokenSequence])
 Held = TypeVar("Held", bound=Batch)
 Collate = Callable[[Sequence[int], Sequence[int]], Batch]
-KEY = "task.examples.paths"
+KEY, VALIDATION = "task.examples.paths", "task.examples.validation_paths"
+PROMPT = "task.examples.prompt_template"
 
 
 class Tuning(Task, Generic[Item]):
@@ -59,46 +60,49 @@ class Tuning(Task, Generic[Item]):
         """Read the examples and tokenise them."""
         tokenizer = given_tokenizer(self.config.tokenizer)
         settings = self.settings.examples
-        rows = read_rows(KEY, settings.paths, settings.rename)
+        rows, given = read_rows(KEY, settings.paths, settings.rename), list[Row]()
+        if settings.validation_paths is not None:
+            given = read_rows(VALIDATION, settings.validation_paths, settings.rename)
         template = find_template(self.settings.template, tokenizer.chat_template)
+        conversations = [is_conversation(row) for row in (*rows, *given)]
+        if all(conversations) and settings.prompt_template != "{prompt}":
+            say(f"{PROMPT} is not read: all examples are conversations")
+        if not any(conversations) and self.settings.template is not None:
+            say(f"task.template is not read: all examples are text, see {PROMPT}")
+        if any(conversations):
+            tokenizer = tokenizer.extended(template.special_tokens, template.source)
+        self._tokenizer = tokenizer
+        ends = END in tokenizer.special_tokens
+        converter = Converter(template, settings.prompt_template, ends)
+        examples = {row.place: self.convert(converter, row) for row in [*rows, *given]}
         if settings.validation_paths is None:
-            converter = Converter(template, settings.prompt_template)
-            prompts = [self.convert(converter, row)[0].prompt for row in rows]
+            prompts = [examples[row.place][0].prompt for row in rows]
             train, held_out = split_rows(rows, settings.validation_fraction, prompts)
         else:
-            key = "task.examples.validation_paths"
-            held_out = read_rows(key, settings.validation_paths, settings.rename)
-            train = without_held_out(rows, held_out)
+            train, held_out = without_held_out(rows, given), given
             if len(train) < len(rows):
                 say(
                     f"{len(rows) - len(train):,} of {len(rows):,} examples are left out: they are "
-                    f"also in {key}"
+                    f"also in {VALIDATION}"
                 )
         if not train or not held_out:
             raise DataError(
                 f"{KEY}: of {len(rows):,} rows none is left to "
                 f"{'train on' if not train else 'validate with'} (those with one prompt stay "
                 "together); give more rows, another task.examples.validation_fraction, or "
-                "task.examples.validation_paths"
+                f"{VALIDATION}"
             )
-        if any(map(is_conversation, [*train, *held_out])):
-            tokenizer = tokenizer.extended(template.special_tokens, template.source)
-        self._tokenizer = tokenizer
-        self.train = self._items(train, template, say)
-        self.held_out = self._items(held_out, template, say)
+        self.train = self._items([examples[row.place] for row in train], say)
+        self.held_out = self._items([examples[row.place] for row in held_out], say)
 
     def _items(
-        self, rows: Sequence[Row], template: Template, say: Callable[[str], None]
+        self, examples: Sequence[tuple[Example, ...]], say: Callable[[str], None]
     ) -> list[Item]:
         settings = self.settings.examples
-        converter = Converter(
-            template, settings.prompt_template, END in self.tokenizer.special_tokens
-        )
         context_length = self.config.model.context_length
         items: list[Item] = []
         changed = unfit = equal = 0
-        for row in rows:
-            texts = self.convert(converter, row)
+        for texts in examples:
             sequences = [tokenized(text, self.tokenizer) for text in texts]
             found, count = fitted(
                 sequences, [text.place for text in texts], context_length, settings.too_long
@@ -113,12 +117,12 @@ class Tuning(Task, Generic[Item]):
                 items.append(item)
         if changed:
             say(
-                f"{changed:,} of {len(rows):,} examples are longer than the context of "
+                f"{changed:,} of {len(examples):,} examples are longer than the context of "
                 f"{context_length:,} tokens: {unfit:,} dropped, {changed - unfit:,} truncated"
             )
         if equal:
             say(
-                f"{equal:,} of {len(rows):,} pairs are left out: chosen and rejected are equal "
+                f"{equal:,} of {len(examples):,} pairs are left out: chosen and rejected are equal "
                 f"within the context of {context_length:,} tokens"
             )
         if not items:
